@@ -1,0 +1,28 @@
+"""Errors a user meets: each says what was wrong, where, and the nearest right value. The command line prints them plainly."""
+
+
+class GrafsError(Exception):
+    """Base of every error that is the input's fault rather than the program's."""
+
+
+class GenotypeError(GrafsError, ValueError):
+    """A genotype file or dict that is not one: names the file and the field."""
+
+
+class RecipeError(GrafsError, ValueError):
+    """A recipe with an unknown key, a wrong type or an impossible value: names the file and the path of the key."""
+
+
+class DataError(GrafsError, ValueError):
+    """Shards that cannot be read or do not fit the task: names the folder, shard and sample."""
+
+
+class UnknownNameError(GrafsError, KeyError):
+    """A model, activation or data set that does not exist: names the nearest that do."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class RunError(GrafsError, RuntimeError):
+    """A run that cannot go on: its folder belongs to another run, it diverged, or its files cannot be written."""
