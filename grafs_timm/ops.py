@@ -223,7 +223,7 @@ _UNARY = (
     Op("silu", "xσ(x)", 1, lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x)),
     Op(
         "gelu", "x(1 + erf(x/√2))/2", 1,
-        lambda x, gamma, limits: F.gelu(x),
+        lambda x, gamma, limits: _finite(F.gelu(x)),  # x(1 + erf) is formed before the half of it
         lambda x, g, L: x * special.ndtr(x), lambda S, x, g: S.GELU(x),
     ),
     Op(
