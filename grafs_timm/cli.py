@@ -1,0 +1,213 @@
+"""The command line: arguments and calls, nothing more."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import GrafsError
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Group(click.Group):
+    """Prints the errors that are the input's fault as one message, exit code 1, without a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except GrafsError as error:
+            click.secho(f"error: {error}", fg="red", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT)
+@click.version_option(package_name="grafs-timm")
+def main() -> None:
+    """Search activation functions by gradient descent, and load found ones by name in timm.
+
+    \b
+    grafs-timm search                     a search on the embedded digits, two minutes on two cores
+    grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
+    grafs-timm zoo list
+    """
+
+
+def _run_options(command: Any) -> Any:
+    """The options that every run shares."""
+    for option in reversed(
+        [
+            click.option("--model", help="Another timm model than the recipe's."),
+            click.option(
+                "--data", help="Other data: digits, a folder of shards with _info.json, or a name in $GRAFS_TIMM_DATA."
+            ),
+            click.option("--seed", default=0, show_default=True, help="Seed of initialisation, order, augmentation and draws."),
+            click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<what is run>]"),
+            click.option("--resume", is_flag=True, help="Go on where a stopped run left off."),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Change a key of the recipe, such as search.epochs=20.",
+            ),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..., or auto."),
+            click.option(
+                "--wandb",
+                type=click.Choice(["disabled", "offline", "online"]),
+                default="disabled",
+                show_default=True,
+                help="Mirror the log in Weights & Biases.",
+            ),
+            click.option("--quiet", is_flag=True, help="No progress bar."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], device: str) -> tuple[Any, str]:
+    """The recipe with the command line's changes, and the device."""
+    import torch
+
+    from .recipe import load_recipe
+
+    changes = [*settings, *([f"model={model}"] if model else []), *([f"data.name={data}"] if data else [])]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GrafsError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from error
+    return load_recipe(recipe, changes), device
+
+
+@main.command()
+@click.argument("recipe", default="resnet_digits")
+@_run_options
+def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
+           settings: tuple[str, ...], device: str, wandb: str, quiet: bool) -> None:  # fmt: skip
+    """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
+
+    \b
+    Example: CIFAR-10 shards, the paper's settings, the third search seed
+      grafs-timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
+    """
+    from .run_search import run_search
+
+    chosen, device = _prepare(recipe, model, data, settings, device)
+    out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    click.echo(f"found     f(x) = {summary['formula']}")
+    if summary["keeps_bound"]:
+        click.echo("          its shape leans on the search's bound of ±10, which stays a part of it")
+    click.echo(f"accuracy  {summary['held_out_accuracy']:.2f} % on the architecture split, by the network of the search itself")
+    skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
+    click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
+    click.echo(f"files     {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")
+    click.echo(f"next      grafs-timm evaluate {recipe} --activation {out}/genotype.json")
+
+
+@main.command()
+@click.argument("recipe", default="resnet_digits")
+@click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json.")
+@_run_options
+def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
+             settings: tuple[str, ...], device: str, wandb: str, quiet: bool) -> None:  # fmt: skip
+    """Train the recipe's model from scratch with one activation and test it.
+
+    \b
+    Example: the same budget for a found function and for ReLU
+      grafs-timm evaluate resnet_digits --activation runs/search_resnet_digits_s0/genotype.json
+      grafs-timm evaluate resnet_digits --activation relu
+    """
+    from .training import run_evaluate
+    from .zoo import resolve
+
+    chosen, device = _prepare(recipe, model, data, settings, device)
+    found = resolve(activation)
+    label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
+    out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"
+    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
+    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {summary['test_loss']:.4f}"
+    click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
+
+
+@main.group()
+def zoo() -> None:
+    """Look at the activations that load by name."""
+
+
+@zoo.command("list")
+@click.argument("pattern", default="*")
+def zoo_list(pattern: str) -> None:
+    """Names, formulas and what was measured. PATTERN as in a shell: 'grafs_vit*'.
+
+    \b
+    Example: grafs-timm zoo list 'grafs_resnet*'
+    """
+    from . import zoo as shelf
+
+    for name in shelf.list_activations(pattern):
+        entry = shelf.get_activation(name)
+        alias = f"-> {entry.name}" if name != entry.name else ""
+        click.echo(f"{name:28s} {alias or entry.formula}")
+
+
+@zoo.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The entry's genotype with all derived fields, as JSON.")
+def zoo_show(name: str, as_json: bool) -> None:
+    """An activation's formula and evidence. NAME: a zoo name or a genotype.json.
+
+    \b
+    Example: grafs-timm zoo show grafs_resnet
+    """
+    from . import zoo as shelf
+
+    found = shelf.resolve(name)
+    if found.genotype is None:
+        raise GrafsError(f"{name} is timm's own activation, not one of the zoo")
+    if as_json:
+        click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{found.name}\n  f(x)    {found.genotype.text}\n  LaTeX   {found.genotype.latex}\n  sha256  {found.sha256}")
+    if found.genotype.bound is not None:
+        click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
+    if found.name in shelf.names():
+        entry = shelf.get_activation(found.name)
+        click.echo("  from    " + ", ".join(f"{k} {v}" for k, v in entry.provenance.items()))
+        for row in entry.metrics:
+            accuracy = f"{row['mean']:.2f} ± {row['sd']:.2f} % (n = {row['n']})"
+            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {accuracy}")
+        click.echo(f'  use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm')
+
+
+@zoo.command("plot")
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("activations.png"),
+    show_default=True,
+    help="PNG, PDF or SVG file.",
+)
+def zoo_plot(names: tuple[str, ...], out: Path) -> None:
+    """Draw activations and their slopes beside ReLU, GELU and SiLU.
+
+    \b
+    Example: grafs-timm zoo plot grafs_resnet runs/c10_s2/genotype.json --out mine.png
+    """
+    from . import plots
+    from . import zoo as shelf
+
+    drawn = {}
+    for name in names:
+        found = shelf.resolve(name)
+        drawn[name] = found.genotype or found.layer()
+    click.echo(f"drawn: {plots.plot_functions(drawn, out)}")

@@ -1,0 +1,196 @@
+"""One model, one data set, one seed: the training step, timm's optimiser and schedule, accuracy, and a run from scratch."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import checkpoint, zoo
+from .data import Batches, ImageSet, load_split, open_dataset
+from .errors import RunError, UnknownNameError
+from .ops import nearest
+from .recipe import Recipe, WeightSettings
+from .runs import RunFolder
+from .tracking import RunLog
+
+_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class WeightStep:
+    """Weight steps of one training: autocast, loss scaling, clipping, schedule; a non-finite step is skipped and counted.
+
+    ``max_skips`` skipped steps in a row raise RunError with the reason. One schedule update per step taken or skipped.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: WeightSettings,
+        epochs: int,
+        steps_per_epoch: int,
+        amp: str,
+        max_skips: int = 20,
+    ) -> None:
+        self.model, self.settings, self.max_skips = model, settings, max_skips
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.dtype = _DTYPES[amp]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+        self.optimizer = create_optimizer_v2(
+            model, opt=settings.opt, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+        )
+        self.scheduler = None
+        if settings.sched != "none":
+            self.scheduler, _ = create_scheduler_v2(
+                self.optimizer, sched=settings.sched, num_epochs=epochs, decay_milestones=tuple(settings.decay_epochs),
+                decay_rate=settings.decay_rate, warmup_epochs=settings.warmup_epochs, warmup_lr=settings.lr / 100,
+                step_on_epochs=False, updates_per_epoch=steps_per_epoch,
+            )  # fmt: skip
+        self.updates = self.skipped = self._in_a_row = 0
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
+
+    def __call__(self, loss: Tensor) -> None:
+        """Backward and one optimiser step for ``loss`` (scalar)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad or float("inf"))
+        finite = bool(torch.isfinite(norm) & torch.isfinite(loss.detach()))
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skips by itself where unscale_ met a non-finite gradient
+        self.scaler.update()
+        self.updates += 1
+        if self.scheduler is not None:
+            self.scheduler.step_update(self.updates)
+        self.skipped += not finite
+        self._in_a_row = 0 if finite else self._in_a_row + 1
+        if self._in_a_row >= self.max_skips:
+            raise RunError(
+                f"{self._in_a_row} weight steps in a row had a non-finite loss or gradient (last loss {float(loss)}); "
+                "lower the learning rate or train in float32"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "updates": self.updates, "skipped": self.skipped, "in_a_row": self._in_a_row,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.updates, self.skipped, self._in_a_row = state["updates"], state["skipped"], state["in_a_row"]
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> tuple[float, float]:
+    """Top-1 accuracy in per cent and mean cross-entropy in nats over ``batches``, in eval mode; the mode is put back."""
+    was, correct, loss, count = model.training, 0, 0.0, 0
+    model.eval()
+    try:
+        for images, labels in batches:
+            with step.autocast() if step else contextlib.nullcontext():
+                logits = model(images)
+            correct += int((logits.argmax(1) == labels).sum())
+            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            count += len(labels)
+    finally:
+        model.train(was)
+    return 100 * correct / count, loss / count
+
+
+def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSet:
+    """The recipe's ``train`` or ``test`` images on ``device``."""
+    limit = recipe.data.train_images if split == "train" else recipe.data.test_images
+    return load_split(open_dataset(recipe.data.name), split, limit=limit, device=device)
+
+
+def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device) -> nn.Module:
+    """The recipe's timm model for this data's classes and channels. UnknownNameError with the nearest names."""
+    from . import models  # noqa: F401  registers the small models of the paper
+
+    if not timm.is_model(recipe.model):
+        raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
+    settings = {"num_classes": data.num_classes, "in_chans": data.images.shape[1], **recipe.model_kwargs}
+    model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def make_batches(recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool) -> Batches:
+    """Batches of ``images`` normalised with the statistics of ``like``, the training images; augmented where ``train``."""
+    augment = recipe.data.augment if train else ()
+    return Batches(
+        images, batch_size, augment=augment, crop_padding=recipe.data.crop_padding, seed=seed,
+        shuffle=train, drop_last=train, mean=like.mean, std=like.std,
+    )  # fmt: skip
+
+
+def run_evaluate(
+    recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
+    resume: bool = False, wandb: str = "disabled", quiet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Train the recipe's model from scratch with ``activation`` (name, file, dict or genotype); returns the summary.
+
+    The run folder gets log.jsonl, checkpoint.pt after each epoch, summary.json at the end. A finished folder is only read.
+    """
+    found = zoo.resolve(activation)
+    facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
+    folder = RunFolder.open(out, recipe, facts, resume=resume)
+    if folder.finished:
+        return folder.summary()
+    train_set, test_set = load_data(recipe, "train", device), load_data(recipe, "test", device)
+    torch.manual_seed(seed)
+    model = make_model(recipe, train_set, device)
+    report = zoo.replace_activations(model, found)
+    settings = recipe.evaluate
+    batches = make_batches(recipe, train_set, train_set, settings.batch_size, seed, train=True)
+    tests = make_batches(recipe, test_set, train_set, 256, seed, train=False)
+    step = WeightStep(model, settings.weights, settings.epochs, len(batches), recipe.amp)
+    first, log = 0, RunLog(folder.path, wandb, config={**facts, **recipe.model_dump()}, name=folder.path.name)
+    if (state := folder.checkpoint()) is not None:
+        first = state["epoch"]
+        model.load_state_dict(state["model"])
+        step.load_state_dict(state["step"])
+        checkpoint.set_rng_state(state["rng"])
+        log.truncate_to(state["log"])
+    with (
+        log,
+        tqdm(total=settings.epochs, initial=first, disable=quiet, unit="epoch", desc=f"{found.name} seed {seed}") as bar,
+    ):
+        for epoch in range(first, settings.epochs):
+            begin, total = time.perf_counter(), torch.zeros((), device=device)
+            model.train()
+            for images, labels in batches.epoch(epoch):
+                with step.autocast():
+                    loss = F.cross_entropy(model(images), labels)
+                step(loss)
+                total += loss.detach()
+            seconds = time.perf_counter() - begin
+            test_accuracy, test_loss = accuracy(model, tests.epoch(0), step)
+            values = {"train_loss": float(total) / len(batches), "test_accuracy": test_accuracy, "test_loss": test_loss}
+            log.log("epoch", epoch=epoch + 1, **values, skipped=step.skipped, seconds=seconds)
+            bar.set_postfix(loss=f"{values['train_loss']:.3f}", test=f"{test_accuracy:.2f} %")
+            bar.update()
+            state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict()}
+            folder.save_checkpoint({**state, "rng": checkpoint.rng_state(), "log": log.position})
+        summary = {
+            **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),
+            "test_images": len(test_set.labels), "epochs": settings.epochs, "report": str(report),
+            "formula": found.formula, **values, "skipped": step.skipped,
+        }  # fmt: skip
+        log.summary(summary)
+        folder.finish(summary)
+    return summary

@@ -1,0 +1,202 @@
+"""Found activations by name: read and check the entries, make them known to timm, resolve whatever names an activation.
+
+An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's
+recommended one. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
+its parsed dict and a Genotype are interchangeable.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.layers import create_act
+from torch import Tensor, nn
+
+from . import families, formula, resources, surgery
+from .activation import FoundActivation, activation_class
+from .errors import GenotypeError, GrafsError, UnknownNameError
+from .formula import Genotype
+from .ops import nearest
+
+FORMAT = "grafs-zoo/1"
+USUAL = ("relu", "gelu", "silu", "elu", "leaky_relu")  # the paper's baselines
+_KEYS = {"format", "name", "family", "recommended", "genotype", "provenance", "metrics", "searches"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One zoo entry. ``metrics``: rows of accuracies with model, data, n, mean and sd; ``provenance``: where it came from."""
+
+    name: str
+    family: str
+    genotype: Genotype
+    recommended: bool
+    provenance: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    searches: tuple[Mapping[str, Any], ...]
+    path: Path
+
+    @property
+    def formula(self) -> str:
+        return self.genotype.text
+
+    @classmethod
+    def read(cls, path: Path) -> Entry:
+        """GenotypeError, naming the file and the field, where the file is not an entry."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise GenotypeError(f"{path}: not a zoo entry: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise GenotypeError(f"{path}: not a zoo entry: format must be {FORMAT!r}")
+        if data.keys() != _KEYS:
+            extra, missing = sorted(data.keys() - _KEYS), sorted(_KEYS - data.keys())
+            raise GenotypeError(f"{path}: not a zoo entry: unknown fields {extra}, missing fields {missing}")
+        name, family = data["name"], data["family"]
+        if family != path.parent.name or name != path.stem or not name.startswith(f"grafs_{family}_"):
+            raise GenotypeError(f"{path}: name must be grafs_{path.parent.name}_<id> and the file's own, got {name!r}")
+        genotype = Genotype.from_dict(data["genotype"], source=f"{path}: genotype")
+        return cls(
+            name, family, genotype, bool(data["recommended"]), data["provenance"],
+            tuple(data["metrics"]), tuple(data["searches"]), path,
+        )  # fmt: skip
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """All entries of the package's zoo by name, recommended ones first in each family."""
+    read = [Entry.read(path) for path in sorted(resources.folder("zoo").glob("*/grafs_*.json"))]
+    return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.recommended, e.name))}
+
+
+def names() -> dict[str, Entry]:
+    """Every name the zoo answers to: entries, and ``grafs_<family>`` for the recommended one of each family."""
+    known = {f"grafs_{e.family}": e for e in entries().values() if e.recommended}
+    return known | entries()
+
+
+def list_activations(pattern: str = "*") -> list[str]:
+    """Zoo names that match a shell pattern, such as ``grafs_vit*``."""
+    return [name for name in names() if fnmatch.fnmatch(name, pattern.lower())]
+
+
+def get_activation(name: str) -> Entry:
+    """The entry of a zoo name. UnknownNameError with the nearest names."""
+    known = names()
+    try:
+        return known[name.lower()]
+    except KeyError:
+        raise UnknownNameError(f"no activation {name!r} in the zoo{nearest(name.lower(), known)}") from None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An activation ready for use: ``layer`` is a module class; ``genotype`` and ``sha256`` are None for timm's own."""
+
+    name: str
+    layer: Callable[..., nn.Module]
+    genotype: Genotype | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return self.genotype.sha256 if self.genotype else None
+
+    @property
+    def formula(self) -> str:
+        return self.genotype.text if self.genotype else self.name
+
+
+def resolve(activation: Any) -> Resolved:
+    """Whatever names an activation -> the activation. UnknownNameError or GenotypeError, with the nearest right names."""
+    if isinstance(activation, Resolved):
+        return activation
+    if isinstance(activation, Entry):
+        return Resolved(activation.name, activation_class(activation.genotype, activation.name), activation.genotype)
+    if isinstance(activation, Mapping):
+        activation = Genotype.from_dict(activation)
+    if isinstance(activation, Genotype):
+        return Resolved("found", activation_class(activation), activation)
+    if isinstance(activation, type) and issubclass(activation, FoundActivation):
+        return Resolved(activation.activation_name, activation, activation.genotype)
+    if isinstance(activation, type) and issubclass(activation, nn.Module):
+        return Resolved(activation.__name__, activation)
+    if isinstance(activation, Path) or (isinstance(activation, str) and (activation.endswith(".json") or "/" in activation)):
+        genotype = formula.load(activation)
+        return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
+    if isinstance(activation, str):
+        return _by_name(activation)
+    raise UnknownNameError(f"an activation is a name, a genotype file, its dict or a class; got {type(activation).__name__}")
+
+
+def _by_name(name: str) -> Resolved:
+    name = name.lower()
+    if name in names():
+        entry = names()[name]
+        return Resolved(name, activation_class(entry.genotype, entry.name), entry.genotype)
+    usual = set(create_act._ACT_LAYER_DEFAULT)
+    if name in usual:
+        return Resolved(name, create_act.get_act_layer(name))
+    known = [*names(), *sorted(usual)]
+    raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
+
+
+def act_layer(activation: Any) -> Callable[..., nn.Module]:
+    """The module class of an activation, for timm's ``act_layer=`` argument."""
+    return resolve(activation).layer
+
+
+def replace_activations(model: nn.Module, activation: Any) -> surgery.Report:
+    """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced."""
+    found = resolve(activation)
+
+    def make(old: nn.Module) -> nn.Module:
+        try:
+            return found.layer(inplace=getattr(old, "inplace", False))
+        except TypeError:
+            return found.layer()
+
+    return surgery.replace_sites(model, make, by=found.name)
+
+
+def create_model(architecture: str, activation: Any = "auto", **settings: Any) -> nn.Module:
+    """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
+
+    ``auto`` takes the recommended entry of the architecture's family, and is a GrafsError where the zoo has none.
+    """
+    if isinstance(activation, str) and activation == "auto":
+        family = families.family_of(architecture)
+        activation = f"grafs_{family}"
+        if activation not in names():
+            have = sorted({e.family for e in entries().values()})
+            raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; it has {', '.join(have)}")
+    found = resolve(activation)
+    model: nn.Module = timm.create_model(architecture, **settings)
+    model.activation_report = replace_activations(model, found)  # type: ignore[assignment]
+    return model
+
+
+def register() -> None:
+    """Make every zoo name known to timm's activation factories, layer and function."""
+    try:
+        known = names()
+    except GenotypeError as error:  # a broken entry must not keep the package from being imported
+        warnings.warn(f"the zoo's names are not known to timm: {error}")
+        return
+    for name, entry in known.items():
+        create_act._ACT_LAYER_DEFAULT[name] = activation_class(entry.genotype, entry.name)
+        create_act._ACT_FN_DEFAULT[name] = _function(entry.genotype)
+
+
+def _function(genotype: Genotype) -> Callable[..., Tensor]:
+    def activation(x: Tensor, inplace: bool = False) -> Tensor:
+        return genotype(x)
+
+    return activation

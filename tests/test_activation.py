@@ -1,0 +1,89 @@
+"""A found activation as a module: right values and gradients, x alone kept, copies, compilers and exports."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from grafs_timm.formula import Gene, Genotype, random_genotype
+from torch import nn
+
+from grafs_timm.activation import activation_class
+
+GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
+RANDOM = [random_genotype(np.random.default_rng(seed)) for seed in range(12)]
+
+
+@pytest.mark.parametrize("genotype", [GATED, *RANDOM], ids=lambda g: g.sha256[:6])
+def test_value_and_gradient_are_the_genotypes(genotype: Genotype) -> None:
+    layer = activation_class(genotype)()
+    x = torch.linspace(-6, 6, 257).requires_grad_()
+    z = x.detach().clone().requires_grad_()
+    y, plain = layer(x), genotype(z)
+    assert torch.equal(y, plain)
+    if not plain.requires_grad:
+        plain = plain + 0 * z
+    g = torch.randn_like(x)
+    torch.testing.assert_close(torch.autograd.grad(y, x, g)[0], torch.autograd.grad(plain, z, g)[0])
+
+
+def test_training_keeps_the_input_and_nothing_else() -> None:
+    kept = []
+    x = torch.randn(1000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        activation_class(GATED)()(x)
+    assert [t.data_ptr() for t in kept] == [x.data_ptr()]
+
+
+def test_half_precision_and_shapes() -> None:
+    layer = activation_class(GATED)()
+    exact = layer(torch.linspace(-5, 5, 101).double())
+    for dtype, tolerance in ((torch.float16, 4e-3), (torch.bfloat16, 3e-2)):
+        y = layer(torch.linspace(-5, 5, 101, dtype=dtype))
+        assert y.dtype is dtype
+        torch.testing.assert_close(y.double(), exact, atol=tolerance, rtol=tolerance)
+    for shape in ((), (0,), (2, 3, 4, 5)):
+        assert layer(torch.randn(shape)).shape == shape
+    with pytest.raises(TypeError, match="floating"):
+        layer(torch.arange(3))
+
+
+def test_a_constant_function_has_a_zero_gradient() -> None:
+    one = Gene("const", 1.0)
+    constant = activation_class(Genotype(one, one, Gene("add"), Gene("identity"), one, Gene("left")))()
+    x = torch.randn(5, requires_grad=True)
+    constant(x).sum().backward()
+    assert x.grad is not None
+    assert not x.grad.any()
+
+
+def test_copies_and_pickles_are_the_same_function() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), activation_class(GATED, "grafs_test_gated")())
+    x, buffer = torch.randn(3, 4), io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    again = torch.load(buffer, weights_only=False)  # a whole pickled model, written one line above
+    for other in (copy.deepcopy(model), again):
+        assert torch.equal(other(x), model(x))
+        assert other[1].activation_name == "grafs_test_gated"
+
+
+def test_timms_way_of_building_it() -> None:
+    made = activation_class(GATED, "grafs_test_gated")
+    assert made is activation_class(GATED, "grafs_test_gated")
+    assert isinstance(made(), nn.Module)
+    assert isinstance(made(inplace=True), nn.Module)
+    assert "grafs_test_gated" in repr(made())
+
+
+def test_compile_sees_the_plain_formula() -> None:
+    layer = activation_class(GATED)()
+    compiled = torch.compile(layer, fullgraph=True)
+    x = torch.randn(512, requires_grad=True)
+    torch.testing.assert_close(compiled(x), layer(x), atol=1e-5, rtol=1e-5)
+    exported = torch.export.export(layer, (torch.randn(8),)).module()
+    z = torch.randn(8)
+    torch.testing.assert_close(exported(z), layer(z), atol=1e-6, rtol=1e-6)
