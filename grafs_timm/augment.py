@@ -44,12 +44,9 @@ def crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
 
     ``shifts`` is int64 [B,2], row and column in 0..2·padding; ``padding`` for both gives the images back unchanged.
     """
-    count, _, height, width = images.shape
-    rows = (shifts[:, :1] + torch.arange(height, device=images.device))[:, :, None]
-    columns = (shifts[:, 1:] + torch.arange(width, device=images.device))[:, None, :]
-    which = torch.arange(count, device=images.device)[:, None, None]
-    # Three index tensors around a slice: the result comes as [B,H,W,C].
-    return F.pad(images, [padding] * 4)[which, :, rows, columns].permute(0, 3, 1, 2)
+    height, width = images.shape[2:]
+    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [B,C,rows,columns,H,W]
+    return windows[torch.arange(len(images), device=images.device), :, shifts[:, 0], shifts[:, 1]]
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -67,6 +64,11 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     transform = TrivialAugmentWide()
     seed = int(torch.randint(2**62, (), generator=generator))
     # torchvision draws from the global CPU generator. torch.manual_seed would reseed the accelerators' as well.
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return torch.stack([transform(image) for image in images])
+        try:
+            torch.set_num_threads(1)  # on single small images, handing work to a second thread costs more than the work
+            return torch.stack([transform(image) for image in images])
+        finally:
+            torch.set_num_threads(threads)
