@@ -19,7 +19,7 @@ AUGMENTATIONS = ("trivial_augment", "crop", "flip")
 
 
 def checked(names: str | Iterable[str]) -> tuple[str, ...]:
-    """``names`` in the order of application, without repeats. UnknownNameError with the nearest for one that isn't there."""
+    """``names`` in the order of application, without repeats. UnknownNameError with the nearest for an unknown one."""
     asked = {names} if isinstance(names, str) else set(names)
     for name in sorted(asked - set(AUGMENTATIONS)):
         raise UnknownNameError(f"no augmentation {name!r}{nearest(name, AUGMENTATIONS)}")
@@ -40,9 +40,9 @@ def augment(images: Tensor, names: Iterable[str], generator: torch.Generator, cr
 
 
 def crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Cut [B,C,H,W] windows out of images with ``padding`` black pixels around them, the window of image b at ``shifts[b]``.
+    """Cut a window of its own size out of each image of [B,C,H,W] with ``padding`` black pixels around it.
 
-    ``shifts`` is int64 [B,2], row and column in 0..2·padding; ``padding`` for both gives the images back unchanged.
+    ``shifts`` is int64 [B,2], the window's row and column in 0..2·padding; ``padding`` for both changes nothing.
     """
     height, width = images.shape[2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [B,C,rows,columns,H,W]

@@ -1,21 +1,19 @@
 """webdataset shards -> batches, held on the device: the only way images enter.
 
-A data set is a folder of tars (``.tar`` or ``.tar.gz``) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text), and
-the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` the shards it
-names into an `ImageSet`, and `Batches` draws augmented, normalised batches from one.
+A data set is a folder of tars (``.tar`` or ``.tar.gz``) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text),
+and the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` the shards
+it names into an `ImageSet`, and `Batches` draws augmented, normalised batches from one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -27,15 +25,12 @@ from .augment import augment as apply_augmentations
 from .augment import checked
 from .errors import DataError, UnknownNameError
 from .ops import nearest
+from .shards import Shard, read_shard, size
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
-ACCEPTED = "--data takes `digits` (embedded), a folder with _info.json, or the name of one in $GRAFS_TIMM_DATA or ./data"
+ACCEPTED = "--data takes `digits` (embedded), a folder with _info.json, or its name in $GRAFS_TIMM_DATA or ./data"
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
-
-# Extension -> the decoder to try first. Only these three decoders ever see a file.
-_FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 # ---------------------------------------------------------------------------------------------------- _info.json
@@ -68,7 +63,9 @@ class SplitInfo(BaseModel):
         if len(self.shard_lengths) != len(self.filenames):
             raise ValueError(f"{len(self.filenames)} filenames but {len(self.shard_lengths)} shard_lengths")
         if sum(self.shard_lengths) != self.num_samples:
-            raise ValueError(f"num_samples is {self.num_samples}, the shard_lengths add up to {sum(self.shard_lengths)}")
+            raise ValueError(
+                f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}"
+            )
         if self.alt_label:
             raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
         if unlisted := set(self.sha256) - set(self.filenames):
@@ -130,13 +127,6 @@ def _find(name: str | Path) -> Path:
 # ------------------------------------------------------------------------------------------------------- shards
 
 
-@dataclass(frozen=True)
-class _Shard:
-    path: Path
-    images: NDArray[np.uint8]  # [N,C,H,W]
-    labels: NDArray[np.int64]
-
-
 def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: str | torch.device = "cpu") -> ImageSet:
     """Read a split onto ``device``, in shard order.
 
@@ -145,8 +135,8 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
     Without ``classes`` in `_info.json` the class count is the highest label read plus one.
 
     UnknownNameError for a split that isn't there; DataError, naming shard and sample, for a missing, altered, truncated
-    or corrupt shard, a count other than promised, a sample without image or label, a label outside the classes, an image
-    that cannot be decoded or is of another size.
+    or corrupt shard, a count other than promised, a sample without image or label, a label outside the classes, an
+    image that cannot be decoded or is of another size.
     """
     if split not in info.splits:
         raise UnknownNameError(f"{info.name} has no split {split!r}{nearest(split, info.splits)}")
@@ -166,7 +156,7 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
     # Decoders and zlib release the interpreter lock for part of the work, so threads pay, and need no guarded __main__.
     with ThreadPoolExecutor(min(needed, os.cpu_count() or 1)) as pool:
         try:
-            shards = list(pool.map(lambda job: _read_shard(*job), jobs[:needed]))
+            shards = list(pool.map(lambda job: read_shard(*job), jobs[:needed]))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -174,7 +164,7 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
         labels = np.concatenate([shard.labels for shard in shards])
         if np.bincount(labels, minlength=classes or 0).min() >= limit // (classes or int(labels.max()) + 1):
             break
-        shards.append(_read_shard(*job))
+        shards.append(read_shard(*job))
     images, labels = _joined(shards)
     if limit < len(labels):
         kept = _balanced(labels, limit)
@@ -183,104 +173,11 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
     return ImageSet(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), names)
 
 
-def _read_shard(path: Path, length: int, sha256: str | None, classes: int | None) -> _Shard:
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    with file:
-        if sha256 and (found := hashlib.file_digest(file, "sha256").hexdigest()) != sha256.lower():
-            raise DataError(f"{path}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
-        file.seek(0)
-        for sample in _samples(file, path):
-            where = f"{path}: sample {sample['__key__']!r}"
-            if len(images) == length:
-                raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
-            image = _decode_image(sample, where)
-            if images and image.shape[:2] != images[0].shape[:2]:
-                raise DataError(f"{where}: {_size(image)}, the images before it are {_size(images[0])}; all must be of one size")
-            images.append(image)
-            labels.append(_decode_label(sample, where, classes))
-    if len(images) < length:
-        raise DataError(f"{path}: {len(images)} samples, _info.json's shard_lengths say {length}: truncated?")
-    return _Shard(path, _stacked(images), np.array(labels, np.int64))
-
-
-def _samples(file: io.BufferedReader, path: Path) -> Iterator[dict[str, Any]]:
-    """webdataset's samples of one open tar, its errors turned into a DataError.
-
-    The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
-    reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
-    """
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    last = None
-    try:
-        for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])):
-            yield sample
-            last = sample["__key__"]
-    except DataError:
-        raise
-    except Exception as error:  # tarfile, zlib and webdataset raise a dozen kinds
-        reason = str(error.args[0] if error.args else error).split(" @ <")[0]
-        after = f" after sample {last!r}" if last else ""
-        raise DataError(f"{path}: broken{after}: {reason or type(error).__name__} (not a tar, truncated or corrupt)") from error
-
-
-def _decode_image(sample: dict[str, Any], where: str) -> NDArray[np.uint8]:
-    """[H,W] for grey, [H,W,3] for colour."""
-    from PIL import Image
-
-    extension = next((name for name in _FORMATS if name in sample), None)
-    if extension is None:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no image ({', '.join(_FORMATS)}), only {found}")
-    first = _FORMATS[extension]
-    try:
-        with Image.open(io.BytesIO(sample[extension]), formats=[first, *sorted({*_FORMATS.values()} - {first})]) as image:
-            image.load()
-            if image.mode in _DEEP_MODES:
-                raise DataError(f"{where}: image of mode {image.mode}; 8 bits a channel are read")
-            grey = image.mode in ("L", "1", "LA")
-            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{where}: {extension} image cannot be decoded, truncated or corrupt ({type(error).__name__})") from error
-
-
-def _decode_label(sample: dict[str, Any], where: str, classes: int | None) -> int:
-    if "cls" not in sample:
-        raise DataError(f"{where}: no label (cls)")
-    try:
-        label = int(sample["cls"].decode("ascii"))
-    except ValueError:
-        raise DataError(f"{where}: label {sample['cls'][:20]!r} is not an integer") from None
-    if not 0 <= label < (classes or 2**31):
-        raise DataError(f"{where}: label {label} is outside 0..{(classes or 2**31) - 1}")
-    return label
-
-
-def _size(image: NDArray[np.uint8]) -> str:
-    return f"{image.shape[0]}×{image.shape[1]}"
-
-
-def _stacked(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """[H,W] and [H,W,3] arrays of one size -> [N,C,H,W], C=1 if all are grey."""
-    if any(image.ndim == 3 for image in images):
-        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
-        stack = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-        return stack[:, :1] if (stack == stack[:, :1]).all() else stack
-    return np.stack(images)[:, None]
-
-
-def _joined(shards: Sequence[_Shard]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _joined(shards: Sequence[Shard]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     first = shards[0]
     for shard in shards:
         if shard.images.shape[2:] != first.images.shape[2:]:
-            sizes = f"{_size(shard.images[0, 0])}, those of {first.path.name} {_size(first.images[0, 0])}"
+            sizes = f"{size(shard.images[0, 0])}, those of {first.path.name} {size(first.images[0, 0])}"
             raise DataError(f"{shard.path}: images of {sizes}; all must be of one size")
     channels = max(shard.images.shape[1] for shard in shards)
     images = [np.broadcast_to(s.images, (len(s.images), channels, *s.images.shape[2:])) for s in shards]
@@ -301,7 +198,7 @@ def _balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images on one device: ``images`` uint8 [N,C,H,W], ``labels`` int64 [N], ``classes`` the classes' names."""
+    """Labelled images on one device: ``images`` uint8 [N,C,H,W], ``labels`` int64 [N], ``classes`` their names."""
 
     images: Tensor
     labels: Tensor
@@ -368,7 +265,7 @@ _ORDER, _AUGMENT, _SPLIT = 1, 2, 3  # what a generator is for: different streams
 
 
 def seeded(seed: int, epoch: int, step: int, purpose: int) -> torch.Generator:
-    """A CPU generator that depends on these four numbers alone, so that a resumed run draws what it would have drawn."""
+    """A CPU generator that depends on these four numbers alone: a resumed run draws what it would have drawn."""
     state = np.random.SeedSequence([seed % 2**64, epoch, step, purpose]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
@@ -376,8 +273,8 @@ def seeded(seed: int, epoch: int, step: int, purpose: int) -> torch.Generator:
 class Batches:
     """Batches of an `ImageSet`: shuffled, augmented and normalised, the same for the same (seed, epoch, step).
 
-    ``augment`` names any of `augment.AUGMENTATIONS`; ``crop_padding`` is in pixels. ``mean`` and ``std`` (per channel, in
-    [0, 1] units) default to the set's own: give the training set's for another one. ``dtype`` is the images' dtype.
+    ``augment`` names any of `augment.AUGMENTATIONS`; ``crop_padding`` is in pixels. ``mean`` and ``std`` (per channel,
+    in [0, 1] units) default to the set's own: give the training set's for another one. ``dtype`` is the images' dtype.
     DataError where the set is smaller than one batch and ``drop_last`` would leave none.
     """
 

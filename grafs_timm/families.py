@@ -21,8 +21,8 @@ from .ops import nearest
 class Family:
     """``modules`` are submodules of timm.models whose architectures belong here, ``patterns`` names of further ones.
 
-    ``activation`` is the usual one by its timm name, ``small`` the architecture to search on, ``larger`` those that what
-    was found is carried over to.
+    ``activation`` is the usual one by its timm name, ``small`` the architecture to search on, ``larger`` those that
+    what was found is carried over to.
     """
 
     name: str
@@ -62,7 +62,7 @@ def family_of(architecture: str | nn.Module) -> str:
 
 
 def usual_activation(architecture: str | nn.Module) -> str:
-    """The activation the architecture's family is used with, by its timm name: "relu", "gelu". Errors as `family_of`."""
+    """The activation the architecture's family is used with, by its timm name ("relu"). Errors as `family_of`."""
     return FAMILIES[family_of(architecture)].activation
 
 

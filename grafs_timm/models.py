@@ -90,16 +90,16 @@ class CifarResNet(nn.Module):
         self.act1 = create_act_layer(act_layer, inplace=True)
         self.feature_info = [{"num_chs": 16, "reduction": 1, "module": "act1"}]
         drop_paths = calculate_drop_path_rates(drop_path_rate, [blocks] * 3, stagewise=True)
-        channels = 16
+        channels, stages = 16, []
         for stage, width in enumerate((16, 32, 64)):
             layers = []
             for index in range(blocks):
                 stride = 2 if stage and not index else 1
                 layers.append(CifarBlock(channels, width, stride, act_layer, drop_paths[stage][index]))
                 channels = width
-            name = f"layer{stage + 1}"
-            self.add_module(name, nn.Sequential(*layers))
-            self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": name})
+            stages.append(nn.Sequential(*layers))
+            self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"})
+        self.layer1, self.layer2, self.layer3 = stages
         self.head = ClassifierHead(64, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.apply(_init_kaiming)
 
@@ -139,14 +139,15 @@ class _Attention64(Attention):
 
 
 def _resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
-    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+    features = {"out_indices": (0, 1, 2, 3)}
     name = f"cifar_resnet{depth}"
     return build_model_with_cfg(CifarResNet, name, pretrained, depth=depth, feature_cfg=features, **kwargs)
 
 
 def _vit(name: str, pretrained: bool, **kwargs: Any) -> VisionTransformer:
+    features = {"out_indices": 3, "feature_cls": "getter"}
     sizes = {"img_size": 32, "patch_size": 4, "embed_dim": 512, "attn_layer": _Attention64} | kwargs
-    return build_model_with_cfg(VisionTransformer, name, pretrained, feature_cfg={"feature_cls": "getter"}, **sizes)
+    return build_model_with_cfg(VisionTransformer, name, pretrained, feature_cfg=features, **sizes)
 
 
 @register_model

@@ -2,10 +2,10 @@
 
     python tools/make_digits.py [FOLDER]
 
-The images are the 1,797 of the test set of E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
-Learning Repository, 1998 (doi 10.24432/C50P49), CC BY 4.0: 8×8 grey, 0..16, here scaled to 0..255. Changed: the scale,
-the file format, the order, the split. Each class goes by the sha256 of its images; its first 36 are the test split, and
-both splits take turns through the classes, so that any prefix is class-balanced.
+The images are the 1,797 of the test set of E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI
+Machine Learning Repository, 1998 (doi 10.24432/C50P49), CC BY 4.0: 8×8 grey, 0..16, here scaled to 0..255. Changed: the
+scale, the file format, the order, the split. The images of a class are ordered by their sha256; its first 36 are the
+test split, and both splits take turns through the classes, so that any prefix is class-balanced.
 
 The tars are the same everywhere; their gzip layer depends on the zlib that Python was built with.
 """
@@ -29,7 +29,7 @@ Sample = tuple[bytes, int]  # PNG, label
 
 def splits() -> dict[str, list[Sample]]:
     """The samples of both splits, in shard order."""
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     digits = load_digits()
     pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
