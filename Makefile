@@ -1,0 +1,49 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later: the first of them sets up .venv by itself.
+# Another interpreter: make test PYTHON=python3.12 (a .venv of another version is replaced).
+
+PYTHON ?= python3
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
+
+VENV := .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+STAMP := $(VENV)/.ready-$(or $(VERSION),none)
+# One thread a worker: workers that each start a thread per core spend their time waiting for one another.
+PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg WANDB_SILENT=true $(BIN)/python -m pytest -q -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all lint venv clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## a small search on the embedded digits, from start to a model that uses what it found
+	@$(BIN)/python tools/demo.py
+
+test: lint ## lint, types and the tests shorter than a minute
+	@$(PYTEST) -m "not slow"
+
+test-all: lint ## the same with the slow tests
+	@$(PYTEST)
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted: run $(BIN)/ruff format .' >&2; exit 1; }
+	@$(BIN)/mypy
+
+venv: $(STAMP) ## set up .venv, or bring it up to date
+
+clean: ## remove .venv and every cache; runs/ stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	@find grafs_timm tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt tools/mend_torchvision.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is missing or older than 3.11; name another: make venv PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV) with Python $(VERSION): a few minutes the first time"
+	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python tools/mend_torchvision.py
+	@touch $@
