@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import timm
+from timm.models import is_model_in_modules
 from timm.utils import unwrap_model
 from torch import nn
 
@@ -72,16 +73,21 @@ def _identify(architecture: str | nn.Module) -> tuple[str, str, str]:
         name = architecture.split(".")[0]
         if not timm.is_model(name):
             raise UnknownNameError(f"timm has no model {architecture!r}{nearest(name, timm.list_models())}")
-        return architecture, name, _submodule(timm.model_entrypoint(name).__module__)
+        return architecture, name, _registered_in(name)
     model = unwrap_model(architecture)
     label = f"this {type(model).__name__}"
     cfg = getattr(model, "pretrained_cfg", None) or {}
     name = cfg.get("architecture") or ""
     if name and timm.is_model(name):
-        return f"{label}, {name}", name, _submodule(timm.model_entrypoint(name).__module__)
+        return f"{label}, {name}", name, _registered_in(name)
     # Built from timm's class directly, or from a class derived from one.
     sources = (_submodule(base.__module__) for base in type(model).__mro__)
     return label, "", next((source for source in sources if source), "")
+
+
+def _registered_in(name: str) -> str:
+    # timm's own map rather than the entry point's __module__, which for a deprecated name is the registry
+    return next((module for module in timm.list_modules() if is_model_in_modules(name, [module])), "")
 
 
 def _submodule(module: str) -> str:

@@ -1,0 +1,262 @@
+"""Recipes: what they say when they are wrong, and that they come back as they were written."""
+
+import json
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from grafs_timm import strict_yaml
+from grafs_timm.errors import RecipeError
+from grafs_timm.recipe import Recipe, load_recipe, parse_recipe
+from grafs_timm.resources import folder
+
+NAMES = sorted(path.stem for path in folder("recipes").glob("*.yaml"))
+LEAST = {"model": "cifar_resnet20", "data": "digits"}
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def problems(settings):
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(settings, "r.yaml")
+    return str(error.value).splitlines()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipes_here_load_and_come_back_equal(name, written):
+    recipe = load_recipe(name)
+    again = load_recipe(written(recipe.to_yaml()))
+    assert again == recipe
+    assert again.sha256 == recipe.sha256
+    assert load_recipe(f"{name}.yaml") == load_recipe(folder("recipes") / f"{name}.yaml") == recipe
+    header = (folder("recipes") / f"{name}.yaml").read_text()
+    assert f"grafs-timm search {name} " in header
+    assert "Expected: " in header
+    assert "ime and hardware: " in header
+
+
+def test_the_papers_settings():
+    resnet, vit = load_recipe("resnet_cifar10"), load_recipe("vit_cifar10")
+    assert (resnet.search.epochs, resnet.search.batch_size, resnet.search.architecture.lr) == (50, 128, 6e-4)
+    assert (resnet.search.weights.lr, resnet.search.weights.weight_decay) == (0.1, 1e-4)
+    assert (resnet.evaluate.epochs, resnet.evaluate.weights.decay_epochs) == (200, (100, 150))
+    assert (vit.search.batch_size, vit.search.architecture.lr, vit.search.usual) == (512, 0.09, "gelu")
+    assert vit.data.augment == ("trivial_augment", "crop", "flip")
+    assert (vit.evaluate.epochs, vit.evaluate.weights.sched) == (500, "cosine")
+
+
+def test_defaults_are_the_papers_resnet():
+    assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == load_recipe(
+        "resnet_cifar10"
+    )
+    assert parse_recipe(LEAST) == parse_recipe(LEAST | {"data": {"name": "digits"}})
+
+
+def test_the_hash_is_of_the_settings_not_of_the_text(written):
+    plain = parse_recipe(LEAST)
+    assert (
+        load_recipe(written("data: {name: digits}\n# a remark\nmodel: cifar_resnet20\namp: off\n")).sha256
+        == plain.sha256
+    )
+    assert parse_recipe(LEAST | {"amp": "bf16"}).sha256 != plain.sha256
+    assert len(plain.sha256) == 64
+
+
+def test_frozen():
+    with pytest.raises(ValidationError):
+        parse_recipe(LEAST).model = "other"
+
+
+def test_every_problem_is_listed_with_its_path_and_what_is_right():
+    lines = problems(
+        {
+            "model": "m",
+            "modle": 1,
+            "data": {"name": "cifar10", "augment": ["crop", "flipp"], "train_images": 5.5},
+            "search": {
+                "epochz": 3,
+                "epochs": "50",
+                "weights": {"opt": "sgdd", "decay_epochs": 3},
+                "grid": {"low": True},
+            },
+            "amp": True,
+        }
+    )
+    for expected in (
+        "r.yaml: search.epochz: unknown key; nearest: epochs",
+        "r.yaml: modle: unknown key; nearest: model",
+        "r.yaml: search.epochs: expected a whole number, got the text '50'",
+        "r.yaml: data.train_images: expected a whole number, got 5.5",
+        "r.yaml: data.augment.1: expected one of crop, flip, trivial_augment, got the text 'flipp'",
+        "r.yaml: search.weights.decay_epochs: expected a list, got 3",
+        "r.yaml: search.grid.low: expected a number, got true",
+        "r.yaml: amp: expected one of off, bf16, fp16, got true",
+    ):
+        assert expected in lines
+    assert any(
+        line.startswith("r.yaml: search.weights.opt: timm has no optimiser 'sgdd'; nearest: sgd") for line in lines
+    )
+    assert len(lines) == 9
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("search.epochs", 0, "expected a number ≥ 1, got 0"),
+        ("search.batch_size", -3, "expected a number ≥ 1"),
+        ("search.architecture_fraction", 0, "expected a number > 0, got 0"),
+        ("search.architecture_fraction", 1.0, "expected a number < 1, got 1.0"),
+        ("search.warm_start", 50, "must be below epochs (50), got 50"),
+        ("search.shrink_start", 51, "must be at most epochs (50), got 51"),
+        ("search.weights.lr", 0, "expected a number > 0"),
+        ("search.weights.lr", float("nan"), "expected a finite number, got nan"),
+        ("search.weights.momentum", 1, "expected a number < 1"),
+        ("search.weights.sched", "cosin", "expected one of none, cosine, multistep"),
+        ("search.weights.sched", None, "expected one of none, cosine, multistep, got nothing"),
+        ("search.weights.warmup_epochs", 50, "must be below epochs (50), got 50"),
+        ("search.weights.clip_grad", -1, "expected a number > 0"),
+        ("evaluate.weights.decay_epochs", [150, 100], "epochs must rise, got [150, 100]"),
+        ("evaluate.weights.decay_epochs", [0], "expected a number ≥ 1"),
+        ("evaluate.weights.decay_rate", 1.5, "expected a number ≤ 1"),
+        ("search.architecture.betas", [0.5], "missing"),
+        ("search.architecture.betas", [0.5, 1.0], "expected a number < 1"),
+        ("search.grid.intervals", 0, "expected a number ≥ 1"),
+        ("search.grid.intervals", 4095, "no knot at 0"),
+        ("search.grid.low", 16, "0 must lie between low (16) and high (16)"),
+        ("search.grid.low", -3.3, "no knot at 0"),
+        ("search.wide", "yes", "expected true or false, got the text 'yes'"),
+        ("search.usual", "", "text that is not empty"),
+        ("data", 3, "expected a mapping of keys, got 3"),
+        ("data", {}, "missing"),
+        ("data", {"name": "d", "augment": ["flip", "flip"]}, "each augmentation once"),
+        ("data", {"name": "d", "crop_padding": -1}, "expected a number ≥ 0"),
+        ("model", None, "expected text, got nothing"),
+        ("model_kwargs", {"a": float("inf")}, "finite numbers"),
+        ("model_kwargs", {"a": [{1: 2}]}, "takes text"),
+        ("search", [], "expected a mapping of keys, got a list"),
+    ],
+)
+def test_impossible_values_are_refused(path, value, said):
+    settings = json.loads(json.dumps(LEAST))
+    settings["evaluate"] = {"weights": {"sched": "multistep", "decay_epochs": [100]}}
+    at = settings
+    *sections, key = path.split(".")
+    for section in sections:
+        at = at.setdefault(section, {})
+    at[key] = value
+    (line,) = problems(settings)
+    assert line.startswith(f"r.yaml: {path}") or "no knot" in said
+    assert said in line
+
+
+def test_multistep_needs_its_epochs():
+    (line,) = problems(LEAST | {"search": {"weights": {"sched": "multistep"}}})
+    assert "search.weights.decay_epochs: sched: multistep needs" in line
+
+
+def test_grids_of_other_widths_may_have_their_knot():
+    grid = parse_recipe(LEAST | {"search": {"grid": {"low": -0.3, "high": 0.6, "intervals": 9}}}).search.grid
+    assert grid.low == -0.3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("model: m\nmodel: n\n", "line 2, column 1: the key 'model' stands here a second time"),
+        ("search: {epochs: 3, epochs: 4}", "the key 'epochs' stands here a second time"),
+        ("model: [", "not valid YAML at line"),
+        ("a: 1\n--- \nb: 2", "not valid YAML"),
+        ("- model", "expected a mapping of keys at the top, got a list"),
+        ("", "expected a mapping of keys at the top, got nothing"),
+        ("just words", "got the text 'just words'"),
+        ("a: &x [1]\nb: *x", "line 2, column 4: aliases (*name) are not taken"),
+        ("a: &x {b: 1}\nc:\n  <<: *x", "aliases"),
+        ("a: &x [*x]", "aliases"),
+        ("model: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        (b"model: \xff\xfe", "not UTF-8 text (byte 7)"),
+        (b"model: \x00", "not valid YAML"),
+        ("{[1]: 2}", "not valid YAML"),
+        ("a: 2001-13-45", "not valid YAML"),
+        ("a: " + "9" * 5000, "not valid YAML"),
+        ("a: " + "[" * 20000, "nested too deeply"),
+        ("# " + "x" * 1_000_000, "larger than 1,000,000 bytes"),
+    ],
+)
+def test_what_is_no_recipe_file(written, content, said):
+    path = written(content)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+    assert len(str(error.value)) < 400 + len(str(path))
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(RecipeError, match=r"no recipe 'resnet_cifr10'.*nearest: resnet_cifar10"):
+        load_recipe("resnet_cifr10")
+    with pytest.raises(RecipeError, match="neither a file"):
+        load_recipe("elsewhere/resnet_cifar10.yaml")
+
+
+def test_a_folder_is_no_recipe(tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(tmp_path)
+    (tmp_path / "resnet_digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("resnet_digits").data.name == "digits"  # a folder that happens to bear a recipe's name
+
+
+def test_overrides():
+    recipe = load_recipe(
+        "resnet_digits",
+        [
+            "search.epochs=12",
+            "search.weights.lr=6e-4",
+            "data.train_images=100",
+            "model_kwargs.drop.rate=0.1",
+            "amp=off",
+        ],
+    )
+    assert (recipe.search.epochs, recipe.search.weights.lr, recipe.amp) == (12, 6e-4, "off")
+    assert (recipe.data.name, recipe.data.train_images) == ("digits", 100)
+    assert recipe.model_kwargs == {"drop": {"rate": 0.1}}
+    assert load_recipe("resnet_cifar10", ["data=digits"]).data.augment == ()
+    assert load_recipe("resnet_cifar10", ["search.usual=null", "search.epochs=4", "search.epochs=5"]).search.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("search.epochz=3", "--set search.epochz=3: search.epochz: unknown key; nearest: epochs"),
+        ("serch.epochs=3", "serch: unknown key; nearest: search"),
+        ("search.epochs", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("search..epochs=3", "expected key=value"),
+        ("search.epochs.x=3", "search.epochs is one value and has no key 'x'"),
+        ("search.epochs=[", "--set search.epochs=[: not valid YAML"),
+        ("search.epochs=ten", "search.epochs: expected a whole number, got the text 'ten' (set by --set)"),
+        ("search.epochs=0", "search.epochs: expected a number ≥ 1, got 0 (set by --set)"),
+        ("search=3", "search: expected a mapping of keys, got 3 (set by --set)"),
+    ],
+)
+def test_overrides_that_fit_nothing(override, said):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("resnet_digits", [override])
+    assert said in str(error.value)
+
+
+def test_numbers_with_exponents_are_numbers_and_texts_stay_texts():
+    value = {"a": "1e3", "b": "off", "c": 1e-05, "d": "6", "e": "ünïcode", "f": "", "g": [None, True]}
+    assert strict_yaml.parse(strict_yaml.dump(value), "x") == value
+    assert strict_yaml.parse("[6e-4, 1.5e3, -1E2, 1e3x]", "x") == [6e-4, 1500.0, -100.0, "1e3x"]
+    recipe = Recipe(model="m", model_kwargs=value, data={"name": "d"})
+    assert yaml.safe_load(recipe.to_yaml())["model_kwargs"]["b"] == "off"
