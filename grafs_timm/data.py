@@ -63,9 +63,7 @@ class SplitInfo(BaseModel):
         if len(self.shard_lengths) != len(self.filenames):
             raise ValueError(f"{len(self.filenames)} filenames but {len(self.shard_lengths)} shard_lengths")
         if sum(self.shard_lengths) != self.num_samples:
-            raise ValueError(
-                f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}"
-            )
+            raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}")
         if self.alt_label:
             raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
         if unlisted := set(self.sha256) - set(self.filenames):

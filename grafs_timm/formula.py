@@ -144,7 +144,9 @@ class Genotype:
         genotype = cls(**genes, bound=None if bound is None else float(bound))
         for key in reversed(_DERIVED):
             if key in data and data[key] != (right := genotype.sha256 if key == "sha256" else getattr(genotype, _of(key))):
-                raise GenotypeError(f"{source}: {key} does not belong to this genotype: {_shown(data[key])}, should be {right!r}")
+                raise GenotypeError(
+                    f"{source}: {key} does not belong to this genotype: {_shown(data[key])}, should be {right!r}"
+                )
         return genotype
 
 
@@ -288,5 +290,3 @@ def leans_on_bound(genotype: Genotype, tolerance: float = 1e-2) -> bool:
     bounded, lifted = (genotype.compute(x, limits) for limits in (ops.SEARCH, ops.LIFTED))
     change = (weight * (bounded - lifted) ** 2).sum()
     return bool(change > tolerance**2 * (weight * bounded**2).sum())
-
-

@@ -358,6 +358,4 @@ def _choices(place: Sequence[Any]) -> tuple[Any, ...]:
     if field is None:
         return ()
     kinds = (field.annotation, *get_args(field.annotation))
-    return next(
-        (get_args(kind) for kind in kinds if all(isinstance(value, str) for value in get_args(kind) or (0,))), ()
-    )
+    return next((get_args(kind) for kind in kinds if all(isinstance(value, str) for value in get_args(kind) or (0,))), ())

@@ -180,7 +180,7 @@ class ActivationSearch:
         self.skipped += not finite
         if self._in_a_row >= self.max_skips:
             raise RunError(
-                f"{self._in_a_row} architecture steps in a row had a non-finite loss or gradient (last loss {float(value)}) "
+                f"{self._in_a_row} architecture steps in a row had a non-finite loss or gradient (last loss {value.item()}) "
                 f"in epoch {self.epoch}; lower the learning rates or train in float32"
             )
         return value.detach()

@@ -50,9 +50,7 @@ def read_shard(path: Path, length: int, sha256: str | None = None, classes: int 
                 raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
             image = _decode_image(sample, where)
             if images and image.shape[:2] != images[0].shape[:2]:
-                raise DataError(
-                    f"{where}: image of {size(image)}, those before it {size(images[0])}; one size is wanted"
-                )
+                raise DataError(f"{where}: image of {size(image)}, those before it {size(images[0])}; one size is wanted")
             images.append(image)
             labels.append(_decode_label(sample, where, classes))
     if len(images) < length:

@@ -47,7 +47,7 @@ def find_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, str | No
     A module registered at several places is found at each of them.
     """
     for parent_name, parent in model.named_modules():
-        for attribute, child in parent.named_children():
+        for attribute, child in parent._modules.items():  # named_children would name a shared module once only
             if isinstance(child, ACTIVATIONS):
                 name = f"{parent_name}.{attribute}" if parent_name else attribute
                 gate = next((g for g in _GATES if type(parent).__name__.startswith(g)), None)
@@ -62,8 +62,8 @@ def replace_sites(model: nn.Module, make: Callable[[nn.Module], nn.Module], by: 
         if reason is not None:
             report.left.append((name, reason))
             continue
-        old = getattr(parent, attribute) if hasattr(parent, attribute) else parent._modules[attribute]
-        assert isinstance(old, nn.Module)
+        old = parent._modules[attribute]
+        assert old is not None
         report.was[type(old).__name__] += 1
         parent._modules[attribute] = make(old).train(old.training)
         report.replaced += 1

@@ -79,7 +79,7 @@ class WeightStep:
         self._in_a_row = 0 if finite else self._in_a_row + 1
         if self._in_a_row >= self.max_skips:
             raise RunError(
-                f"{self._in_a_row} weight steps in a row had a non-finite loss or gradient (last loss {float(loss)}); "
+                f"{self._in_a_row} weight steps in a row had a non-finite loss or gradient (last loss {loss.item()}); "
                 "lower the learning rate or train in float32"
             )
 

@@ -8,10 +8,10 @@ import io
 import numpy as np
 import pytest
 import torch
-from grafs_timm.formula import Gene, Genotype, random_genotype
 from torch import nn
 
 from grafs_timm.activation import activation_class
+from grafs_timm.formula import Gene, Genotype, random_genotype
 
 GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
 RANDOM = [random_genotype(np.random.default_rng(seed)) for seed in range(12)]

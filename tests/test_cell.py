@@ -41,7 +41,7 @@ def test_evaluate_is_the_formula_of_the_paper(drops: int) -> None:
     assert y.shape == (3, 7)
     for site in range(3):
         for i, value in enumerate(x.tolist()):
-            assert float(y[site, i]) == pytest.approx(slow_cell(cell, value, weights, site), rel=2e-6, abs=2e-6)
+            assert y[site, i].item() == pytest.approx(slow_cell(cell, value, weights, site), rel=2e-6, abs=2e-6)
 
 
 def test_every_site_has_its_own_draw_and_every_forward_a_new_one() -> None:

@@ -255,9 +255,7 @@ def test_sample_that_is_wrong(tmp_path, files, message):
     assert str(tmp_path / "bad.tar") in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("promised", "message"), [(5, "sample '0005': more samples than the 5"), (7, "6 samples, .* 7")]
-)
+@pytest.mark.parametrize(("promised", "message"), [(5, "sample '0005': more samples than the 5"), (7, "6 samples, .* 7")])
 def test_count_other_than_promised(tmp_path, promised, message):
     with pytest.raises(DataError, match=rf"bad\.tar: {message}"):
         load(only(tmp_path, samples(6), promised))
@@ -360,9 +358,7 @@ def test_batches_are_normalised():
     assert images.mean((0, 2, 3)).abs().max() < 1e-5
     assert images.std((0, 2, 3), correction=0).sub(1).abs().max() < 1e-5
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
-    (images, _), *_ = Batches(
-        image_set(), 60, mean=(0, 0, 0), std=(1, 1, 1), shuffle=False, dtype=torch.bfloat16
-    ).epoch(0)
+    (images, _), *_ = Batches(image_set(), 60, mean=(0, 0, 0), std=(1, 1, 1), shuffle=False, dtype=torch.bfloat16).epoch(0)
     assert torch.equal(images, (image_set().images / 255).bfloat16())
 
 

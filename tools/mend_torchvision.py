@@ -92,18 +92,14 @@ def write(site_packages: Path) -> list[Path]:
 
 def main() -> int:
     if sys.prefix == sys.base_prefix:
-        print(
-            "mend_torchvision: this Python is no virtual environment's, and only such a one is mended", file=sys.stderr
-        )
+        print("mend_torchvision: this Python is no virtual environment's, and only such a one is mended", file=sys.stderr)
         return 1
     verdict, said = diagnose()
     if verdict == "mendable":
         written = write(Path(sysconfig.get_path("purelib")))
         verdict, said = diagnose()
         if verdict == "fine":
-            print(
-                "torchvision is linked to CUDA, torch is CPU-only: declared torchvision's operators in this environment"
-            )
+            print("torchvision is linked to CUDA, torch is CPU-only: declared torchvision's operators in this environment")
         else:
             for path in written:  # no help: leave the environment as it was
                 path.unlink()
