@@ -125,6 +125,10 @@ def _find(name: str | Path) -> Path:
 # ------------------------------------------------------------------------------------------------------- shards
 
 
+_Job = tuple[Path, int, str | None, int | None]  # the arguments of read_shard
+_LARGE = 16_384  # bytes of an image file, about 128×128 pixels
+
+
 def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: str | torch.device = "cpu") -> ImageSet:
     """Read a split onto ``device``, in shard order.
 
@@ -143,7 +147,7 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
     spec = info.splits[split]
     limit = min(limit or spec.num_samples, spec.num_samples)
     classes = len(info.classes) if info.classes else None
-    jobs = [
+    jobs: list[_Job] = [
         (info.folder / name, length, spec.sha256.get(name), classes)
         for name, length in zip(spec.filenames, spec.shard_lengths, strict=True)
     ]
@@ -151,13 +155,7 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
         if not path.is_file():
             raise DataError(f"{path}: no such shard, though {info.folder / '_info.json'} lists it")
     needed = int(np.searchsorted(np.cumsum(spec.shard_lengths), limit)) + 1
-    # Decoders and zlib release the interpreter lock for part of the work, so threads pay, and need no guarded __main__.
-    with ThreadPoolExecutor(min(needed, os.cpu_count() or 1)) as pool:
-        try:
-            shards = list(pool.map(lambda job: read_shard(*job), jobs[:needed]))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    shards = _read_all(jobs[:needed])
     for job in jobs[needed:]:  # shards that hold few classes each: on until the rarest can be had in equal part
         labels = np.concatenate([shard.labels for shard in shards])
         if np.bincount(labels, minlength=classes or 0).min() >= limit // (classes or int(labels.max()) + 1):
@@ -169,6 +167,23 @@ def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: 
         images, labels = images[kept], labels[kept]
     names = info.classes or tuple(str(label) for label in range(int(labels.max()) + 1))
     return ImageSet(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), names)
+
+
+def _read_all(jobs: Sequence[_Job]) -> list[Shard]:
+    """The shards of ``jobs`` in order, in threads where the images are large.
+
+    Decoding a large image leaves the interpreter to others; with small ones the threads only wait for each other. No
+    processes: to start them safely a caller's script would need a guarded ``__main__``.
+    """
+    bytes_each = sum(path.stat().st_size for path, *_ in jobs) / sum(length for _, length, *_ in jobs)
+    if bytes_each < _LARGE or len(jobs) == 1:
+        return [read_shard(*job) for job in jobs]
+    with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+        try:
+            return list(pool.map(lambda job: read_shard(*job), jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what is wrong with one shard need not wait for the others
+            raise
 
 
 def _joined(shards: Sequence[Shard]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -143,6 +143,19 @@ def test_limit_reads_on_where_shards_hold_few_classes(tmp_path):
     assert len(load(tmp_path, limit=100)) == 8
 
 
+def test_large_images_are_read_in_threads_and_stay_in_order(tmp_path):
+    for shard in range(3):
+        files = [(f"{key}.png", encoded(colour(10 * shard + key, size=96))) for key in range(2)]
+        write_tar(tmp_path / f"{shard}.tar", [*files[:1], ("0.cls", b"0"), *files[1:], ("1.cls", b"1")])
+    write_info(tmp_path, {f"{shard}.tar": 2 for shard in range(3)}, ["x", "y"])
+    found = load(tmp_path)
+    assert found.labels.tolist() == [0, 1] * 3
+    assert torch.equal(found.images[5], torch.from_numpy(colour(21, size=96)).permute(2, 0, 1))
+    (tmp_path / "1.tar").write_bytes(b"no tar")
+    with pytest.raises(DataError, match=r"1\.tar: truncated, corrupt or not a tar"):
+        load(tmp_path)
+
+
 def test_limit_below_one(folder):
     with pytest.raises(DataError, match="limit must be at least 1"):
         load(folder, limit=0)
