@@ -20,7 +20,7 @@ from . import checkpoint, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
 from .errors import RunError, UnknownNameError
 from .ops import nearest
-from .recipe import Recipe, WeightSettings
+from .recipe import Recipe, Weights
 from .runs import RunFolder
 from .tracking import RunLog
 
@@ -36,7 +36,7 @@ class WeightStep:
     def __init__(
         self,
         model: nn.Module,
-        settings: WeightSettings,
+        settings: Weights,
         epochs: int,
         steps_per_epoch: int,
         amp: str,
