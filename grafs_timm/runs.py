@@ -1,0 +1,180 @@
+"""The folder of a run: which run it belongs to, and how far that run got.
+
+    recipe.yaml  every setting, resolved        checkpoint.pt   what going on needs
+    run.json     what the run is: see below     genotype.json   what a search found
+    log.jsonl    every number, as it came       summary.json    the result; it stands there when the run is finished
+    plots/
+
+``run.json`` holds the run's facts (kind, model, data, seed, activation ...) and the versions it began with. A folder is
+only ever gone on with by the run it belongs to, and nothing that lies in one is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import strict_yaml
+from .errors import RecipeError, RunError
+from .files import write_json, write_whole
+from .recipe import Recipe, parse_recipe
+
+FORMAT = "grafs-run/1"
+_SHOWN = 5  # differences in one message
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages whose numbers a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("grafs-timm", "torch", "torchvision", "timm", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder opened for one run. ``notes`` are for the user: versions that changed since it began."""
+
+    path: Path
+    recipe: Recipe
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False) -> RunFolder:
+        """Make the folder, or open the one this run began, finished or (with ``resume``) half done.
+
+        A run that stopped before its first checkpoint has nothing to go on from and begins anew without ``resume``.
+        RunError, with the folder as it was: where it belongs to another run (the keys that differ are named), is half
+        done and ``resume`` is false, holds something else, or can't be written.
+        """
+        path = Path(folder)
+        facts = json.loads(json.dumps(facts, allow_nan=False))
+        try:
+            inside = sorted(item.name for item in path.iterdir()) if path.exists() else []
+        except NotADirectoryError:
+            raise RunError(f"{path} is a file; a run needs a folder") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        # hidden: what a write leaves that was killed halfway
+        if any(not name.startswith(".") for name in inside) and "run.json" not in inside:
+            raise RunError(f"{path} is not empty and holds no run; name an empty or a new folder with --out")
+        if "run.json" not in inside:
+            about = {"format": FORMAT, **facts, "recipe_sha256": recipe.sha256, "versions": versions()}
+            write_json(path / "run.json", about)
+            write_whole(path / "recipe.yaml", recipe.to_yaml())
+            return cls(path, recipe, facts)
+
+        about = _read_json(path / "run.json")
+        differing = _differences(path, about, recipe, facts)
+        if differing:
+            more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+            raise RunError(
+                f"{path} belongs to another run; name another --out\n  " + "\n  ".join(differing[:_SHOWN]) + more
+            )
+        opened = cls(path, recipe, facts, _changes(about.get("versions")))
+        if not (path / "recipe.yaml").exists():
+            write_whole(path / "recipe.yaml", recipe.to_yaml())
+        if opened.half_done and not resume:
+            raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
+        return opened
+
+    @property
+    def finished(self) -> bool:
+        return self.summary_file.exists()
+
+    @property
+    def half_done(self) -> bool:
+        """There is a checkpoint to go on from, and no result yet."""
+        return self.checkpoint_file.exists() and not self.finished
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def genotype_file(self) -> Path:
+        return self.path / "genotype.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    def summary(self) -> dict[str, Any]:
+        """The result of a finished run. RunError where there is none, or it can't be read."""
+        return _read_json(self.summary_file)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't."""
+        write_json(self.summary_file, summary)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: expected an object")
+    return value
+
+
+def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[str, Any]) -> list[str]:
+    """Where the run in the folder differs from this one: «search.epochs: 50 there, 20 here»."""
+    if about.get("format") != FORMAT:
+        return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
+    own = ("format", "recipe_sha256", "versions")
+    there = _flat({key: value for key, value in about.items() if key not in own})
+    here = _flat({key: value for key, value in facts.items() if key not in own})
+    if (path / "recipe.yaml").exists():
+        try:
+            kept = parse_recipe(strict_yaml.read(path / "recipe.yaml"), str(path / "recipe.yaml"))
+        except RecipeError as error:
+            raise RunError(f"the recipe of the run in {path} cannot be read: {error}") from error
+        there |= _flat(kept.model_dump(mode="json"), "recipe.")
+        here |= _flat(recipe.model_dump(mode="json"), "recipe.")
+    else:
+        there["recipe"], here["recipe"] = about.get("recipe_sha256"), recipe.sha256
+    keys = [*here, *(key for key in there if key not in here)]
+    missing = object()
+    return [
+        f"{key}: {_shown(there, key)} there, {_shown(here, key)} here"
+        for key in keys
+        if there.get(key, missing) != here.get(key, missing)
+    ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat
+
+
+def _shown(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return "absent"
+    text = json.dumps(values[key], ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _changes(before: Any) -> tuple[str, ...]:
+    before = before if isinstance(before, dict) else {}
+    return tuple(
+        f"{name} was {before.get(name, 'unknown')} when this run began and is {now}: its last bits may differ"
+        for name, now in versions().items()
+        if before.get(name) != now
+    )
