@@ -169,8 +169,9 @@ class Search(_Section):
         problems = []
         if self.warm_start >= self.epochs:
             problems.append(("warm_start", f"must be below epochs ({self.epochs}), got {self.warm_start}"))
-        if self.shrink_start > self.epochs:
-            problems.append(("shrink_start", f"must be at most epochs ({self.epochs}), got {self.shrink_start}"))
+        if self.shrink_start > self.epochs - 2:
+            what = f"must be at most epochs − 2 ({self.epochs - 2}), so that the drops have epochs to fall on"
+            problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
         return _checked(self, problems + _warmup(self.weights, self.epochs))
 
 

@@ -111,8 +111,9 @@ def run_search(
         return folder.summary()
     run = _Run(recipe, seed, device)
     first, seconds = 0, 0.0
-    log = RunLog(folder.path, wandb, config={**facts, **recipe.model_dump()}, name=folder.path.name)
-    if (state := folder.checkpoint()) is not None:
+    log = RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name)
+    if folder.half_done:
+        state = checkpoint.load(folder.checkpoint_file)
         run.load_state(state)
         first, seconds = state["epoch"], state["seconds"]
         log.truncate_to(state["log"])
@@ -136,18 +137,19 @@ def run_search(
                 seconds=seconds,
             )  # fmt: skip
             bar.set_description(f"epoch {epoch + 1}/{epochs}, {alive} alive, f(x) = {best.text}"[:110])
-            folder.save_checkpoint({"epoch": epoch + 1, "seconds": seconds, "log": log.position, **run.state()})
+            checkpoint.save(folder.checkpoint_file, {"epoch": epoch + 1, "seconds": seconds, "log": log.sync(), **run.state()})
         found = search.genotype()
         chosen_accuracy, _ = accuracy(run.model, run.held_out.epoch(0), run.step)
-        formula.save(found, folder.path / "genotype.json")
-        plots.plot_functions({"found": found}, folder.path / "plots" / "function.png")
-        plots.plot_shrinking(folder.path, folder.path / "plots" / "shrinking.png")
+        formula.save(found, folder.genotype_file)
+        plots.plot_functions({"found": found}, folder.plots / "function.png")
+        plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "epochs": epochs, "formula": found.text,
             "genotype": found.to_dict(), "sha256": found.sha256, "keeps_bound": found.bound is not None,
             "held_out_accuracy": chosen_accuracy, "outside": search.outside, "skipped_outer": search.skipped,
             "skipped_inner": run.step.skipped, "seconds": seconds,
         }  # fmt: skip
-        log.summary(summary, files=[folder.path / "genotype.json", folder.path / "plots" / "function.png"])
+        log.summary(**{key: value for key, value in summary.items() if key != "genotype"})
+        log.image("function", folder.plots / "function.png")
         folder.finish(summary)
     return summary

@@ -159,8 +159,9 @@ def run_evaluate(
     batches = make_batches(recipe, train_set, train_set, settings.batch_size, seed, train=True)
     tests = make_batches(recipe, test_set, train_set, 256, seed, train=False)
     step = WeightStep(model, settings.weights, settings.epochs, len(batches), recipe.amp)
-    first, log = 0, RunLog(folder.path, wandb, config={**facts, **recipe.model_dump()}, name=folder.path.name)
-    if (state := folder.checkpoint()) is not None:
+    first, log = 0, RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name)
+    if folder.half_done:
+        state = checkpoint.load(folder.checkpoint_file)
         first = state["epoch"]
         model.load_state_dict(state["model"])
         step.load_state_dict(state["step"])
@@ -185,12 +186,12 @@ def run_evaluate(
             bar.set_postfix(loss=f"{values['train_loss']:.3f}", test=f"{test_accuracy:.2f} %")
             bar.update()
             state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict()}
-            folder.save_checkpoint({**state, "rng": checkpoint.rng_state(), "log": log.position})
+            checkpoint.save(folder.checkpoint_file, {**state, "rng": checkpoint.rng_state(), "log": log.sync()})
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),
             "test_images": len(test_set.labels), "epochs": settings.epochs, "report": str(report),
             "formula": found.formula, **values, "skipped": step.skipped,
         }  # fmt: skip
-        log.summary(summary)
+        log.summary(**summary)
         folder.finish(summary)
     return summary
