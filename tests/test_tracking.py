@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import sys
+import time
 import types
 import warnings
 
@@ -163,6 +164,8 @@ def records(path):
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + length > len(data):
+            return  # still being written
         partial += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -186,7 +189,12 @@ def test_offline_mirror(tmp_path, monkeypatch):
             log.summary(accuracy=0.75)
     known = (run / "wandb_id").read_text().strip()
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60  # W&B's own process may still be writing when finish() returns
     found = list(records(file))
+    while not any(record.HasField("exit") for record in found):
+        assert time.monotonic() < deadline, "W&B never wrote the end of the run"
+        time.sleep(0.05)
+        found = list(records(file))
     (began,) = (record.run for record in found if record.HasField("run"))
     assert (began.run_id, began.display_name, began.run_group, began.project) == (
         known,
