@@ -60,18 +60,14 @@ def _check(value: Any, place: str) -> None:
     if kind in (dict, OrderedDict):
         for key, item in value.items():
             if type(key) not in (str, int):
-                raise TypeError(
-                    f"{place}: a checkpoint's keys are text or whole numbers, got {key!r} ({type(key).__name__})"
-                )
+                raise TypeError(f"{place}: a checkpoint's keys are text or whole numbers, got {key!r} ({type(key).__name__})")
             _check(item, f"{place}[{key!r}]")
     elif kind in (list, tuple):
         for index, item in enumerate(value):
             _check(item, f"{place}[{index}]")
     elif kind not in _VALUES and kind not in _TENSORS:
         what = f"{kind.__module__}.{kind.__qualname__}"
-        raise TypeError(
-            f"{place}: a checkpoint takes tensors and plain values, got {what}; store its state_dict() or item()"
-        )
+        raise TypeError(f"{place}: a checkpoint takes tensors and plain values, got {what}; store its state_dict() or item()")
 
 
 def rng_state() -> dict[str, Any]:

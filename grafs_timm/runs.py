@@ -76,9 +76,7 @@ class RunFolder:
         differing = _differences(path, about, recipe, facts)
         if differing:
             more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-            raise RunError(
-                f"{path} belongs to another run; name another --out\n  " + "\n  ".join(differing[:_SHOWN]) + more
-            )
+            raise RunError(f"{path} belongs to another run; name another --out\n  " + "\n  ".join(differing[:_SHOWN]) + more)
         opened = cls(path, recipe, facts, _changes(about.get("versions")))
         if not (path / "recipe.yaml").exists():
             write_whole(path / "recipe.yaml", recipe.to_yaml())

@@ -95,9 +95,7 @@ class RunLog:
     def truncate_to(self, position: int) -> None:
         """Take back every line after ``position``. RunError where the log is shorter, or no line ends there."""
         if position > self._end:
-            raise RunError(
-                f"{self.path} is shorter ({self._end} bytes) than its checkpoint says ({position}): lines are lost"
-            )
+            raise RunError(f"{self.path} is shorter ({self._end} bytes) than its checkpoint says ({position}): lines are lost")
         try:
             with self.path.open("rb") as file:
                 file.seek(max(position - 1, 0))
@@ -128,9 +126,7 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close(failed=kind is not None)
 
     def _append(self, line: bytes) -> None:
@@ -266,9 +262,7 @@ class _Mirror:
         except Exception as error:
             self._run = None
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(
-                f"W&B is off for the rest of this run, {LOG_NAME} goes on ({what})", RuntimeWarning, stacklevel=6
-            )
+            warnings.warn(f"W&B is off for the rest of this run, {LOG_NAME} goes on ({what})", RuntimeWarning, stacklevel=6)
 
 
 def _run_id(folder: Path) -> str:
