@@ -245,7 +245,7 @@ _UNARY = (
     Op(
         "leaky_relu", "max(x, 0.01x)", 1,
         lambda x, gamma, limits: F.leaky_relu(x),
-        lambda x, g, L: np.where(x > 0, x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x), kinks=_at_zero,
+        lambda x, g, L: np.maximum(x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x), kinks=_at_zero,
     ),
     Op(
         "log_abs", "log(|x| + ε)", 1,
@@ -311,11 +311,13 @@ _BINARY = (
     ),
     Op(
         "max", "max(x₁, x₂)", 2,
-        lambda x, y, gamma, limits: torch.maximum(x, y), lambda x, y, g, L: np.maximum(x, y), lambda S, x, y, g: S.Max(x, y),
+        lambda x, y, gamma, limits: torch.maximum(x, y), lambda x, y, g, L: np.maximum(x, y),
+        lambda S, x, y, g: S.Max(x, y),
     ),
     Op(
         "min", "min(x₁, x₂)", 2,
-        lambda x, y, gamma, limits: torch.minimum(x, y), lambda x, y, g, L: np.minimum(x, y), lambda S, x, y, g: S.Min(x, y),
+        lambda x, y, gamma, limits: torch.minimum(x, y), lambda x, y, g, L: np.minimum(x, y),
+        lambda S, x, y, g: S.Min(x, y),
     ),
     Op(
         "gate", "σ(x₁)x₂", 2,
