@@ -44,7 +44,7 @@ SEARCH = Limits()
 LIFTED = Limits(bound=1e7, floor=1e-6)
 
 GAMMA_MAX = 1e4  # a learnt constant beyond this overflows float16 in the gradient of γx
-_SAFE_DENOMINATOR = 1e-2  # smallest |x₂| that x₁/x₂ divides by
+SAFE_DENOMINATOR = 1e-2  # smallest |x₂| that x₁/x₂ divides by
 _DIV_BOUND = 100.0  # |x₁/x₂| ends here even when lifted: with the denominator above, the gradient stays inside float16
 _LOG_OFFSET = 1e-3  # ε of log(|x| + ε), kept when lifted: 1/ε is the slope at 0
 _ASINH_SWITCH = 1e8  # beyond it asinh is its own asymptote, before x² can overflow
@@ -126,7 +126,7 @@ def _sinc(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
 def _div(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
     bound = min(limits.bound, _DIV_BOUND)
     sign = torch.where(y < 0, -1.0, 1.0).to(y)
-    denominator = torch.where(y.abs() < _SAFE_DENOMINATOR, sign * _SAFE_DENOMINATOR, y)
+    denominator = torch.where(y.abs() < SAFE_DENOMINATOR, sign * SAFE_DENOMINATOR, y)
     over = x.abs() > bound * denominator.abs()
     return torch.where(over, bound * x.sign() * sign, torch.where(over, 0.0, x) / denominator)
 
@@ -135,7 +135,7 @@ def _div_reference(x: Array, y: Array, g: float, limits: Limits) -> Array:
     bound = min(limits.bound, _DIV_BOUND)
     sign = np.where(y < 0, -1.0, 1.0)
     with np.errstate(over="ignore"):
-        return np.clip(x / (sign * np.maximum(np.abs(y), _SAFE_DENOMINATOR)), -bound, bound)
+        return np.clip(x / (sign * np.maximum(np.abs(y), SAFE_DENOMINATOR)), -bound, bound)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -240,7 +240,7 @@ _UNARY = (
     Op(
         "elu", "max(x, 0) + min(eˣ − 1, 0)", 1,
         lambda x, gamma, limits: F.elu(x),
-        lambda x, g, L: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda S, x, g: S.ELU(x),
+        lambda x, g, L: np.maximum(x, np.expm1(np.minimum(x, 0))), lambda S, x, g: S.ELU(x),
     ),
     Op(
         "leaky_relu", "max(x, 0.01x)", 1,

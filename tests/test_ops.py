@@ -218,6 +218,24 @@ def test_bounded_operations_end_at_the_bound(op: Op, limits: Limits, dtype: torc
         assert (x.grad[outside] == 0).all()
 
 
+@every_op
+def test_symbolic_form_is_the_reference(op: Op):
+    import sympy
+
+    from grafs_timm import symbols
+
+    # Where neither bound nor safe denominator plays a part.
+    columns = combined(op, [-2.1, -0.9, -0.02, 0.03, 0.4, 1.3, 2.05])
+    symbol = (symbols.X, sympy.Symbol("y", real=True))[: op.arity]
+    form = symbols.expanded(op.sympy(symbols.namespace(LIFTED), *symbol, 0.3))
+    value = sympy.lambdify(symbol, form, ["numpy", "scipy"])(*map(np.array, columns))
+    want = op.reference(*map(np.array, columns), 0.3, Limits(1e9, LIFTED.floor))
+    if op.name == "div":
+        want = np.divide(*columns)
+        assert np.allclose(op.reference(*map(np.array, columns), 0.3, SEARCH), np.clip(want, -10, 10))
+    assert np.allclose(value * np.ones(len(columns[0])), want, rtol=1e-12, atol=1e-12)
+
+
 def test_lookup_names_the_nearest():
     assert ops.get("gelu", 1) is ops.OPS[1]["gelu"]
     with pytest.raises(KeyError, match="no unary operation 'gellu'; nearest: gelu"):
