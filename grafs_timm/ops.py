@@ -107,11 +107,6 @@ def _full(x: Tensor, gamma: Tensor | float) -> Tensor:
     return gamma.to(x).expand(x.shape) if isinstance(gamma, Tensor) else torch.full_like(x, gamma)
 
 
-def _sqrt(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
-    above = x > limits.floor  # NaN compares false: the second branch keeps it
-    return torch.where(above, torch.where(above, x, 1.0).sqrt(), x.detach().clamp(limits.floor, limits.floor).sqrt())
-
-
 def _asinh(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
     near = x.clamp(-_ASINH_SWITCH, _ASINH_SWITCH)
     return near.asinh() + x.sign() * (x.abs().clamp(min=_ASINH_SWITCH) / _ASINH_SWITCH).log()
@@ -178,7 +173,8 @@ _UNARY = (
         bounded=True, kinks=lambda L: (-math.cbrt(L.bound), math.cbrt(L.bound)),
     ),
     Op(
-        "sqrt", "√max(x, ε)", 1, _sqrt,
+        "sqrt", "√max(x, ε)", 1,
+        lambda x, gamma, limits: x.clamp(min=limits.floor).sqrt(),
         lambda x, g, L: np.sqrt(np.maximum(x, L.floor)), lambda S, x, g: S.Root(x),
         domain="ε under the root where x < ε", kinks=lambda L: (L.floor,),
     ),

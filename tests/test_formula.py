@@ -289,6 +289,8 @@ def test_sixteen_bit_is_rounded_once():
         assert torch.equal(genotype(inputs), want)
     top = of("cube")(torch.tensor([-65504.0, 300.0, 65504.0], dtype=torch.float16))
     assert top.tolist() == [-65504, 65504, 65504]
+    twice = cell("identity", "identity", "add", "identity", "identity", "left")
+    assert twice(torch.tensor([6e4, -6e4], dtype=torch.float16)).tolist() == [65504, -65504]
     # Growth ends where float16 ends also on the way, as it would with every step stored: e¹² is above 65504.
     inner = cell("exp", "identity", "left", ("scale", 0.001), "identity", "left")
     assert inner(torch.tensor([12.0], dtype=torch.float16)).item() == pytest.approx(65.5, rel=1e-3)
@@ -354,6 +356,8 @@ FORMULAS = [
     (of("square"), "x**2"),
     (cell(("const", 30.0), "identity", "left", "exp", "identity", "left", bound=10.0), "10"),
     (cell(("const", 0.0), "identity", "left", "identity", "identity", "div"), "0"),
+    (cell("identity", "identity", "left", "identity", ("const", 0.0), "div"), "100*x"),
+    (cell("identity", "identity", "left", "identity", ("const", -0.001), "div"), "-100*x"),
 ]
 
 
@@ -436,6 +440,15 @@ def test_different_functions_stay_apart():
     assert not same_function(of("sin"), of("tanh"))
     assert 0.5 < distance(F.relu, torch.abs) < 1
     assert distance(F.gelu, F.silu) < 0.03  # near, once scaled: which is why x·σ(1.702x) passes for GELU
+
+
+def test_both_directions_must_agree():
+    there, back = distance(F.gelu, F.silu), distance(F.silu, F.gelu)
+    assert abs(there - back) > 1e-5
+    between = (there + back) / 2
+    assert not same_function(F.gelu, F.silu, between)
+    assert not same_function(F.silu, F.gelu, between)
+    assert same_function(F.gelu, F.silu, max(there, back) + 1e-6)
 
 
 def test_distance_by_hand():
