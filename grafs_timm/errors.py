@@ -1,4 +1,4 @@
-"""Errors a user meets: each says what was wrong, where, and the nearest right value. The command line prints them plainly."""
+"""Errors a user meets: each says what was wrong, where, and the nearest right value. The command line prints them."""
 
 
 class GrafsError(Exception):

@@ -1,25 +1,25 @@
-"""A found activation as data: genotype ↔ JSON ↔ formula, and when two of them are one function.
+"""A found activation as data: six operations and their constants, read from JSON by look-up, never run as text.
 
-    b(x) = B1(U1(x), U2(x))          f(x) = B2(U3(b(x)), U4(x))
-
-Reading is table look-up: nothing in a file is evaluated, imported or unpickled. sympy, which writes the formulas, is loaded
-when one is asked for (symbolic.py).
+The cell (Strack, Safari, Hutter 2024, arXiv 2408.06820): b(x) = B1(U1(x), U2(x)); f(x) = B2(U3(b(x)), U4(x)).
+Here are its file format ``grafs-cell/1``, its value on tensors, its formula as text and LaTeX, and the question whether
+two cells are one function up to the scales a neighbouring layer absorbs.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy import optimize
 from torch import Tensor
 
 from . import ops
@@ -27,13 +27,17 @@ from .errors import GenotypeError
 from .files import write_json
 
 FORMAT = "grafs-cell/1"
+MAX_BYTES = 1_000_000
 _DERIVED = ("formula", "latex", "sha256")
-_LARGEST_FILE = 1_000_000  # bytes; a genotype has a few hundred
+_KEYS = ("format", *ops.SLOTS, "bound", *_DERIVED)
+_KIND = {1: "unary", 2: "binary"}
+
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Gene:
-    """One slot's choice: an operation's name, and its constant γ where the operation has one."""
+    """What one slot holds: the name of an operation of the table, and its learnt constant γ where it has one."""
 
     op: str
     gamma: float | None = None
@@ -41,7 +45,11 @@ class Gene:
 
 @dataclass(frozen=True)
 class Genotype:
-    """The six genes of a cell. ``bound``: ℓ of the growing operations where it is part of the function; None: lifted."""
+    """A found activation, callable on tensors.
+
+    ``bound`` None: the search's limits on growth are lifted (``ops.LIFTED``). A number: that ℓ is part of the function.
+    Constructing one checks it as a file is checked: GenotypeError names the slot that does not fit.
+    """
 
     u1: Gene
     u2: Gene
@@ -52,241 +60,292 @@ class Genotype:
     bound: float | None = None
 
     def __post_init__(self) -> None:
-        for slot, gene in self.genes().items():
-            _check_gene("genotype", slot, gene.op, gene.gamma)
-        if self.bound is not None and not 0 < self.bound <= ops.LIFTED.bound:
-            raise GenotypeError(f"genotype: bound must lie in (0, {ops.LIFTED.bound:g}], got {self.bound!r}")
+        for slot in ops.SLOTS:
+            gene = getattr(self, slot)
+            if not isinstance(gene, Gene):
+                raise GenotypeError(f"genotype: {slot} must be a Gene, got {reprlib.repr(gene)}")
+            object.__setattr__(self, slot, _checked_gene(slot, gene.op, gene.gamma, "genotype"))
+        if self.bound is not None:
+            object.__setattr__(self, "bound", _checked_bound(self.bound, "genotype"))
+
+    @property
+    def limits(self) -> ops.Limits:
+        return ops.LIFTED if self.bound is None else ops.Limits(bound=self.bound)
 
     def genes(self) -> dict[str, Gene]:
         """Slot name -> gene, in slot order."""
         return {slot: getattr(self, slot) for slot in ops.SLOTS}
 
-    @property
-    def limits(self) -> ops.Limits:
-        return ops.LIFTED if self.bound is None else ops.Limits(self.bound, ops.SEARCH.floor)
-
     def __call__(self, x: Tensor) -> Tensor:
-        """f(x), elementwise: any shape, floating dtype in and out; 16-bit inputs are computed in float32.
+        """f(x) elementwise, for a floating tensor of any shape; the result has x's shape and dtype.
 
-        Saturates at the dtype's largest finite number. TypeError for other dtypes.
+        16-bit inputs are computed in float32 throughout and rounded once, saturating at the dtype's largest number.
+        TypeError for a dtype that is not floating point.
         """
-        if not x.dtype.is_floating_point:
-            raise TypeError(f"an activation takes floating point tensors, got {x.dtype}; convert with x.float()")
-        if x.dtype in (torch.float32, torch.float64):
-            return self.compute(x, self.limits)
-        top = torch.finfo(x.dtype).max
-        inside = ops.Limits(min(self.limits.bound, top), self.limits.floor)
-        return self.compute(x.float(), inside).clamp(-top, top).to(x.dtype)
+        return evaluate(self, x, self.limits)
 
-    def compute(self, x: Tensor, limits: ops.Limits) -> Tensor:
-        """f(x) in x's own float32 or float64, within ``limits``; what left and right throw away is not computed."""
+    @classmethod
+    def from_dict(cls, data: object, source: str = "genotype", derived: bool = True) -> Genotype:
+        """The genotype that ``data`` (parsed JSON) describes; ``source`` names the file in errors.
 
-        def binary(slot: str, first: Callable[[], Tensor], second: Callable[[], Tensor]) -> Tensor:
-            gene: Gene = getattr(self, slot)
-            if gene.op == "left":
-                return first()
-            return second() if gene.op == "right" else _apply(slot, gene, limits, first(), second())
-
-        def unary(slot: str, argument: Callable[[], Tensor]) -> Tensor:
-            return _apply(slot, getattr(self, slot), limits, argument())
-
-        def inner() -> Tensor:
-            return binary("b1", lambda: unary("u1", lambda: x), lambda: unary("u2", lambda: x))
-
-        return binary("b2", lambda: unary("u3", inner), lambda: unary("u4", lambda: x))
-
-    @property
-    def text(self) -> str:
-        """The simplified formula as text, such as ``asinh(σ(GELU(x))·GELU(x))``."""
-        from .symbolic import text
-
-        return text(self)
-
-    @property
-    def latex(self) -> str:
-        """The simplified formula as LaTeX."""
-        from .symbolic import latex
-
-        return latex(self)
-
-    @functools.cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
-
-    def canonical(self) -> str:
-        """The essential fields as compact JSON with sorted keys: what the hash is of."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        The hash is compared where there is one; formula and LaTeX too unless ``derived`` is False, which spares the
+        import of sympy. GenotypeError names the field for anything missing, unknown, misspelt or out of range.
+        """
+        if not isinstance(data, dict):
+            raise GenotypeError(f"{source}: must be a JSON object, got {reprlib.repr(data)}")
+        _refuse_unknown(data, _KEYS, source)
+        if data.get("format") != FORMAT:
+            found = reprlib.repr(data["format"]) if "format" in data else "nothing"
+            raise GenotypeError(f"{source}: format must be {FORMAT!r}, found {found}")
+        genes = {slot: _parsed_gene(slot, data, source) for slot in ops.SLOTS}
+        bound = _checked_bound(data["bound"], source) if "bound" in data else None
+        genotype = cls(**genes, bound=bound)
+        if "sha256" in data and data["sha256"] != genotype.sha256:
+            found = reprlib.repr(data["sha256"])
+            raise GenotypeError(f"{source}: sha256 is {found}, the genotype's own is {genotype.sha256}: file altered")
+        if derived:
+            _compare_text(genotype, data, source)
+        return genotype
 
     def to_dict(self, derived: bool = False) -> dict[str, Any]:
-        """As JSON values; with formula, LaTeX and hash where ``derived``."""
+        """What the file holds; with ``derived`` also formula, LaTeX and hash."""
         data: dict[str, Any] = {"format": FORMAT}
         for slot, gene in self.genes().items():
             data[slot] = {"op": gene.op} if gene.gamma is None else {"op": gene.op, "gamma": gene.gamma}
         if self.bound is not None:
             data["bound"] = self.bound
-        return data | {"formula": self.text, "latex": self.latex, "sha256": self.sha256} if derived else data
+        if derived:
+            data |= {"formula": self.text, "latex": self.latex, "sha256": self.sha256}
+        return data
 
-    @classmethod
-    def from_dict(cls, data: Any, source: str = "genotype") -> Genotype:
-        """Read and check; GenotypeError names ``source`` and the field. Derived fields, where given, must fit."""
-        if not isinstance(data, Mapping):
-            raise GenotypeError(f"{source}: a genotype is a JSON object, got {type(data).__name__}")
-        if data.get("format") != FORMAT:
-            raise GenotypeError(f"{source}: format must be {FORMAT!r}, got {_shown(data.get('format'))}")
-        known = ("format", *ops.SLOTS, "bound", *_DERIVED)
-        for key in data:
-            if key not in known:
-                raise GenotypeError(f"{source}: unknown field {_shown(key)}{ops.nearest(key, known)}")
-        genes = {slot: _read_gene(source, slot, data) for slot in ops.SLOTS}
-        bound = data.get("bound")
-        if bound is not None and not (_is_number(bound) and 0 < bound <= ops.LIFTED.bound):
-            raise GenotypeError(f"{source}: bound must be a number in (0, {ops.LIFTED.bound:g}], got {_shown(bound)}")
-        genotype = cls(**genes, bound=None if bound is None else float(bound))
-        for key in reversed(_DERIVED):
-            if key in data and data[key] != (right := genotype.sha256 if key == "sha256" else getattr(genotype, _of(key))):
-                raise GenotypeError(
-                    f"{source}: {key} does not belong to this genotype: {_shown(data[key])}, should be {right!r}"
-                )
-        return genotype
+    def canonical(self) -> str:
+        """The essential fields as one line of JSON, keys sorted, every number in decimals that round-trip."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
 
-def _of(key: str) -> str:
-    return "text" if key == "formula" else key
+    @cached_property
+    def text(self) -> str:
+        """The simplified formula in plain characters, as one would type it: ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+        from . import symbols
+
+        return symbols.text(self.genes(), self.limits)
+
+    @cached_property
+    def latex(self) -> str:
+        """The simplified formula in LaTeX, without dollar signs."""
+        from . import symbols
+
+        return symbols.latex(self.genes(), self.limits)
 
 
-def _apply(slot: str, gene: Gene, limits: ops.Limits, *inputs: Tensor) -> Tensor:
-    return ops.OPS[ops.SLOTS[slot]][gene.op].compute(*inputs, gamma=gene.gamma, limits=limits)
+def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
+    """The cell's value under given limits rather than its own; else as ``Genotype.__call__``."""
+    if not x.is_floating_point():
+        raise TypeError(f"an activation takes a floating point tensor, got {x.dtype}: convert it with x.float() first")
+    top = torch.finfo(x.dtype).max
+    inside = ops.Limits(min(limits.bound, top), limits.floor)
+    wide = x.dtype in (torch.float32, torch.float64)
+    inputs = x if wide else x.float()
+
+    def apply(slot: str, *given: Tensor) -> Tensor:
+        gene: Gene = getattr(genotype, slot)
+        return ops.OPS[len(given)][gene.op].compute(*given, gamma=gene.gamma, limits=inside)
+
+    def join(slot: str, left: Callable[[], Tensor], right: Callable[[], Tensor]) -> Tensor:
+        dropped = {"left": left, "right": right}.get(getattr(genotype, slot).op)
+        return dropped() if dropped else apply(slot, left(), right())
+
+    def inner() -> Tensor:
+        return join("b1", lambda: apply("u1", inputs), lambda: apply("u2", inputs))
+
+    result = join("b2", lambda: apply("u3", inner()), lambda: apply("u4", inputs))
+    return result if wide else result.clamp(-top, top).to(x.dtype)
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) <= ops.LIFTED.bound  # false for NaN, infinities and huge integers
-
-
-def _shown(value: Any) -> str:
-    """A value out of a file, cut to a length that fits a message."""
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def _check_gene(source: str, slot: str, op: Any, gamma: Any) -> None:
-    arity = ops.SLOTS[slot]
-    if not isinstance(op, str):
-        raise GenotypeError(f"{source}: {slot}.op must be an operation's name, got {_shown(op)}")
-    if op not in ops.OPS[arity]:
-        if op in ops.OPS[3 - arity]:
-            raise GenotypeError(f"{source}: {slot}.op {op!r} takes {3 - arity} input(s), {slot} has {arity}")
-        raise GenotypeError(f"{source}: {slot}.op: no operation {_shown(op)}{ops.nearest(op[:80], ops.OPS[arity])}")
-    if ops.OPS[arity][op].has_gamma:
-        if gamma is None:
-            raise GenotypeError(f"{source}: {slot}.gamma is missing: {op} has a constant")
-        if not _is_number(gamma) or abs(gamma) > ops.GAMMA_MAX:
-            raise GenotypeError(f"{source}: {slot}.gamma must be a number within ±{ops.GAMMA_MAX:g}, got {_shown(gamma)}")
-    elif gamma is not None:
-        raise GenotypeError(f"{source}: {slot}.gamma: {op} has no constant")
-
-
-def _read_gene(source: str, slot: str, data: Mapping[str, Any]) -> Gene:
-    if slot not in data:
-        raise GenotypeError(f"{source}: {slot} is missing")
-    raw = data[slot]
-    if not isinstance(raw, Mapping) or "op" not in raw:
-        raise GenotypeError(f'{source}: {slot} must look like {{"op": "silu"}}, got {_shown(raw)}')
-    for key in raw:
-        if key not in ("op", "gamma"):
-            raise GenotypeError(f"{source}: {slot}: unknown field {_shown(key)}{ops.nearest(key, ('op', 'gamma'))}")
-    if "gamma" in raw and raw["gamma"] is None:
-        raise GenotypeError(f"{source}: {slot}.gamma must be a number, got null")
-    _check_gene(source, slot, raw["op"], raw.get("gamma"))
-    return Gene(raw["op"], float(raw["gamma"]) if "gamma" in raw else None)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"field {next(k for k in names if names.count(k) > 1)!r} stands twice")
-    return data
-
-
-def load(path: str | Path) -> Genotype:
-    """Read a genotype file. GenotypeError, naming the file and the field, for whatever is not one."""
+def load(path: str | Path, derived: bool = True) -> Genotype:
+    """Read a genotype file. GenotypeError names the file and the field, whatever the file holds or if there is none."""
+    source = str(path)
     try:
         with open(path, "rb") as file:
-            raw = file.read(_LARGEST_FILE + 1)
-        if len(raw) > _LARGEST_FILE:
-            raise GenotypeError(f"{path}: larger than {_LARGEST_FILE} bytes: not a genotype")
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except FileNotFoundError:
-        raise GenotypeError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, GenotypeError):
-            raise
-        raise GenotypeError(f"{path}: not a genotype file: {error}") from error
-    return Genotype.from_dict(data, source=str(path))
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GenotypeError(f"{source}: cannot be read: {reason}") from error
+    if len(content) > MAX_BYTES:
+        raise GenotypeError(f"{source}: larger than {MAX_BYTES:,} bytes, a genotype has under a thousand")
+    try:
+        data = json.loads(content.decode("utf-8"), object_pairs_hook=_once_each, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise GenotypeError(f"{source}: nested too deep for a genotype") from None
+    except ValueError as error:  # not UTF-8, not JSON, a key twice, NaN, a number of thousands of digits
+        raise GenotypeError(f"{source}: not JSON: {error}") from error
+    return Genotype.from_dict(data, source, derived)
 
 
 def save(genotype: Genotype, path: str | Path) -> Path:
-    """Write a genotype with its formula, LaTeX and hash; the file appears whole."""
+    """Write the genotype with its derived fields, whole or not at all. RunError where the disk is full or read-only."""
     return write_json(path, genotype.to_dict(derived=True))
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise ValueError(f"key {reprlib.repr(key)} stands twice in one object")
+        data[key] = value
+    return data
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number a genotype can hold")
+
+
+def _refuse_unknown(data: dict[Any, Any], known: tuple[str, ...], where: str) -> None:
+    for key in data:
+        if key not in known:
+            raise GenotypeError(f"{where}: unknown key {reprlib.repr(key)}{_nearest(key, known)}")
+
+
+def _nearest(word: object, known: tuple[str, ...]) -> str:
+    return ops.nearest(str(word)[:100], known)
+
+
+def _parsed_gene(slot: str, data: dict[str, Any], source: str) -> Gene:
+    if slot not in data:
+        raise GenotypeError(f"{source}: {slot} is missing; a genotype has {', '.join(ops.SLOTS)}")
+    held, where = data[slot], f"{source}: {slot}"
+    if not isinstance(held, dict):
+        raise GenotypeError(f'{where}: must be an object like {{"op": "gelu"}}, got {reprlib.repr(held)}')
+    _refuse_unknown(held, ("op", "gamma"), where)
+    if "op" not in held:
+        raise GenotypeError(f"{where}: op is missing")
+    if "gamma" in held and held["gamma"] is None:
+        raise GenotypeError(f"{where}.gamma: must be a number, got null")
+    return _checked_gene(slot, held["op"], held.get("gamma"), source)
+
+
+def _checked_gene(slot: str, name: object, gamma: object, source: str) -> Gene:
+    arity, where = ops.SLOTS[slot], f"{source}: {slot}"
+    rows = ops.OPS[arity]
+    if not isinstance(name, str) or name not in rows:
+        if isinstance(name, str) and name in ops.OPS[3 - arity]:
+            raise GenotypeError(f"{where}.op: {name!r} is {_KIND[3 - arity]}, {slot} takes a {_KIND[arity]} operation")
+        near = _nearest(name, tuple(rows))
+        raise GenotypeError(f"{where}.op: no {_KIND[arity]} operation {reprlib.repr(name)}{near}")
+    if not rows[name].has_gamma:
+        if gamma is not None:
+            raise GenotypeError(f"{where}.gamma: {name} has no constant, got {reprlib.repr(gamma)}")
+        return Gene(name)
+    if gamma is None:
+        raise GenotypeError(f"{where}.gamma: missing, {name} needs its constant")
+    value = _number(gamma, f"{where}.gamma")
+    if abs(value) > ops.GAMMA_MAX:
+        raise GenotypeError(f"{where}.gamma: must be within ±{ops.GAMMA_MAX:g}, got {value:g}")
+    return Gene(name, value)
+
+
+def _checked_bound(bound: object, source: str) -> float:
+    value = _number(bound, f"{source}: bound")
+    if not 0 < value <= ops.LIFTED.bound:
+        raise GenotypeError(
+            f"{source}: bound must be above 0 and at most {ops.LIFTED.bound:g}, got {value:g}; leave it out to lift it"
+        )
+    return value
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise GenotypeError(f"{where}: must be a number, got {reprlib.repr(value)}")
+    if abs(value) > 1e300 or value != value:
+        raise GenotypeError(f"{where}: must be finite, got {reprlib.repr(value)}")
+    return float(value) + 0.0  # −0 and 0 are one constant and must have one hash
+
+
+def _compare_text(genotype: Genotype, data: dict[str, Any], source: str) -> None:
+    for key, attribute in (("formula", "text"), ("latex", "latex")):
+        if key in data and data[key] != getattr(genotype, attribute):
+            found, own = reprlib.repr(data[key]), getattr(genotype, attribute)
+            raise GenotypeError(f"{source}: {key} is {found}, the genotype's own is {own!r}")
+
+
 def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
-    """A cell drawn uniformly from the space, its γ from where the search starts them."""
-    genes = {}
+    """Six operations drawn uniformly from the candidates, each γ from where the search starts it."""
+    genes: dict[str, Any] = {}
     for slot, names in ops.candidates(wide).items():
-        op = ops.OPS[ops.SLOTS[slot]][str(rng.choice(names))]
+        op = ops.get(names[rng.integers(len(names))], ops.SLOTS[slot])
         genes[slot] = Gene(op.name, float(rng.normal(*op.gamma_init)) if op.gamma_init else None)
     return Genotype(**genes)
 
 
-def _grid() -> tuple[Tensor, Tensor]:
-    """Points and weights of the expectation under N(0, 1)."""
-    x = torch.linspace(-6, 6, 1201, dtype=torch.float64)
-    weight = torch.exp(-x * x / 2)
-    return x, weight / weight.sum()
+# x ~ N(0, 1) as a midpoint rule: 640 cells on [−5, 5], where 0 (the kink of most functions) falls between two of them.
+_X = torch.linspace(-5, 5, 641, dtype=torch.float64)[:-1] + 5 / 640
+_WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
+_SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64)
+_CONSTANT = 1e-9  # a spread of less than this share of the value is rounding
 
 
-def distance(f: Callable[[Tensor], Tensor], g: Callable[[Tensor], Tensor]) -> float:
-    """min over c and k of ‖g(x) − c·f(kx)‖ / ‖g‖ in L2 under N(0, 1): how far f is from g, up to an outer and an inner scale.
+def distance(f: Function, g: Function) -> float:
+    """How far f is from g once scales are absorbed: min over c and k of ‖g(x) − c·f(kx)‖ ÷ ‖g‖, x ~ N(0, 1).
 
-    f, g: elementwise on float64 tensors. k of either sign, 1/16 ≤ |k| ≤ 16; c has a closed form. In [0, 1]; the scales are
-    what neighbouring layers absorb.
+    k has either sign and 1/16 ≤ |k| ≤ 16; c is any number, in closed form. f and g map float64 tensors elementwise.
+    Between 0 and 1. A constant is only near a constant: 0 where both are 0 or neither is, else 1.
+    ValueError where g is not finite.
     """
-    x, weight = _grid()
-    target = g(x).detach()
-    norm = (weight * target * target).sum()
-    if norm == 0:
-        return 0.0 if bool((f(x) == 0).all()) else 1.0
+    target = g(_X)
+    if not target.isfinite().all():
+        raise ValueError("the function to compare with is not finite on [−5, 5]")
+    target = target / target.abs().max().clamp(min=torch.finfo(target.dtype).tiny)
+    f_constant, g_constant = _constant(f(_X)), _constant(target)
+    if f_constant is not None or g_constant is not None:
+        same = f_constant is not None and g_constant is not None and (f_constant == 0) == (g_constant == 0)
+        return 0.0 if same else 1.0
 
-    def gap(k: Tensor) -> Tensor:
-        values = f(k[:, None] * x).detach()
-        cross, power = (weight * values * target).sum(1), (weight * values * values).sum(1)
-        c = torch.where(power > 0, cross / power.clamp(min=1e-300), 0.0)
-        return ((weight * (target - c[:, None] * values) ** 2).sum(1) / norm).clamp(min=0).sqrt()
+    def at(scales: Tensor) -> Tensor:
+        return _residual(f(scales[:, None] * _X), target)
 
-    log_k = torch.linspace(-math.log(16), math.log(16), 97, dtype=torch.float64)
-    k = torch.cat([log_k.exp(), -log_k.exp()])
-    coarse = gap(k)
-    best = int(coarse.argmin())
-    sign, centre, step = float(k[best].sign()), float(log_k[best % 97]), float(log_k[1] - log_k[0])
+    def refined(sign: float) -> float:
+        coarse = at(sign * _SCALES)
+        best = int(coarse.argmin())
+        low, high = (math.log2(_SCALES[i]) for i in (max(best - 1, 0), min(best + 1, len(_SCALES) - 1)))
+        fine = optimize.minimize_scalar(
+            lambda log: at(torch.tensor([sign * 2.0**log], dtype=torch.float64)).item(),
+            bounds=(low, high), method="bounded", options={"xatol": 1e-7},
+        )  # fmt: skip
+        return min(float(coarse[best]), float(fine.fun))
 
-    def at(value: float) -> float:
-        return float(gap(torch.tensor([sign * math.exp(value)], dtype=torch.float64)))
-
-    fine = minimize_scalar(at, bounds=(centre - step, centre + step), method="bounded", options={"xatol": 1e-7})
-    return min(float(coarse[best]), float(fine.fun))
+    return min(refined(1.0), refined(-1.0))
 
 
-def same_function(f: Callable[[Tensor], Tensor], g: Callable[[Tensor], Tensor], tolerance: float = 1e-3) -> bool:
-    """Whether f and g are one function up to an outer and an inner scale: each within ``tolerance`` of the other."""
-    return distance(f, g) < tolerance and distance(g, f) < tolerance
+def _constant(values: Tensor) -> float | None:
+    """The one value these are, up to rounding, or None where they differ."""
+    size = float(values.abs().max())
+    return float(values[0]) if float(values.max() - values.min()) <= _CONSTANT * size else None
+
+
+def _residual(values: Tensor, target: Tensor) -> Tensor:
+    """‖target − c·values‖ ÷ ‖target‖ with the best c for each row of values; 1 where a row is 0 or not finite."""
+    values = torch.where(values.isfinite().all(-1, keepdim=True), values, 0.0)
+    values = values / values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    c = (values * target * _WEIGHT).sum(-1) / (values.square() * _WEIGHT).sum(-1).clamp(min=1e-300)
+    left = (target - c[:, None] * values).square() * _WEIGHT
+    return (left.sum(-1) / (target.square() * _WEIGHT).sum()).sqrt()
+
+
+def same_function(a: Function, b: Function, tolerance: float = 1e-3) -> bool:
+    """Whether two functions are one discovery: each within ``tolerance`` of the other by ``distance``."""
+    return max(distance(a, b), distance(b, a)) <= tolerance
 
 
 def leans_on_bound(genotype: Genotype, tolerance: float = 1e-2) -> bool:
-    """Whether the search's limits shape the function: lifted, it would be another one (relative L2 under N(0, 1))."""
-    x, weight = _grid()
-    bounded, lifted = (genotype.compute(x, limits) for limits in (ops.SEARCH, ops.LIFTED))
-    change = (weight * (bounded - lifted) ** 2).sum()
-    return bool(change > tolerance**2 * (weight * bounded**2).sum())
+    """Whether the function changes when the search's limits are lifted, by more than ``tolerance`` of its norm.
+
+    Compared for x ~ N(0, 1), |x| ≤ 4, in float64, under ``ops.SEARCH`` and ``ops.LIFTED`` (the genotype's own bound
+    plays no part). What was found under a bound it leans on is another function without it.
+    """
+    x, weight = _X[_X.abs() <= 4], _WEIGHT[_X.abs() <= 4]
+    bounded, lifted = evaluate(genotype, x, ops.SEARCH), evaluate(genotype, x, ops.LIFTED)
+    apart = ((lifted - bounded).square() * weight).sum().sqrt()
+    return bool(apart > tolerance * (bounded.square() * weight).sum().sqrt())

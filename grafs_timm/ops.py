@@ -1,12 +1,12 @@
 """The table of operations a cell chooses from: one row an operation, and every other module reads it here.
 
-Source: Strack, Safari, Hutter 2024 (arXiv 2408.06820), the unary and binary candidates of the search space. What differs
-from the paper's released behaviour: growth is stopped on the *output* of an operation (as the paper states), and every
-operation has a finite value and a finite gradient for every finite input in float32, bfloat16 and float16.
+Source: Strack, Safari, Hutter 2024 (arXiv 2408.06820), the unary and binary candidates of the search space. What
+differs from the paper's released behaviour: growth is stopped on the *output* of an operation (as the paper states),
+and every operation has a finite value and a finite gradient for every finite input in float32, bfloat16 and float16.
 
 A row's ``compute`` takes float32 or float64 tensors; ``Op.__call__`` adds the care for 16-bit inputs. ``reference`` is
-the same function in NumPy float64, written apart, for the tests. ``sympy`` builds the symbolic form from a namespace that
-``formula.py`` hands in, so that importing this module imports no sympy.
+the same function in NumPy float64, written apart, for the tests. ``sympy`` builds the symbolic form from a namespace
+that ``symbols.py`` hands in, so that importing this module imports no sympy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limits:
-    """Where growth stops: outputs saturate at ±``bound`` (ℓ, gradient zero beyond), the root has ``floor`` (ε) under it."""
+    """Where growth stops: outputs end at ±``bound`` (ℓ, gradient zero beyond), the root has ``floor`` (ε) under it."""
 
     bound: float = 10.0
     floor: float = 1e-3
@@ -44,7 +44,7 @@ SEARCH = Limits()
 LIFTED = Limits(bound=1e7, floor=1e-6)
 
 GAMMA_MAX = 1e4  # a learnt constant beyond this overflows float16 in the gradient of γx
-_SAFE_DENOMINATOR = 1e-2  # smallest |x₂| that x₁/x₂ divides by
+SAFE_DENOMINATOR = 1e-2  # smallest |x₂| that x₁/x₂ divides by
 _DIV_BOUND = 100.0  # |x₁/x₂| ends here even when lifted: with the denominator above, the gradient stays inside float16
 _LOG_OFFSET = 1e-3  # ε of log(|x| + ε), kept when lifted: 1/ε is the slope at 0
 _ASINH_SWITCH = 1e8  # beyond it asinh is its own asymptote, before x² can overflow
@@ -55,9 +55,9 @@ class Op:
     """One candidate operation.
 
     ``compute(*inputs, gamma, limits)`` maps tensors of one shape, float32 or float64, to that shape; ``gamma`` is a
-    scalar tensor or float for rows with ``gamma_init`` (mean and standard deviation of its start) and ignored elsewhere.
-    ``kinks(limits)`` lists where a unary's derivative jumps. ``bounded`` rows saturate at ℓ. ``wide`` rows belong to the
-    optional wider set.
+    scalar tensor or float for rows with ``gamma_init`` (mean and standard deviation of its start) and ignored
+    elsewhere. ``kinks(limits)`` lists where a unary's derivative jumps. ``bounded`` rows saturate at ℓ. ``wide`` rows
+    belong to the optional wider set.
     """
 
     name: str
@@ -107,11 +107,6 @@ def _full(x: Tensor, gamma: Tensor | float) -> Tensor:
     return gamma.to(x).expand(x.shape) if isinstance(gamma, Tensor) else torch.full_like(x, gamma)
 
 
-def _sqrt(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
-    above = x > limits.floor  # NaN compares false: the second branch keeps it
-    return torch.where(above, torch.where(above, x, 1.0).sqrt(), x.detach().clamp(limits.floor, limits.floor).sqrt())
-
-
 def _asinh(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
     near = x.clamp(-_ASINH_SWITCH, _ASINH_SWITCH)
     return near.asinh() + x.sign() * (x.abs().clamp(min=_ASINH_SWITCH) / _ASINH_SWITCH).log()
@@ -126,7 +121,7 @@ def _sinc(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
 def _div(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
     bound = min(limits.bound, _DIV_BOUND)
     sign = torch.where(y < 0, -1.0, 1.0).to(y)
-    denominator = torch.where(y.abs() < _SAFE_DENOMINATOR, sign * _SAFE_DENOMINATOR, y)
+    denominator = torch.where(y.abs() < SAFE_DENOMINATOR, sign * SAFE_DENOMINATOR, y)
     over = x.abs() > bound * denominator.abs()
     return torch.where(over, bound * x.sign() * sign, torch.where(over, 0.0, x) / denominator)
 
@@ -135,7 +130,7 @@ def _div_reference(x: Array, y: Array, g: float, limits: Limits) -> Array:
     bound = min(limits.bound, _DIV_BOUND)
     sign = np.where(y < 0, -1.0, 1.0)
     with np.errstate(over="ignore"):
-        return np.clip(x / (sign * np.maximum(np.abs(y), _SAFE_DENOMINATOR)), -bound, bound)
+        return np.clip(x / (sign * np.maximum(np.abs(y), SAFE_DENOMINATOR)), -bound, bound)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -161,7 +156,10 @@ _GAMMA = (1.0, 0.25)
 _UNARY = (
     Op("identity", "x", 1, lambda x, gamma, limits: x, lambda x, g, L: x, lambda S, x, g: x),
     Op("neg", "−x", 1, lambda x, gamma, limits: -x, lambda x, g, L: -x, lambda S, x, g: -x),
-    Op("abs", "|x|", 1, lambda x, gamma, limits: x.abs(), lambda x, g, L: np.abs(x), lambda S, x, g: S.Abs(x), kinks=_at_zero),
+    Op(
+        "abs", "|x|", 1,
+        lambda x, gamma, limits: x.abs(), lambda x, g, L: np.abs(x), lambda S, x, g: S.Abs(x), kinks=_at_zero,
+    ),
     Op(
         "square", "x²", 1,
         lambda x, gamma, limits: (x * x).clamp(max=limits.bound),
@@ -175,7 +173,8 @@ _UNARY = (
         bounded=True, kinks=lambda L: (-math.cbrt(L.bound), math.cbrt(L.bound)),
     ),
     Op(
-        "sqrt", "√max(x, ε)", 1, _sqrt,
+        "sqrt", "√max(x, ε)", 1,
+        lambda x, gamma, limits: x.clamp(min=limits.floor).sqrt(),
         lambda x, g, L: np.sqrt(np.maximum(x, L.floor)), lambda S, x, g: S.Root(x),
         domain="ε under the root where x < ε", kinks=lambda L: (L.floor,),
     ),
@@ -189,7 +188,8 @@ _UNARY = (
     ),
     Op(
         "const", "γ", 1,
-        lambda x, gamma, limits: _full(x, gamma), lambda x, g, L: np.full_like(x, g), lambda S, x, g: g, gamma_init=_GAMMA,
+        lambda x, gamma, limits: _full(x, gamma), lambda x, g, L: np.full_like(x, g), lambda S, x, g: g,
+        gamma_init=_GAMMA,
     ),
     Op(
         "exp", "eˣ", 1,
@@ -211,16 +211,23 @@ _UNARY = (
     ),
     Op(
         "neg_part", "min(x, 0)", 1,
-        lambda x, gamma, limits: -F.relu(-x), lambda x, g, L: np.minimum(x, 0), lambda S, x, g: S.NegPart(x), kinks=_at_zero,
+        lambda x, gamma, limits: -F.relu(-x), lambda x, g, L: np.minimum(x, 0), lambda S, x, g: S.NegPart(x),
+        kinks=_at_zero,
     ),
-    Op("sigmoid", "σ(x)", 1, lambda x, gamma, limits: x.sigmoid(), lambda x, g, L: _sigmoid(x), lambda S, x, g: S.Sigmoid(x)),
+    Op(
+        "sigmoid", "σ(x)", 1,
+        lambda x, gamma, limits: x.sigmoid(), lambda x, g, L: _sigmoid(x), lambda S, x, g: S.Sigmoid(x),
+    ),
     Op(
         "softplus", "log(1 + eˣ)", 1,
         lambda x, gamma, limits: F.softplus(x, threshold=40),
         lambda x, g, L: np.logaddexp(x, 0), lambda S, x, g: S.Softplus(x),
     ),
     Op("erf", "erf x", 1, lambda x, gamma, limits: x.erf(), lambda x, g, L: special.erf(x), lambda S, x, g: S.erf(x)),
-    Op("silu", "xσ(x)", 1, lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x)),
+    Op(
+        "silu", "xσ(x)", 1,
+        lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x),
+    ),
     Op(
         "gelu", "x(1 + erf(x/√2))/2", 1,
         lambda x, gamma, limits: _finite(F.gelu(x)),  # x(1 + erf) is formed before the half of it
@@ -229,12 +236,12 @@ _UNARY = (
     Op(
         "elu", "max(x, 0) + min(eˣ − 1, 0)", 1,
         lambda x, gamma, limits: F.elu(x),
-        lambda x, g, L: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda S, x, g: S.ELU(x),
+        lambda x, g, L: np.maximum(x, np.expm1(np.minimum(x, 0))), lambda S, x, g: S.ELU(x),
     ),
     Op(
         "leaky_relu", "max(x, 0.01x)", 1,
         lambda x, gamma, limits: F.leaky_relu(x),
-        lambda x, g, L: np.where(x > 0, x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x), kinks=_at_zero,
+        lambda x, g, L: np.maximum(x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x), kinks=_at_zero,
     ),
     Op(
         "log_abs", "log(|x| + ε)", 1,
@@ -242,8 +249,14 @@ _UNARY = (
         lambda x, g, L: np.log(np.abs(x) + _LOG_OFFSET), lambda S, x, g: S.log(S.Abs(x) + S.constant(_LOG_OFFSET)),
         wide=True, kinks=_at_zero, domain="all x; ε = 1e-3",
     ),
-    Op("sin", "sin x", 1, lambda x, gamma, limits: x.sin(), lambda x, g, L: np.sin(x), lambda S, x, g: S.sin(x), wide=True),
-    Op("cos", "cos x", 1, lambda x, gamma, limits: x.cos(), lambda x, g, L: np.cos(x), lambda S, x, g: S.cos(x), wide=True),
+    Op(
+        "sin", "sin x", 1,
+        lambda x, gamma, limits: x.sin(), lambda x, g, L: np.sin(x), lambda S, x, g: S.sin(x), wide=True,
+    ),
+    Op(
+        "cos", "cos x", 1,
+        lambda x, gamma, limits: x.cos(), lambda x, g, L: np.cos(x), lambda S, x, g: S.cos(x), wide=True,
+    ),
     Op(
         "cosh", "cosh x", 1,
         lambda x, gamma, limits: x.clamp(-_acosh(limits.bound), _acosh(limits.bound)).cosh().clamp(max=limits.bound),
@@ -256,7 +269,8 @@ _UNARY = (
     ),
     Op(
         "gauss", "exp(−x²)", 1,
-        lambda x, gamma, limits: (-x * x).exp(), lambda x, g, L: np.exp(-(x**2)), lambda S, x, g: S.exp(-(x**2)), wide=True,
+        lambda x, gamma, limits: (-x * x).exp(), lambda x, g, L: np.exp(-(x**2)), lambda S, x, g: S.exp(-(x**2)),
+        wide=True,
     ),
 )  # fmt: skip
 
@@ -266,8 +280,10 @@ def _acosh(bound: float) -> float:
 
 
 def _mix(x: Tensor, y: Tensor, gamma: Tensor | float, limits: Limits) -> Tensor:
-    share = torch.sigmoid(gamma) if isinstance(gamma, Tensor) else 1 / (1 + math.exp(-gamma))
-    return share * x + (1 - share) * y
+    # Two shares rather than one and its complement: γ's gradient is then never x₁ − x₂ unscaled, which can overflow.
+    if isinstance(gamma, Tensor):
+        return _finite(gamma.sigmoid() * x + (-gamma).sigmoid() * y)
+    return _finite(float(special.expit(gamma)) * x + float(special.expit(-gamma)) * y)
 
 
 def _gauss_kernel(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
@@ -276,15 +292,29 @@ def _gauss_kernel(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
 
 
 _BINARY = (
-    Op("add", "x₁ + x₂", 2, lambda x, y, gamma, limits: _finite(x + y), lambda x, y, g, L: x + y, lambda S, x, y, g: x + y),
-    Op("sub", "x₁ − x₂", 2, lambda x, y, gamma, limits: _finite(x - y), lambda x, y, g, L: x - y, lambda S, x, y, g: x - y),
+    Op(
+        "add", "x₁ + x₂", 2,
+        lambda x, y, gamma, limits: _finite(x + y), lambda x, y, g, L: x + y, lambda S, x, y, g: x + y,
+    ),
+    Op(
+        "sub", "x₁ − x₂", 2,
+        lambda x, y, gamma, limits: _finite(x - y), lambda x, y, g, L: x - y, lambda S, x, y, g: x - y,
+    ),
     Op(
         "mul", "x₁x₂", 2,
         lambda x, y, gamma, limits: (x * y).clamp(-limits.bound, limits.bound),
         lambda x, y, g, L: np.clip(x * y, -L.bound, L.bound), lambda S, x, y, g: x * y, bounded=True,
     ),
-    Op("max", "max(x₁, x₂)", 2, lambda x, y, gamma, limits: torch.maximum(x, y), lambda x, y, g, L: np.maximum(x, y), lambda S, x, y, g: S.Max(x, y)),
-    Op("min", "min(x₁, x₂)", 2, lambda x, y, gamma, limits: torch.minimum(x, y), lambda x, y, g, L: np.minimum(x, y), lambda S, x, y, g: S.Min(x, y)),
+    Op(
+        "max", "max(x₁, x₂)", 2,
+        lambda x, y, gamma, limits: torch.maximum(x, y), lambda x, y, g, L: np.maximum(x, y),
+        lambda S, x, y, g: S.Max(x, y),
+    ),
+    Op(
+        "min", "min(x₁, x₂)", 2,
+        lambda x, y, gamma, limits: torch.minimum(x, y), lambda x, y, g, L: np.minimum(x, y),
+        lambda S, x, y, g: S.Min(x, y),
+    ),
     Op(
         "gate", "σ(x₁)x₂", 2,
         lambda x, y, gamma, limits: x.sigmoid() * y,
@@ -319,7 +349,7 @@ SLOTS: dict[str, int] = {"u1": 1, "u2": 1, "b1": 2, "u3": 1, "u4": 1, "b2": 2}
 
 
 def candidates(wide: bool = False) -> dict[str, tuple[str, ...]]:
-    """Names of the candidate operations of each slot, in table order: the paper's 23 and 9, or with the wider set 29 and 12."""
+    """Names of each slot's candidate operations, in table order: the paper's 23 and 9, or the wider 29 and 12."""
     return {slot: tuple(op.name for op in OPS[arity].values() if wide or not op.wide) for slot, arity in SLOTS.items()}
 
 
@@ -328,7 +358,8 @@ def get(name: str, arity: int) -> Op:
     try:
         return OPS[arity][name]
     except (KeyError, TypeError):
-        raise KeyError(f"no {'unary' if arity == 1 else 'binary'} operation {name!r}{nearest(name, OPS[arity])}") from None
+        kind = "unary" if arity == 1 else "binary"
+        raise KeyError(f"no {kind} operation {name!r}{nearest(name, OPS[arity])}") from None
 
 
 def nearest(name: object, names: Iterable[str]) -> str:

@@ -1,0 +1,287 @@
+"""The formula of a cell as a reader would write it: sympy's algebra, the usual names, text and LaTeX.
+
+Imported only when a formula is asked for: sympy takes a third of a second to load. The growth bound does not appear in
+a formula; the floor under a root does, as a number. Constants are folded by the table's references, so with the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import sympy
+from scipy import special
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.str import StrPrinter
+
+from . import ops
+
+X = sympy.Symbol("x", real=True)
+DIGITS = 4  # significant digits of a constant in a formula
+
+
+class Named(sympy.Function):
+    """A function that keeps its usual name in a formula. ``definition()`` is the same in elementary functions.
+
+    ``sign`` 1 or −1 promises that its values are never below or never above 0.
+    """
+
+    is_real = is_finite = True
+    sign = 0
+    tex = ""
+
+    def definition(self) -> Any:
+        raise NotImplementedError
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.sign > 0 else None
+
+    def _eval_is_nonpositive(self) -> bool | None:
+        return True if self.sign < 0 else None
+
+    def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
+        written = self.tex_of(*(printer._print(a) for a in self.args))
+        return written if exp is None else rf"\left({written}\right)^{{{exp}}}"
+
+    def tex_of(self, *args: str) -> str:
+        return rf"{self.tex}\left({', '.join(args)}\right)"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"{type(self).__name__}({', '.join(printer._print(a) for a in self.args)})"
+
+
+def unevaluated(kind: Any, *args: Any) -> Any:
+    """sympy's Max or Min as they stand: comparing the arguments takes it seconds for some cells."""
+    return kind(*args, evaluate=False)
+
+
+class ReLU(Named):
+    sign, tex = 1, r"\operatorname{ReLU}"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else sympy.S.Zero if x.is_nonpositive else None
+
+    def definition(self) -> Any:
+        return unevaluated(sympy.Max, self.args[0], 0)
+
+
+class NegPart(Named):
+    """min(x, 0)"""
+
+    sign = -1
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonpositive else sympy.S.Zero if x.is_nonnegative else None
+
+    def definition(self) -> Any:
+        return unevaluated(sympy.Min, self.args[0], 0)
+
+    def tex_of(self, *args: str) -> str:
+        return rf"\min\left({args[0]}, 0\right)"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"min({printer._print(self.args[0])}, 0)"
+
+
+class Sigmoid(Named):
+    sign, tex = 1, r"\sigma"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return number(float(special.expit(float(x)))) if x.is_Number else None
+
+    def definition(self) -> Any:
+        return 1 / (1 + sympy.exp(-self.args[0]))
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sigmoid({printer._print(self.args[0])})"
+
+
+class Softplus(Named):
+    sign, tex = 1, r"\operatorname{softplus}"
+
+    def definition(self) -> Any:
+        return sympy.log(1 + sympy.exp(self.args[0]))
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"softplus({printer._print(self.args[0])})"
+
+
+class SiLU(Named):
+    tex = r"\operatorname{SiLU}"
+
+    def definition(self) -> Any:
+        return self.args[0] / (1 + sympy.exp(-self.args[0]))
+
+
+class GELU(Named):
+    tex = r"\operatorname{GELU}"
+
+    def definition(self) -> Any:
+        return self.args[0] * (1 + sympy.erf(self.args[0] / sympy.sqrt(2))) / 2
+
+
+class ELU(Named):
+    tex = r"\operatorname{ELU}"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else None
+
+    def definition(self) -> Any:
+        x = self.args[0]
+        return unevaluated(sympy.Max, x, 0) + unevaluated(sympy.Min, sympy.exp(x) - 1, 0)
+
+
+class LeakyReLU(Named):
+    tex = r"\operatorname{LeakyReLU}"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else None
+
+    def definition(self) -> Any:
+        return unevaluated(sympy.Max, self.args[0], self.args[0] / 100)
+
+
+class Root(Named):
+    """√max(x, ε), the floor ε being the second argument."""
+
+    sign = 1
+
+    def definition(self) -> Any:
+        return sympy.sqrt(unevaluated(sympy.Max, *self.args))
+
+    def tex_of(self, *args: str) -> str:
+        return rf"\sqrt{{\max\left({args[0]}, {args[1]}\right)}}"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sqrt(max({', '.join(printer._print(a) for a in self.args)}))"
+
+
+class Sinc(Named):
+    tex = r"\operatorname{sinc}"
+
+    def definition(self) -> Any:
+        return sympy.sinc(self.args[0])
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sinc({printer._print(self.args[0])})"
+
+
+class Larger(Named):
+    """max(x₁, x₂), collapsed only where the arguments are equal or one is 0."""
+
+    tex, plain = r"\max", "max"
+
+    @classmethod
+    def eval(cls, x: Any, y: Any) -> Any:
+        if x == y:
+            return x
+        # max(b, a) is max(a, b), a constant last
+        ordered = tuple(sorted((x, y), key=lambda arg: (arg.is_Number, sympy.default_sort_key(arg))))
+        if ordered[1] == 0:
+            return ReLU(ordered[0]) if cls is Larger else NegPart(ordered[0])
+        return None if ordered == (x, y) else cls(*ordered)
+
+    def definition(self) -> Any:
+        return unevaluated(sympy.Max, *self.args)
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"{self.plain}({', '.join(printer._print(a) for a in self.args)})"
+
+
+class Smaller(Larger):
+    """min(x₁, x₂)"""
+
+    tex, plain = r"\min", "min"
+
+    def definition(self) -> Any:
+        return unevaluated(sympy.Min, *self.args)
+
+
+def number(value: float) -> Any:
+    """An exact integer where the value is one, else a Float of full precision."""
+    return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
+
+
+def namespace(limits: ops.Limits) -> SimpleNamespace:
+    """What the table's ``sympy`` rows are built from: their ``S``."""
+    floor = sympy.Float(limits.floor)
+    borrowed = ("Abs", "exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
+    own = (ReLU, NegPart, Sigmoid, Softplus, SiLU, GELU, ELU, LeakyReLU, Sinc)
+    return SimpleNamespace(
+        **{name: getattr(sympy, name) for name in borrowed},
+        **{kind.__name__: kind for kind in own},
+        Max=Larger,
+        Min=Smaller,
+        Root=lambda x: Root(x, floor),
+        constant=number,
+        share=lambda gamma: number(float(special.expit(gamma))),
+    )
+
+
+def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
+    """The cell of ``genes`` (slot -> op, gamma) as a sympy expression in ``X``, constants at full precision."""
+    space = namespace(limits)
+
+    def apply(slot: str, *given: Any) -> Any:
+        gene, op = genes[slot], ops.OPS[len(given)][genes[slot].op]
+        if all(value.is_Number for value in given):
+            inputs = [np.array(float(value)) for value in given]
+            return number(float(op.reference(*inputs, gene.gamma, limits)))
+        if gene.op == "div" and given[1].is_Number:  # a constant denominator: fold the table's smallest one in
+            sign = -1.0 if given[1] < 0 else 1.0
+            return given[0] / number(sign * max(abs(float(given[1])), ops.SAFE_DENOMINATOR))
+        # The mix takes γ as a float; elsewhere γ becomes a part of the expression.
+        gamma = gene.gamma if gene.gamma is None or op.arity == 2 else number(gene.gamma)
+        return sympy.sympify(op.sympy(space, *given, gamma))
+
+    inner = apply("b1", apply("u1", X), apply("u2", X))
+    return apply("b2", apply("u3", inner), apply("u4", X))
+
+
+def expanded(expr: Any) -> Any:
+    """The expression with every named function replaced by its definition."""
+    return sympy.sympify(expr).replace(lambda part: isinstance(part, Named), lambda part: part.definition())
+
+
+def _rounded(expr: Any) -> Any:
+    """Constants to ``DIGITS`` significant digits, so that 0.99999x reads x."""
+    return expr.xreplace({f: number(float(f"{float(f):.{DIGITS}g}")) for f in expr.atoms(sympy.Float)})
+
+
+class _Text(StrPrinter):
+    """Python-like text in the names torch uses."""
+
+    def _print_Float(self, expr: Any) -> str:
+        return f"{float(expr):.{DIGITS}g}"
+
+    def _print_Abs(self, expr: Any) -> str:
+        return f"abs({self._print(expr.args[0])})"
+
+
+class _Latex(LatexPrinter):
+    def _print_Float(self, expr: Any) -> str:
+        mantissa, _, power = f"{float(expr):.{DIGITS}g}".partition("e")
+        if not power:
+            return mantissa
+        return rf"10^{{{int(power)}}}" if mantissa == "1" else rf"{mantissa} \cdot 10^{{{int(power)}}}"
+
+
+def _printed(printer: Callable[[Any], str], genes: dict[str, Any], limits: ops.Limits) -> str:
+    return printer(_rounded(expression(genes, limits)))
+
+
+def text(genes: dict[str, Any], limits: ops.Limits) -> str:
+    """Plain text of the simplified cell, ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+    return _printed(_Text().doprint, genes, limits)
+
+
+def latex(genes: dict[str, Any], limits: ops.Limits) -> str:
+    """LaTeX of the simplified cell, without dollar signs."""
+    return _printed(_Latex({"inv_trig_style": "full"}).doprint, genes, limits)
