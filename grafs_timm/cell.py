@@ -11,6 +11,7 @@ Source: Strack, Safari, Hutter 2024, the search space, and DrNAS with an indepen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -124,8 +125,8 @@ class Cell(nn.Module):
             at = self._gamma_index[slot].get(name)
             value = None if at is None else float(self.gamma[slot].detach()[at])
             genes[slot] = Gene(name, None if value is None else max(-ops.GAMMA_MAX, min(ops.GAMMA_MAX, value)))
-        found = Genotype(**genes)
-        return Genotype(**genes, bound=self.limits.bound) if leans_on_bound(found) else found
+        found = Genotype(*(genes[slot] for slot in ops.SLOTS))
+        return replace(found, bound=self.limits.bound) if leans_on_bound(found) else found
 
     def state(self) -> dict[str, object]:
         """Everything needed to go on, as tensors and plain values."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import GrafsError
+
+if TYPE_CHECKING:
+    from .tracking import Mode
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -90,7 +93,7 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
 @click.argument("recipe", default="resnet_digits")
 @_run_options
 def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], device: str, wandb: str, quiet: bool) -> None:  # fmt: skip
+           settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
     """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
 
     \b
@@ -117,7 +120,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 @click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json.")
 @_run_options
 def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-             settings: tuple[str, ...], device: str, wandb: str, quiet: bool) -> None:  # fmt: skip
+             settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
     """Train the recipe's model from scratch with one activation and test it.
 
     \b

@@ -18,7 +18,7 @@ from .recipe import Recipe
 from .runs import RunFolder
 from .search import ActivationSearch
 from .table import Grid
-from .tracking import RunLog
+from .tracking import Mode, RunLog
 from .training import WeightStep, accuracy, load_data, make_batches, make_model
 from .zoo import resolve
 
@@ -98,7 +98,7 @@ class _Run:
 
 def run_search(
     recipe: Recipe, out: str | Path, *, seed: int = 0, device: str = "cpu", resume: bool = False,
-    wandb: str = "disabled", quiet: bool = False,
+    wandb: Mode = "disabled", quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Search an activation as the recipe says; returns the summary.
 

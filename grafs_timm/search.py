@@ -145,7 +145,7 @@ class ActivationSearch:
         for p in weights:
             p.requires_grad_(False)
         for m in norms:
-            m.track_running_stats = False  # batch statistics, running ones untouched
+            m.track_running_stats = False  # type: ignore[assignment]  # batch statistics, running ones untouched
         self._in_outer = True
         try:
             yield
@@ -154,7 +154,7 @@ class ActivationSearch:
             for p in weights:
                 p.requires_grad_(True)
             for m in norms:
-                m.track_running_stats = True
+                m.track_running_stats = True  # type: ignore[assignment]
 
     def architecture_step(self, loss: Callable[[], Tensor], scaler: torch.amp.GradScaler | None = None) -> Tensor:
         """One outer step: ``loss()`` runs the model on a batch of the architecture split and returns its scalar loss.

@@ -209,7 +209,8 @@ class _Lookup(torch.autograd.Function):
                 grad_x, *binned = _run(_slope_and_bins, x, g, rows, ctx.measures)
             else:
                 binned = _run(_bins, x, g, ctx.measures)
-            grad_rows = _rows_gradient(*binned, ctx.intervals)
+            bins, weight, below, above = binned
+            grad_rows = _rows_gradient(bins, weight, below, above, ctx.intervals)
         elif need_rows:
             grad_rows = _rows_gradient_exact(x, g, ctx.measures, ctx.intervals)
         if need_x and grad_x is None:

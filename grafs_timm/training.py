@@ -22,7 +22,7 @@ from .errors import RunError, UnknownNameError
 from .ops import nearest
 from .recipe import Recipe, Weights
 from .runs import RunFolder
-from .tracking import RunLog
+from .tracking import Mode, RunLog
 
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -140,7 +140,7 @@ def make_batches(recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: i
 
 def run_evaluate(
     recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
-    resume: bool = False, wandb: str = "disabled", quiet: bool = False,
+    resume: bool = False, wandb: Mode = "disabled", quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the recipe's model from scratch with ``activation`` (name, file, dict or genotype); returns the summary.
 

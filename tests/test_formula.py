@@ -162,9 +162,7 @@ MUTATIONS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"), MUTATIONS, ids=lambda v: str(v)[:40].encode("ascii", "replace").decode()
-)
+@pytest.mark.parametrize(("change", "message"), MUTATIONS, ids=lambda v: str(v)[:40].encode("ascii", "replace").decode())
 def test_a_dict_that_is_no_genotype(change: dict, message: str):
     with pytest.raises(GenotypeError, match=rf"^zoo/a\.json: {message}"):
         Genotype.from_dict(EXAMPLE | change, "zoo/a.json")
@@ -233,9 +231,7 @@ def test_no_file_and_a_folder(tmp_path: Path):
 
 def test_damaged_bytes_give_a_genotype_or_its_error(tmp_path: Path):
     rng = np.random.default_rng(2)
-    whole = (
-        json.dumps(EXAMPLE | {"bound": 10.0, "sha256": Genotype.from_dict(EXAMPLE | {"bound": 10}).sha256})
-    ).encode()
+    whole = (json.dumps(EXAMPLE | {"bound": 10.0, "sha256": Genotype.from_dict(EXAMPLE | {"bound": 10}).sha256})).encode()
     path, refused = tmp_path / "found.json", 0
     for _ in range(600):
         content = bytearray(whole)

@@ -246,9 +246,7 @@ def test_lookup_names_the_nearest():
         ops.get(["gelu"], 1)
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"bound": 0.0}, {"bound": math.inf}, {"bound": math.nan}, {"floor": 0.0}, {"floor": -1.0}]
-)
+@pytest.mark.parametrize("kwargs", [{"bound": 0.0}, {"bound": math.inf}, {"bound": math.nan}, {"floor": 0.0}, {"floor": -1.0}])
 def test_limits_must_be_positive_and_finite(kwargs: dict[str, float]):
     with pytest.raises(ValueError, match="limits must be positive and finite"):
         Limits(**kwargs)
