@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .families import family_of
 from .surgery import Report
 from .zoo import (
     Entry,

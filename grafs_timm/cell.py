@@ -118,14 +118,14 @@ class Cell(nn.Module):
 
     def genotype(self) -> Genotype:
         """The discrete cell: the largest α of each slot with its γ. The bound stays part of it where its shape leans on it."""
-        genes = {}
+        genes: dict[str, Gene] = {}
         for slot, alive in self.alive.items():
             alpha = self.alpha[slot].detach()
             name = self.names[slot][max(alive, key=lambda k: float(alpha[k]))]
             at = self._gamma_index[slot].get(name)
             value = None if at is None else float(self.gamma[slot].detach()[at])
             genes[slot] = Gene(name, None if value is None else max(-ops.GAMMA_MAX, min(ops.GAMMA_MAX, value)))
-        found = Genotype(*(genes[slot] for slot in ops.SLOTS))
+        found = Genotype(genes["u1"], genes["u2"], genes["b1"], genes["u3"], genes["u4"], genes["b2"])
         return replace(found, bound=self.limits.bound) if leans_on_bound(found) else found
 
     def state(self) -> dict[str, object]:

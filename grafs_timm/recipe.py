@@ -93,7 +93,7 @@ class Data(_Section):
 class Weights(_Section):
     """How the weights train: ``opt`` is one of timm's; each of ``decay_epochs`` multiplies lr by ``decay_rate``."""
 
-    opt: Name = "sgd"
+    opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
     momentum: Beta = 0.9
     weight_decay: NotNegative = 1e-4

@@ -109,7 +109,7 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("search.architecture_fraction", 0, "expected a number > 0, got 0"),
         ("search.architecture_fraction", 1.0, "expected a number < 1, got 1.0"),
         ("search.warm_start", 50, "must be below epochs (50), got 50"),
-        ("search.shrink_start", 51, "must be at most epochs (50), got 51"),
+        ("search.shrink_start", 51, "must be at most epochs − 2 (48)"),
         ("search.weights.lr", 0, "expected a number > 0"),
         ("search.weights.lr", float("nan"), "expected a finite number, got nan"),
         ("search.weights.momentum", 1, "expected a number < 1"),

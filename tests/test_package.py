@@ -1,0 +1,42 @@
+"""What importing the package costs, and what it promises on its face."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import grafs_timm
+
+LAZY = ("wandb", "webdataset", "matplotlib", "sympy")
+
+
+@pytest.mark.parametrize("start", ["timm", "torch"])
+def test_import_brings_no_optional_library(start: str) -> None:
+    """Beyond what timm itself imports (it takes wandb where that is installed, torch takes sympy)."""
+    code = (
+        f"import sys, {start}, timm; before = set(sys.modules); import grafs_timm; "
+        f"print(*[m for m in set(sys.modules) - before if m.split('.')[0] in {LAZY!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_import_works_without_wandb_and_matplotlib_and_webdataset() -> None:
+    """Blocked, not merely unused: an environment without them can load the zoo."""
+    code = (
+        "import sys\n"
+        "for name in ('wandb', 'webdataset', 'matplotlib'): sys.modules[name] = None\n"
+        "import timm, grafs_timm\n"
+        "print(grafs_timm.family_of('resnetv2_50'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "resnet"), done.stderr
+
+
+def test_public_names_exist() -> None:
+    for name in grafs_timm.__all__:
+        assert getattr(grafs_timm, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = grafs_timm.nothing
