@@ -107,7 +107,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
     click.echo(f"found     f(x) = {summary['formula']}")
     if summary["keeps_bound"]:
-        click.echo("          its shape leans on the search's bound of ±10, which stays a part of it")
+        click.echo("          its shape leans on the limits of the search (saturation at ±10), which stay a part of it")
     click.echo(f"accuracy  {summary['held_out_accuracy']:.2f} % on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")

@@ -63,7 +63,8 @@ class Entry:
         name, family = data["name"], data["family"]
         if family != path.parent.name or name != path.stem or not name.startswith(f"grafs_{family}_"):
             raise GenotypeError(f"{path}: name must be grafs_{path.parent.name}_<id> and the file's own, got {name!r}")
-        genotype = Genotype.from_dict(data["genotype"], source=f"{path}: genotype")
+        # the hash is checked; formula and LaTeX are for readers, and comparing them would load sympy at import
+        genotype = Genotype.from_dict(data["genotype"], source=f"{path}: genotype", derived=False)
         return cls(
             name, family, genotype, bool(data["recommended"]), data["provenance"],
             tuple(data["metrics"]), tuple(data["searches"]), path,
