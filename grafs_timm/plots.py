@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .errors import RunError
 from .files import write_whole
-from .ops import SLOTS
 from .tracking import read_log
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 RIVALS: dict[str, Callable[[Tensor], Tensor]] = {"ReLU": F.relu, "GELU": F.gelu, "SiLU": F.silu}
 _GREYS = ("#9aa5b1", "#c3a15a", "#7fa98f")
+_PANELS = ("u1", "u2", "u3", "u4", "b1", "b2")  # drawn two by two, from left to right
 _COLOURS = ("#c0392b", "#2c6fbb", "#6b3fa0", "#1e8449", "#d68910", "#117a8b")
 
 
@@ -38,7 +38,7 @@ def _save(figure: Figure, path: str | Path) -> Path:
 
 def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | Path, reach: float = 5.0) -> Path:
     """The functions of ``found`` and their slopes beside ReLU, GELU and SiLU on [−reach, reach]; written to ``path``."""
-    figure = _figure(figsize=(9, 3.8))
+    figure = _figure(figsize=(9, 4))
     value, slope = figure.subplots(1, 2)
     x = torch.linspace(-reach, reach, 2001, dtype=torch.float64)
     rows = [(name, f, colour, 1.3, "--") for (name, f), colour in zip(RIVALS.items(), _GREYS, strict=True)]
@@ -50,7 +50,9 @@ def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | 
         slope.plot(x[1:] - (x[1] - x[0]) / 2, y.diff() / (x[1] - x[0]), style, color=colour, lw=width)
         low, high = min(low, float(y.min())), max(high, float(y.max()))
     text = [f.text for f in found.values() if hasattr(f, "text")]
-    value.set_title(f"f(x) = {text[0]}" if len(text) == 1 and len(text[0]) < 60 else "f(x)", fontsize=10)
+    if len(text) == 1:
+        figure.suptitle(f"f(x) = {text[0]}", fontsize=11)
+    value.set_title("f(x)", fontsize=10)
     slope.set_title("f′(x)", fontsize=10)
     value.set_ylim(max(low, -reach) - 0.2, min(high, reach) + 0.2)
     slope.set_ylim(-1.6, 2.1)
@@ -65,22 +67,24 @@ def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | 
 
 
 def plot_shrinking(run: str | Path, path: str | Path) -> Path:
-    """How many candidates each slot of a search had left after each epoch, and which one stayed; from its log.jsonl."""
+    """Until which epoch each candidate of a search was alive, slot by slot, and the one that stayed; from its log.jsonl."""
     rows = [row for row in read_log(run) if row["kind"] in ("start", "epoch")]
     if not rows:
         raise RunError(f"{run}: its log has no epoch of a search yet")
-    epochs = [row.get("epoch", 0) for row in rows]
-    figure = _figure(figsize=(9, 3.4))
-    axes = figure.subplots()
-    for slot, colour in zip(SLOTS, _COLOURS, strict=True):
-        left = [len(row["survivors"][slot]) for row in rows]
-        style = "-" if SLOTS[slot] == 1 else "--"
-        axes.step(epochs, left, style, where="post", color=colour, lw=1.8, label=f"{slot}: {rows[-1]['survivors'][slot][0]}")
-    axes.set_yscale("log")
-    axes.set_yticks([1, 2, 4, 9, 23], ["1", "2", "4", "9", "23"])
-    axes.minorticks_off()
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("survivors in the slot")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, ncols=2, title="slot: what stayed", title_fontsize=9)
+    last = int(rows[-1].get("epoch", 0))
+    figure = _figure(figsize=(12, 7.2))
+    panels = figure.subplots(2, 3, sharex=True).T.ravel()
+    for slot, axes in zip(_PANELS, panels, strict=True):
+        names = rows[0]["survivors"][slot]
+        # a candidate is alive up to the first epoch whose line misses it
+        ends = {n: next((r["epoch"] for r in rows if n not in r["survivors"][slot]), last + 1) for n in names}
+        order = sorted(names, key=lambda name: (ends[name], -names.index(name)))
+        stays = [ends[name] > last for name in order]
+        axes.barh(order, [min(ends[name], last) for name in order], color=[_COLOURS[0] if s else "#c5ccd4" for s in stays])
+        axes.set_title(f"{slot}: " + " ".join(name for name, s in zip(order, stays, strict=True) if s)[:40], fontsize=10)
+        axes.tick_params(axis="y", labelsize=7, length=0)
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    for axes in panels[1::2]:
+        axes.set_xlabel("alive until epoch")
     return _save(figure, path)
