@@ -106,6 +106,8 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
     click.echo(f"found     f(x) = {summary['formula']}")
+    if summary["known_as"]:
+        click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
     if summary["keeps_bound"]:
         click.echo("          its shape leans on the limits of the search (saturation at ±10), which stay a part of it")
     click.echo(f"accuracy  {summary['held_out_accuracy']:.2f} % on the architecture split, by the network of the search itself")

@@ -268,7 +268,7 @@ def _compare_text(genotype: Genotype, data: dict[str, Any], source: str) -> None
     for key, attribute in (("formula", "text"), ("latex", "latex")):
         if key in data and data[key] != getattr(genotype, attribute):
             found, own = reprlib.repr(data[key]), getattr(genotype, attribute)
-            raise GenotypeError(f"{source}: {key} is {found}, the genotype's own is {own!r}")
+            raise GenotypeError(f"{source}: {key} is {found}, the genotype's own is {own!r}; leave the field out if unsure")
 
 
 def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:

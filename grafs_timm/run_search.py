@@ -20,7 +20,7 @@ from .search import ActivationSearch
 from .table import Grid
 from .tracking import Mode, RunLog
 from .training import WeightStep, accuracy, load_data, make_batches, make_model
-from .zoo import resolve
+from .zoo import known_as, resolve
 
 
 def _forever(batches: Batches, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -144,10 +144,11 @@ def run_search(
         plots.plot_functions({"found": found}, folder.plots / "function.png")
         plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
         summary = {
-            **facts, "model": recipe.model, "data": recipe.data.name, "epochs": epochs, "formula": found.text,
-            "genotype": found.to_dict(), "sha256": found.sha256, "keeps_bound": found.bound is not None,
-            "held_out_accuracy": chosen_accuracy, "outside": search.outside, "skipped_outer": search.skipped,
-            "skipped_inner": run.step.skipped, "seconds": seconds,
+            **facts, "model": recipe.model, "data": recipe.data.name, "epochs": epochs,
+            "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
+            "known_as": known_as(found), "keeps_bound": found.bound is not None,
+            "held_out_accuracy": chosen_accuracy, "outside": search.outside,
+            "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
         }  # fmt: skip
         log.summary(**{key: value for key, value in summary.items() if key != "genotype"})
         log.image("function", folder.plots / "function.png")

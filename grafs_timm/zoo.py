@@ -149,6 +149,15 @@ def _by_name(name: str) -> Resolved:
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
 
 
+def known_as(genotype: Genotype) -> str | None:
+    """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
+    for name in (*USUAL, *entries()):
+        layer = resolve(name).layer()
+        if formula.same_function(genotype, layer):
+            return name
+    return None
+
+
 def act_layer(activation: Any) -> Callable[..., nn.Module]:
     """The module class of an activation, for timm's ``act_layer=`` argument."""
     return resolve(activation).layer

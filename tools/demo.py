@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import click
-from grafs_timm.recipe import load_recipe
 
+from grafs_timm.recipe import load_recipe
 from grafs_timm.run_search import run_search
 from grafs_timm.training import run_evaluate
 
@@ -32,8 +32,13 @@ def main(recipe: str, out: Path, seed: int) -> None:
     click.secho(f"1. Search an activation: {chosen.model} on {chosen.data.name}, {chosen.search.epochs} epochs", bold=True)
     found = run_search(chosen, out / f"search_s{seed}", seed=seed, resume=True)
     path = str(out / f"search_s{seed}" / "genotype.json")
-    click.echo(f"   found f(x) = {found['formula']}   in {found['seconds']:.0f} s   ({path})\n")
+    click.echo(f"   found f(x) = {found['formula']}   in {found['seconds']:.0f} s   ({path})")
+    if found["known_as"]:
+        click.echo(
+            f"   up to scales that neighbouring layers absorb, this is {found['known_as']}: the search chose it of 23 million"
+        )
 
+    click.echo()
     click.secho(
         f"2. Train from scratch with it and with the usual ones: {chosen.evaluate.epochs} epochs, 3 seeds each", bold=True
     )
