@@ -209,14 +209,20 @@ def number(value: float) -> Any:
     return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
 
 
+def _absolute(x: Any) -> Any:
+    """|x|, which sympy leaves as 2·||x|| where x is 2|x|."""
+    return x if x.is_nonnegative else -x if x.is_nonpositive else sympy.Abs(x)
+
+
 def namespace(limits: ops.Limits) -> SimpleNamespace:
     """What the table's ``sympy`` rows are built from: their ``S``."""
     floor = sympy.Float(limits.floor)
-    borrowed = ("Abs", "exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
+    borrowed = ("exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
     own = (ReLU, NegPart, Sigmoid, Softplus, SiLU, GELU, ELU, LeakyReLU, Sinc)
     return SimpleNamespace(
         **{name: getattr(sympy, name) for name in borrowed},
         **{kind.__name__: kind for kind in own},
+        Abs=_absolute,
         Max=Larger,
         Min=Smaller,
         Root=lambda x: Root(x, floor),

@@ -350,6 +350,7 @@ FORMULAS = [
     (of("leaky_relu"), "LeakyReLU(x)"),
     (of("softplus"), "softplus(x)"),
     (of("square"), "x**2"),
+    (cell("abs", "abs", "add", "abs", "identity", "left"), "2*abs(x)"),
     (cell(("const", 30.0), "identity", "left", "exp", "identity", "left", bound=10.0), "10"),
     (cell(("const", 0.0), "identity", "left", "identity", "identity", "div"), "0"),
     (cell("identity", "identity", "left", "identity", ("const", 0.0), "div"), "100*x"),
