@@ -148,29 +148,34 @@ def run_evaluate(
     """
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
-    folder = RunFolder.open(out, recipe, facts, resume=resume)
+    folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
     if folder.finished:
         return folder.summary()
     train_set, test_set = load_data(recipe, "train", device), load_data(recipe, "test", device)
-    torch.manual_seed(seed)
+    checkpoint.seed_all(seed)
     model = make_model(recipe, train_set, device)
     report = zoo.replace_activations(model, found)
     settings = recipe.evaluate
     batches = make_batches(recipe, train_set, train_set, settings.batch_size, seed, train=True)
     tests = make_batches(recipe, test_set, train_set, 256, seed, train=False)
     step = WeightStep(model, settings.weights, settings.epochs, len(batches), recipe.amp)
-    first, log = 0, RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name)
-    if folder.half_done:
-        state = checkpoint.load(folder.checkpoint_file)
-        first = state["epoch"]
+    first, log_end, values = 0, 0, dict[str, float]()
+
+    def load_state(state: dict[str, Any]) -> None:
+        nonlocal first, log_end, values
         model.load_state_dict(state["model"])
         step.load_state_dict(state["step"])
         checkpoint.set_rng_state(state["rng"])
-        log.truncate_to(state["log"])
+        first, log_end, values = state["epoch"], state["log"], state["values"]
+
+    if folder.half_done:
+        checkpoint.restore(folder.checkpoint_file, load_state)
+    folder.begin()
     with (
-        log,
+        RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
         tqdm(total=settings.epochs, initial=first, disable=quiet, unit="epoch", desc=f"{found.name} seed {seed}") as bar,
     ):
+        log.truncate_to(log_end)  # what came after the checkpoint comes again
         for epoch in range(first, settings.epochs):
             begin, total = time.perf_counter(), torch.zeros((), device=device)
             model.train()
@@ -185,7 +190,7 @@ def run_evaluate(
             log.log("epoch", epoch=epoch + 1, **values, skipped=step.skipped, seconds=seconds)
             bar.set_postfix(loss=f"{values['train_loss']:.3f}", test=f"{test_accuracy:.2f} %")
             bar.update()
-            state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict()}
+            state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict(), "values": values}
             checkpoint.save(folder.checkpoint_file, {**state, "rng": checkpoint.rng_state(), "log": log.sync()})
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),
