@@ -13,7 +13,7 @@ import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, kill_after, recipe, start
 
-from grafs_timm import checkpoint, formula, run_search as module
+from grafs_timm import checkpoint, formula, plots
 from grafs_timm.errors import RunError
 from grafs_timm.run_search import run_search
 from grafs_timm.tracking import read_log
@@ -56,6 +56,7 @@ def same_result(folder, whole):
     assert (folder / "genotype.json").read_bytes() == (whole / "genotype.json").read_bytes()
     assert timeless(folder) == timeless(whole)
     ours, theirs = (checkpoint.load(path / "checkpoint.pt") for path in (folder, whole))
+    ours["rng"], theirs["rng"] = ours["rng"]["torch"], theirs["rng"]["torch"]  # W&B draws from Python's
     for key in ("model", "search", "step", "rng", "epoch"):
         assert equal(ours[key], theirs[key]), key
     ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
@@ -131,7 +132,7 @@ def test_stopped_before_the_first_checkpoint_it_begins_anew(whole, tmp_path, mon
 
 def test_stopped_after_the_last_epoch(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stopped(patch, (module.plots, "plot_shrinking"), 1)
+        stopped(patch, (plots, "plot_shrinking"), 1)
         with pytest.raises(ConnectionResetError):
             run_search(RECIPE, tmp_path, quiet=True)
     run_search(RECIPE, tmp_path, quiet=True, resume=True)
@@ -196,7 +197,8 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
 def test_half_precision(tmp_path, amp):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
     out = tmp_path / "run"
-    result = call("search", tmp_path / "tiny.yaml", "--out", out, "--quiet", "--set", f"amp={amp}")
+    # not test_resnet: oneDNN's bfloat16 gradient of a convolution over 1×1 pixels is NaN now and then
+    result = call("search", tmp_path / "tiny.yaml", "--model", "cifar_resnet20", "--out", out, "--quiet", "--set", f"amp={amp}")
     assert result.exit_code == 0, result.output
     epochs = [line for line in read_log(out) if line["kind"] == "epoch"]
     assert len(epochs) == 6
