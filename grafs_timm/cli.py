@@ -137,7 +137,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"
     summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
-    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {summary['test_loss']:.4f}"
+    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {float(summary['test_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
 
 

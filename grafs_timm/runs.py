@@ -22,6 +22,7 @@ from . import strict_yaml
 from .errors import RecipeError, RunError
 from .files import write_json, write_whole
 from .recipe import Recipe, parse_recipe
+from .tracking import without_nan
 
 FORMAT = "grafs-run/1"
 _SHOWN = 5  # differences in one message
@@ -125,8 +126,11 @@ class RunFolder:
         return _read_json(self.summary_file)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't."""
-        write_json(self.summary_file, summary)
+        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't.
+
+        NaN and ±inf become the texts «nan», «inf», «-inf», as in the log.
+        """
+        write_json(self.summary_file, without_nan(summary))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

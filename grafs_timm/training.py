@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import checkpoint, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
-from .errors import RunError, UnknownNameError
+from .errors import RecipeError, RunError, UnknownNameError
 from .ops import nearest
 from .recipe import Recipe, Weights
 from .runs import RunFolder
@@ -119,14 +119,34 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
 
 
 def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device) -> nn.Module:
-    """The recipe's timm model for this data's classes and channels. UnknownNameError with the nearest names."""
+    """The recipe's timm model for this data's classes and channels.
+
+    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such images.
+    """
     from . import models  # noqa: F401  registers the small models of the paper
 
     if not timm.is_model(recipe.model):
         raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
     settings = {"num_classes": data.num_classes, "in_chans": data.images.shape[1], **recipe.model_kwargs}
-    model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
+    try:
+        model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise RecipeError(f"model {recipe.model} cannot be built with {settings}: {_first_line(error)}") from error
+    size = "×".join(map(str, data.images.shape[1:]))
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(data.images[:2].float() / 255).shape)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise RecipeError(f"model {recipe.model} does not take images of {size}: {_first_line(error)}") from error
+    finally:
+        model.train()
+    if len(shape) != 2 or shape[1] < data.num_classes:
+        raise RecipeError(f"model {recipe.model} makes {shape} of two images; the data has {data.num_classes} classes")
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def make_batches(recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool) -> Batches:
