@@ -65,7 +65,7 @@ def test_names(shelf):
 def test_timm_knows_the_name(shelf, name):
     model = timm.create_model("resnet18", act_layer=name)
     sites = [module for module in model.modules() if isinstance(module, FoundActivation)]
-    assert len(sites) == 9
+    assert len(sites) == 17
     x = torch.linspace(-3, 3, 7)
     expected = Genotype.from_dict(OTHER if name.endswith("b2") else GENOTYPE)(x)
     assert torch.equal(sites[0](x), expected)
@@ -76,7 +76,7 @@ def test_timm_knows_the_name(shelf, name):
 
 def test_create_model_picks_the_family(shelf):
     model = grafs_timm.create_model("resnet18", num_classes=3)
-    assert model.activation_report.replaced == 9
+    assert model.activation_report.replaced == 17
     assert model.activation_report.by == "grafs_resnet"
     with pytest.raises(GrafsError, match=r"no activation for the family 'vit' of vit_tiny_patch16_224; it has resnet"):
         grafs_timm.create_model("vit_tiny_patch16_224")
