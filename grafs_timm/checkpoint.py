@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def load(path: str | Path) -> dict[str, Any]:
     return content["state"]
 
 
+def restore(path: str | Path, load_state: Callable[[dict[str, Any]], None]) -> None:
+    """``load_state`` with what ``load`` reads. RunError also where that is not the state of this run."""
+    state = load(path)
+    try:
+        load_state(state)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        raise RunError(f"{path} does not hold what this run needs to go on ({what})") from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
@@ -86,6 +97,13 @@ def rng_state() -> dict[str, Any]:
         ],
         "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
     }
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator that ``rng_state`` keeps."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

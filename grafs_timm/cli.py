@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import __version__
 from .errors import GrafsError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
-@click.version_option(package_name="grafs-timm")
+@click.version_option(__version__)
 def main() -> None:
     """Search activation functions by gradient descent, and load found ones by name in timm.
 
@@ -48,7 +49,13 @@ def _run_options(command: Any) -> Any:
             click.option(
                 "--data", help="Other data: digits, a folder of shards with _info.json, or a name in $GRAFS_TIMM_DATA."
             ),
-            click.option("--seed", default=0, show_default=True, help="Seed of initialisation, order, augmentation and draws."),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**32 - 1),
+                default=0,
+                show_default=True,
+                help="Seed of initialisation, order, augmentation and draws.",
+            ),
             click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/<what is run>]"),
             click.option("--resume", is_flag=True, help="Go on where a stopped run left off."),
             click.option(
@@ -89,6 +96,11 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
     return load_recipe(recipe, changes), device
 
 
+def _say_if(finished: bool, out: Path) -> None:
+    if finished:
+        click.echo(f"already finished, nothing was run: {out}")
+
+
 @main.command()
 @click.argument("recipe", default="resnet_digits")
 @_run_options
@@ -104,7 +116,9 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 
     chosen, device = _prepare(recipe, model, data, settings, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
+    finished = (out / "summary.json").exists()
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    _say_if(finished, out)
     click.echo(f"found     f(x) = {summary['formula']}")
     if summary["known_as"]:
         click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
@@ -137,15 +151,21 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     found = resolve(activation)
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"
+    finished = (out / "summary.json").exists()
     summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    _say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
-    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {summary['test_loss']:.4f}"
+    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {float(summary['test_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
 
 
 @main.group()
 def zoo() -> None:
-    """Look at the activations that load by name."""
+    """Look at the activations that load by name.
+
+    \b
+    Example: grafs-timm zoo list
+    """
 
 
 @zoo.command("list")

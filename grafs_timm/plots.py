@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import RunError
 from .files import write_whole
@@ -33,7 +34,10 @@ def _figure(**settings: Any) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> Path:
-    return write_whole(path, lambda file: figure.savefig(file, format=Path(path).suffix[1:] or "png", dpi=144))
+    kind, known = Path(path).suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise RunError(f"cannot draw {path}: a picture ends in .png, .svg or .pdf (or {', '.join(sorted(known))})")
+    return write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=144))
 
 
 def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | Path, reach: float = 5.0) -> Path:
@@ -45,6 +49,8 @@ def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | 
     rows += [(name, f, _COLOURS[i % len(_COLOURS)], 2.4, "-") for i, (name, f) in enumerate(found.items())]
     low, high = -1.0, 1.0
     for name, f, colour, width, style in rows:
+        if isinstance(f, nn.Module):  # one with parameters, such as PReLU, takes no other dtype than theirs
+            f = copy.deepcopy(f).double()
         y = f(x).detach()
         value.plot(x, y, style, color=colour, lw=width, label=name)
         slope.plot(x[1:] - (x[1] - x[0]) / 2, y.diff() / (x[1] - x[0]), style, color=colour, lw=width)

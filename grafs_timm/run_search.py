@@ -41,7 +41,7 @@ class _Run:
         self.recipe, self.device = recipe, device
         train_set = load_data(recipe, "train", device)
         weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
-        torch.manual_seed(seed)
+        checkpoint.seed_all(seed)
         self.model = make_model(recipe, train_set, device)
         self.search = ActivationSearch(
             self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start,
@@ -56,6 +56,7 @@ class _Run:
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp)
         fp16 = recipe.amp == "fp16"
         self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if fp16 else None
+        self.first, self.seconds, self.log_end = 0, 0.0, 0
 
     def epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
         """One epoch of outer and inner steps; mean losses in nats."""
@@ -94,6 +95,7 @@ class _Run:
         if self.outer_scaler:
             self.outer_scaler.load_state_dict(state["outer_scaler"])
         checkpoint.set_rng_state(state["rng"])
+        self.first, self.seconds, self.log_end = state["epoch"], state["seconds"], state["log"]
 
 
 def run_search(
@@ -106,22 +108,20 @@ def run_search(
     A finished folder is only read; a half-done one goes on with ``resume``, to the same genotype bit for bit on CPU.
     """
     facts = {"kind": "search", "seed": seed}
-    folder = RunFolder.open(out, recipe, facts, resume=resume)
+    folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
     if folder.finished:
         return folder.summary()
     run = _Run(recipe, seed, device)
-    first, seconds = 0, 0.0
-    log = RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name)
     if folder.half_done:
-        state = checkpoint.load(folder.checkpoint_file)
-        run.load_state(state)
-        first, seconds = state["epoch"], state["seconds"]
-        log.truncate_to(state["log"])
+        checkpoint.restore(folder.checkpoint_file, run.load_state)
+    folder.begin()
+    first, seconds = run.first, run.seconds
     search, per_epoch, epochs = run.search, len(run.inner), recipe.search.epochs
     with (
-        log,
+        RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
         tqdm(total=epochs * per_epoch, initial=first * per_epoch, disable=quiet, desc="search", unit="step") as bar,
     ):
+        log.truncate_to(run.log_end)  # what came after the checkpoint comes again
         if first == 0:
             log.log("start", sites=search.report.replaced, survivors=search.cell.survivors, steps_per_epoch=per_epoch)
         for epoch in range(first, epochs):

@@ -22,6 +22,7 @@ from . import strict_yaml
 from .errors import RecipeError, RunError
 from .files import write_json, write_whole
 from .recipe import Recipe, parse_recipe
+from .tracking import without_nan
 
 FORMAT = "grafs-run/1"
 _SHOWN = 5  # differences in one message
@@ -48,9 +49,12 @@ class RunFolder:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False) -> RunFolder:
+    def open(
+        cls, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False, begin: bool = True
+    ) -> RunFolder:
         """Make the folder, or open the one this run began, finished or (with ``resume``) half done.
 
+        With ``begin`` false a new folder is only checked, and ``begin()`` makes it: once nothing in the run's input is wrong.
         A run that stopped before its first checkpoint has nothing to go on from and begins anew without ``resume``.
         RunError, with the folder as it was: where it belongs to another run (the keys that differ are named), is half
         done and ``resume`` is false, holds something else, or can't be written.
@@ -67,10 +71,10 @@ class RunFolder:
         if any(not name.startswith(".") for name in inside) and "run.json" not in inside:
             raise RunError(f"{path} is not empty and holds no run; name an empty or a new folder with --out")
         if "run.json" not in inside:
-            about = {"format": FORMAT, **facts, "recipe_sha256": recipe.sha256, "versions": versions()}
-            write_json(path / "run.json", about)
-            write_whole(path / "recipe.yaml", recipe.to_yaml())
-            return cls(path, recipe, facts)
+            new = cls(path, recipe, facts)
+            if begin:
+                new.begin()
+            return new
 
         about = _read_json(path / "run.json")
         differing = _differences(path, about, recipe, facts)
@@ -78,11 +82,19 @@ class RunFolder:
             more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
             raise RunError(f"{path} belongs to another run; name another --out\n  " + "\n  ".join(differing[:_SHOWN]) + more)
         opened = cls(path, recipe, facts, _changes(about.get("versions")))
-        if not (path / "recipe.yaml").exists():
-            write_whole(path / "recipe.yaml", recipe.to_yaml())
+        if begin:
+            opened.begin()
         if opened.half_done and not resume:
             raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
         return opened
+
+    def begin(self) -> None:
+        """Write what of ``run.json`` and ``recipe.yaml`` isn't there yet. RunError where it can't be written."""
+        if not (self.path / "run.json").exists():
+            about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
+            write_json(self.path / "run.json", about)
+        if not (self.path / "recipe.yaml").exists():
+            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
 
     @property
     def finished(self) -> bool:
@@ -114,8 +126,11 @@ class RunFolder:
         return _read_json(self.summary_file)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't."""
-        write_json(self.summary_file, summary)
+        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't.
+
+        NaN and ±inf become the texts «nan», «inf», «-inf», as in the log.
+        """
+        write_json(self.summary_file, without_nan(summary))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

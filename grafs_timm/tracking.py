@@ -74,7 +74,7 @@ class RunLog:
         if not {"kind", "time"}.isdisjoint(values):
             raise ValueError("kind and time are the log's own")
         values = {key: _plain(value) for key, value in values.items()}
-        line = {"kind": kind, "time": round(time.time(), 3), **_without_nan(values)}
+        line = {"kind": kind, "time": round(time.time(), 3), **without_nan(values)}
         self._append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         if self._mirror:
             self._mirror.log({f"{kind}/{key}": value for key, value in values.items() if _is_number(value)})
@@ -186,11 +186,12 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """NaN and ±inf, which JSON lacks, as the texts «nan», «inf», «-inf»: float() reads them."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

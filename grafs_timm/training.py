@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import checkpoint, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
-from .errors import RunError, UnknownNameError
+from .errors import RecipeError, RunError, UnknownNameError
 from .ops import nearest
 from .recipe import Recipe, Weights
 from .runs import RunFolder
@@ -119,14 +119,34 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
 
 
 def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device) -> nn.Module:
-    """The recipe's timm model for this data's classes and channels. UnknownNameError with the nearest names."""
+    """The recipe's timm model for this data's classes and channels.
+
+    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such images.
+    """
     from . import models  # noqa: F401  registers the small models of the paper
 
     if not timm.is_model(recipe.model):
         raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
     settings = {"num_classes": data.num_classes, "in_chans": data.images.shape[1], **recipe.model_kwargs}
-    model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
+    try:
+        model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise RecipeError(f"model {recipe.model} cannot be built with {settings}: {_first_line(error)}") from error
+    size = "×".join(map(str, data.images.shape[1:]))
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(data.images[:2].float() / 255).shape)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise RecipeError(f"model {recipe.model} does not take images of {size}: {_first_line(error)}") from error
+    finally:
+        model.train()
+    if len(shape) != 2 or shape[1] < data.num_classes:
+        raise RecipeError(f"model {recipe.model} makes {shape} of two images; the data has {data.num_classes} classes")
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def make_batches(recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool) -> Batches:
@@ -148,29 +168,34 @@ def run_evaluate(
     """
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
-    folder = RunFolder.open(out, recipe, facts, resume=resume)
+    folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
     if folder.finished:
         return folder.summary()
     train_set, test_set = load_data(recipe, "train", device), load_data(recipe, "test", device)
-    torch.manual_seed(seed)
+    checkpoint.seed_all(seed)
     model = make_model(recipe, train_set, device)
     report = zoo.replace_activations(model, found)
     settings = recipe.evaluate
     batches = make_batches(recipe, train_set, train_set, settings.batch_size, seed, train=True)
     tests = make_batches(recipe, test_set, train_set, 256, seed, train=False)
     step = WeightStep(model, settings.weights, settings.epochs, len(batches), recipe.amp)
-    first, log = 0, RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name)
-    if folder.half_done:
-        state = checkpoint.load(folder.checkpoint_file)
-        first = state["epoch"]
+    first, log_end, values = 0, 0, dict[str, float]()
+
+    def load_state(state: dict[str, Any]) -> None:
+        nonlocal first, log_end, values
         model.load_state_dict(state["model"])
         step.load_state_dict(state["step"])
         checkpoint.set_rng_state(state["rng"])
-        log.truncate_to(state["log"])
+        first, log_end, values = state["epoch"], state["log"], state["values"]
+
+    if folder.half_done:
+        checkpoint.restore(folder.checkpoint_file, load_state)
+    folder.begin()
     with (
-        log,
+        RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
         tqdm(total=settings.epochs, initial=first, disable=quiet, unit="epoch", desc=f"{found.name} seed {seed}") as bar,
     ):
+        log.truncate_to(log_end)  # what came after the checkpoint comes again
         for epoch in range(first, settings.epochs):
             begin, total = time.perf_counter(), torch.zeros((), device=device)
             model.train()
@@ -185,7 +210,7 @@ def run_evaluate(
             log.log("epoch", epoch=epoch + 1, **values, skipped=step.skipped, seconds=seconds)
             bar.set_postfix(loss=f"{values['train_loss']:.3f}", test=f"{test_accuracy:.2f} %")
             bar.update()
-            state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict()}
+            state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict(), "values": values}
             checkpoint.save(folder.checkpoint_file, {**state, "rng": checkpoint.rng_state(), "log": log.sync()})
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),

@@ -29,6 +29,11 @@ from .ops import nearest
 FORMAT = "grafs-zoo/1"
 USUAL = ("relu", "gelu", "silu", "elu", "leaky_relu")  # the paper's baselines
 _KEYS = {"format", "name", "family", "recommended", "genotype", "provenance", "metrics", "searches"}
+_KINDS = {
+    "recommended": (bool, "true or false"), "provenance": (dict, "an object"), "metrics": (list, "a list"),
+    "searches": (list, "a list"),
+}  # fmt: skip
+_METRIC: dict[str, Any] = {"model": str, "data": str, "activation": str, "n": int, "mean": (int, float), "sd": (int, float)}
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,19 @@ class Entry:
         name, family = data["name"], data["family"]
         if family != path.parent.name or name != path.stem or not name.startswith(f"grafs_{family}_"):
             raise GenotypeError(f"{path}: name must be grafs_{path.parent.name}_<id> and the file's own, got {name!r}")
+        for key, (kind, what) in _KINDS.items():
+            if not isinstance(data[key], kind):
+                raise GenotypeError(f"{path}: {key} must be {what}, got {type(data[key]).__name__}")
+        for index, row in enumerate(data["metrics"]):
+            for key, number_or_text in _METRIC.items():
+                if not isinstance(row, dict) or not isinstance(row.get(key), number_or_text):
+                    raise GenotypeError(
+                        f"{path}: metrics[{index}] must have {', '.join(_METRIC)}; {key} is missing or no such thing"
+                    )
         # the hash is checked; formula and LaTeX are for readers, and comparing them would load sympy at import
         genotype = Genotype.from_dict(data["genotype"], source=f"{path}: genotype", derived=False)
         return cls(
-            name, family, genotype, bool(data["recommended"]), data["provenance"],
+            name, family, genotype, data["recommended"], data["provenance"],
             tuple(data["metrics"]), tuple(data["searches"]), path,
         )  # fmt: skip
 
@@ -75,6 +89,10 @@ class Entry:
 def entries() -> dict[str, Entry]:
     """All entries of the package's zoo by name, recommended ones first in each family."""
     read = [Entry.read(path) for path in sorted(resources.folder("zoo").glob("*/grafs_*.json"))]
+    recommended: dict[str, Entry] = {}
+    for entry in read:
+        if entry.recommended and (first := recommended.setdefault(entry.family, entry)) is not entry:
+            raise GenotypeError(f"{entry.path}: one entry a family is recommended, not both {first.name} and {entry.name}")
     return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.recommended, e.name))}
 
 
@@ -185,8 +203,9 @@ def create_model(architecture: str, activation: Any = "auto", **settings: Any) -
         family = families.family_of(architecture)
         activation = f"grafs_{family}"
         if activation not in names():
-            have = sorted({e.family for e in entries().values()})
-            raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; it has {', '.join(have)}")
+            have = ", ".join(sorted({e.family for e in entries().values() if e.recommended}))
+            has = f"it has {have}" if have else "the zoo is empty"
+            raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; {has}")
     found = resolve(activation)
     model: nn.Module = timm.create_model(architecture, **settings)
     model.activation_report = replace_activations(model, found)  # type: ignore[assignment]

@@ -1,0 +1,234 @@
+"""A search as a run: what it leaves, and that a stopped one ends as if it had not been."""
+
+import errno
+import json
+import math
+import os
+import sys
+import types
+import warnings
+
+import pytest
+import torch
+import yaml
+from tiny_runs import SETTINGS, call, contents, kill_after, recipe, start
+
+from grafs_timm import checkpoint, formula, plots
+from grafs_timm.errors import RunError
+from grafs_timm.run_search import run_search
+from grafs_timm.tracking import read_log
+
+pytestmark = pytest.mark.usefixtures("plain")
+RECIPE = recipe()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A search that nothing stopped."""
+    from grafs_timm import table
+
+    folder, kept, threads = tmp_path_factory.mktemp("search") / "run", table._plain_only, torch.get_num_threads()
+    table._plain_only = True
+    torch.set_num_threads(1)
+    run_search(RECIPE, folder, quiet=True)
+    table._plain_only = kept
+    torch.set_num_threads(threads)
+    return folder
+
+
+def timeless(folder):
+    """The log without what clocks say."""
+    return [{key: value for key, value in line.items() if key not in ("time", "seconds")} for line in read_log(folder)]
+
+
+def equal(a, b):
+    """Of two states: the same keys, values and bits."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def same_result(folder, whole):
+    assert (folder / "genotype.json").read_bytes() == (whole / "genotype.json").read_bytes()
+    assert timeless(folder) == timeless(whole)
+    ours, theirs = (checkpoint.load(path / "checkpoint.pt") for path in (folder, whole))
+    ours["rng"], theirs["rng"] = ours["rng"]["torch"], theirs["rng"]["torch"]  # W&B draws from Python's
+    for key in ("model", "search", "step", "rng", "epoch"):
+        assert equal(ours[key], theirs[key]), key
+    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
+    assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_what_a_search_leaves(whole):
+    lines = read_log(whole)
+    assert [line["kind"] for line in lines] == ["start"] + ["epoch"] * 6
+    assert [line["alive"] for line in lines[1:]] == sorted((line["alive"] for line in lines[1:]), reverse=True)
+    assert lines[-1]["alive"] == 6
+    assert all(math.isfinite(line["inner_loss"]) and math.isfinite(line["outer_loss"]) for line in lines[1:])
+    found = formula.load(whole / "genotype.json")
+    assert found.text == lines[-1]["formula"]
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["sha256"] == found.sha256
+    assert torch.load(whole / "checkpoint.pt", weights_only=True)["state"]["epoch"] == 6
+    assert {item.name for item in whole.iterdir()} == {
+        "recipe.yaml", "run.json", "log.jsonl", "checkpoint.pt", "genotype.json", "summary.json", "plots",
+    }  # fmt: skip
+
+
+def test_a_finished_search_is_only_read(whole):
+    before = contents(whole)
+    for resume in (False, True):
+        assert run_search(RECIPE, whole, resume=resume)["formula"]
+    assert contents(whole) == before
+
+
+def test_another_seed_finds_something_else(whole, tmp_path):
+    run_search(RECIPE, tmp_path, seed=1, quiet=True)
+    assert timeless(tmp_path)[1]["inner_loss"] != timeless(whole)[1]["inner_loss"]
+
+
+def test_a_killed_search_goes_on_to_the_same_bits(whole, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    out = tmp_path / "run"
+    kill_after(start("search", tmp_path / "tiny.yaml", "--out", out, "--quiet"), out / "log.jsonl", 2)
+    before = contents(out)
+    result = call("search", tmp_path / "tiny.yaml", "--out", out)
+    assert result.exit_code == 1
+    assert "half done; add --resume" in result.stderr
+    assert contents(out) == before
+    result = call("search", tmp_path / "tiny.yaml", "--out", out, "--quiet", "--resume")
+    assert result.exit_code == 0, result.output
+    same_result(out, whole)
+
+
+def stopped(monkeypatch, name, times):
+    """From its ``times``-th call on, ``name`` raises as a lost machine would: out of the blue."""
+    owner, attribute = name
+    original, calls = getattr(owner, attribute), []
+
+    def stop(*arguments, **settings):
+        calls.append(1)
+        if len(calls) >= times:
+            raise ConnectionResetError("the machine is gone")
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(owner, attribute, stop)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_stopped_before_the_first_checkpoint_it_begins_anew(whole, tmp_path, monkeypatch, resume):
+    with monkeypatch.context() as patch:
+        stopped(patch, (checkpoint, "save"), 1)
+        with pytest.raises(ConnectionResetError):
+            run_search(RECIPE, tmp_path, quiet=True)
+    assert [line["kind"] for line in read_log(tmp_path)] == ["start", "epoch"]
+    run_search(RECIPE, tmp_path, quiet=True, resume=resume)
+    same_result(tmp_path, whole)
+
+
+def test_stopped_after_the_last_epoch(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopped(patch, (plots, "plot_shrinking"), 1)
+        with pytest.raises(ConnectionResetError):
+            run_search(RECIPE, tmp_path, quiet=True)
+    run_search(RECIPE, tmp_path, quiet=True, resume=True)
+    same_result(tmp_path, whole)
+
+
+@pytest.mark.parametrize("room", [5, 6, 7])  # syncs that succeed: two at the start, two an epoch
+def test_a_full_disk_keeps_what_was_there(whole, tmp_path, monkeypatch, room):
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(RunError, match="No space left"):
+            run_search(RECIPE, tmp_path, quiet=True)
+    kept = checkpoint.load(tmp_path / "checkpoint.pt")
+    assert kept["epoch"] == (room - 2) // 2
+    assert len(read_log(tmp_path)) >= kept["epoch"]
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    run_search(RECIPE, tmp_path, quiet=True, resume=True)
+    same_result(tmp_path, whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle", "other"])
+def test_a_damaged_checkpoint_is_refused_and_kept(whole, tmp_path, damage):
+    import pickle
+    import shutil
+
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / "summary.json").unlink()
+    file = out / "checkpoint.pt"
+    good = bytearray(file.read_bytes())
+    if damage == "flipped":
+        good[len(good) // 2] ^= 255
+    bad = {"cut": good[: len(good) // 2], "flipped": good, "empty": b"", "pickle": pickle.dumps({"epoch": 1})}
+    if damage == "other":  # whole, and of a run that has other tensors
+        checkpoint.save(file, {"epoch": 2, "seconds": 0.0, "log": 0, "model": {}, "search": {}, "step": {}})
+    else:
+        file.write_bytes(bad[damage])
+    before = contents(out)
+    with pytest.raises(RunError, match=r"checkpoint\.pt"):
+        run_search(RECIPE, out, quiet=True, resume=True)
+    assert contents(out) == before
+
+
+def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
+    import shutil
+
+    out = shutil.copytree(whole, tmp_path / "run")
+    (out / "summary.json").unlink()
+    (out / "log.jsonl").write_text("")
+    with pytest.raises(RunError, match="lines are lost"):
+        run_search(RECIPE, out, quiet=True, resume=True)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision(tmp_path, amp):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    out = tmp_path / "run"
+    # not test_resnet: oneDNN's bfloat16 gradient of a convolution over 1×1 pixels is NaN now and then
+    result = call("search", tmp_path / "tiny.yaml", "--model", "cifar_resnet20", "--out", out, "--quiet", "--set", f"amp={amp}")
+    assert result.exit_code == 0, result.output
+    epochs = [line for line in read_log(out) if line["kind"] == "epoch"]
+    assert len(epochs) == 6
+    assert all(math.isfinite(line[key]) for line in epochs for key in ("inner_loss", "outer_loss"))
+
+
+def test_wandb_offline_writes_into_the_run_folder(whole, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a mirror that fails says so by one
+        run_search(RECIPE, tmp_path / "run", quiet=True, wandb="offline")
+    same_result(tmp_path / "run", whole)
+    (record,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"epoch/inner_loss" in record.read_bytes()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("breaks", ["init", "log"])
+def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch, breaks):
+    def broken(*arguments, **settings):
+        raise OSError("no route to host")
+
+    run = types.SimpleNamespace(log=broken, summary={}, finish=lambda **settings: None)
+    fake = types.SimpleNamespace(
+        init=broken if breaks == "init" else lambda **settings: run, Settings=dict, Image=lambda path: path
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with pytest.warns(RuntimeWarning, match="W&B is off") as caught:
+        run_search(RECIPE, tmp_path, quiet=True, wandb="online")
+    assert len([w for w in caught if "W&B" in str(w.message)]) == 1
+    same_result(tmp_path, whole)

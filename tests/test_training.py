@@ -1,0 +1,144 @@
+"""A training from scratch as a run: what it leaves, that a stopped one ends as if it had not been, what it refuses."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from tiny_runs import SETTINGS, call, contents, kill_after, recipe, start
+
+from grafs_timm import checkpoint, training
+from grafs_timm.errors import GrafsError, RunError
+from grafs_timm.runs import RunFolder
+from grafs_timm.tracking import read_log
+from grafs_timm.training import WeightStep, accuracy, run_evaluate
+
+pytestmark = pytest.mark.usefixtures("plain")
+RECIPE = recipe()
+
+
+def result(folder):
+    """Every number of a run but the clock's, and its weights."""
+    lines = [{key: value for key, value in line.items() if key not in ("time", "seconds")} for line in read_log(folder)]
+    weights = checkpoint.load(folder / "checkpoint.pt")["model"]
+    return lines, {key: value.tolist() for key, value in weights.items()}, (folder / "summary.json").read_bytes()
+
+
+def test_what_an_evaluation_leaves(tmp_path):
+    summary = run_evaluate(RECIPE, "gelu", tmp_path, quiet=True)
+    assert summary["epochs"] == 3
+    assert summary["train_images"] == 300
+    assert summary["test_images"] == 100
+    assert "replaced 12 of 12" in summary["report"]
+    lines = read_log(tmp_path)
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[-1]["test_accuracy"] == summary["test_accuracy"]
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    before = contents(tmp_path)
+    assert run_evaluate(RECIPE, "gelu", tmp_path, resume=True) == summary
+    with pytest.raises(RunError, match='activation: "gelu" there, "relu" here'):
+        run_evaluate(RECIPE, "relu", tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
+    settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 8}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", whole, quiet=True)
+    command = ["evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--quiet"]
+    kill_after(start(*command, "--out", out), out / "log.jsonl", 2)
+    ended = call(*command, "--out", out, "--resume")
+    assert ended.exit_code == 0, ended.output
+    assert result(out) == result(whole)
+
+
+@pytest.mark.parametrize("where", ["before the first checkpoint", "after the last one"])
+def test_stopped_at_either_end(tmp_path, monkeypatch, where):
+    run_evaluate(RECIPE, "relu", tmp_path / "whole", quiet=True)
+
+    def stop(*arguments):
+        raise ConnectionResetError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((checkpoint, "save") if where.startswith("before") else (RunFolder, "finish")), stop)
+        with pytest.raises(ConnectionResetError):
+            run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True)
+    run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True, resume=where.startswith("after"))
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+def test_a_result_that_is_not_finite_is_still_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "accuracy", lambda *arguments: (10.0, float("nan")))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    ended = call("evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--out", tmp_path / "run", "--quiet")
+    assert ended.exit_code == 0, ended.output
+    assert "loss nan" in ended.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_loss"] == "nan"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "cifar_resnet21"}, "cifar_resnet20"),
+        ({"model": "vit_tiny_patch16_224"}, "1×8×8"),
+        ({"model_kwargs": {"depht": 3}}, "depht"),
+        ({"model_kwargs": {"num_classes": 3}}, "10 classes"),
+    ],
+)
+def test_models_that_do_not_fit(tmp_path, changes, said):
+    with pytest.raises(GrafsError, match=said):
+        run_evaluate(recipe(**changes), "relu", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def tiny_step(amp="off", **settings):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    weights = recipe(evaluate={"weights": settings}).evaluate.weights
+    return model, WeightStep(model, weights, epochs=4, steps_per_epoch=5, amp=amp, max_skips=3)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_step_that_is_not_finite_leaves_the_weights(amp):
+    model, step = tiny_step(amp)
+    before = model.weight.clone()
+    step(model(torch.full((2, 4), float("inf"))).sum())
+    assert torch.equal(model.weight, before)
+    assert (step.updates, step.skipped) == (1, 1)
+    step(model(torch.ones(2, 4)).sum())
+    assert not torch.equal(model.weight, before)
+    for _ in range(2):
+        step(model(torch.full((2, 4), float("nan"))).sum())
+    with pytest.raises(RunError, match=r"3 weight steps in a row .* \(last loss nan\)"):
+        step(model(torch.full((2, 4), float("nan"))).sum())
+
+
+def test_the_schedule_goes_on_from_a_state():
+    runs = []
+    for stop in (None, 7):
+        model, step = tiny_step(sched="cosine", warmup_epochs=1, clip_grad=1.0)
+        rates = []
+        for update in range(20):
+            if update == stop:
+                state, weights = step.state_dict(), model.state_dict()
+                model, step = tiny_step(sched="cosine", warmup_epochs=1, clip_grad=1.0)
+                model.load_state_dict(weights)
+                step.load_state_dict(state)
+            step(model(torch.ones(2, 4) * update).square().mean())
+            rates.append(step.optimizer.param_groups[0]["lr"])
+        runs.append((rates, model.weight.tolist()))
+    assert runs[0] == runs[1]
+    assert max(runs[0][0]) > 5 * runs[0][0][-1]
+
+
+def test_accuracy_puts_the_mode_back():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.9)).train()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2))
+        model[0].bias.zero_()
+    batches = [(torch.eye(2), torch.tensor([0, 1])), (torch.eye(2)[:1], torch.tensor([1]))]
+    top1, loss = accuracy(model, batches)
+    assert top1 == pytest.approx(200 / 3)
+    assert loss == pytest.approx((2 * 0.3132617 + 1.3132617) / 3, abs=1e-6)
+    assert model.training

@@ -1,0 +1,70 @@
+"""Runs of seconds, for the tests of the commands: a recipe, calls of the command line, a kill in the middle."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from grafs_timm.cli import main
+from grafs_timm.recipe import Recipe, parse_recipe
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = {"opt": "momentum", "lr": 0.05, "sched": "cosine"}
+SETTINGS = {
+    "model": "test_resnet",
+    "data": {"name": "digits", "train_images": 300, "test_images": 100, "augment": ["crop"], "crop_padding": 1},
+    "search": {"epochs": 6, "batch_size": 32, "warm_start": 1, "shrink_start": 2, "weights": WEIGHTS},
+    "evaluate": {"epochs": 3, "batch_size": 32, "weights": WEIGHTS | {"warmup_epochs": 1}},
+}
+
+
+def recipe(**changes: object) -> Recipe:
+    return parse_recipe(SETTINGS | changes)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below ``folder``."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def call(*arguments: object) -> Result:
+    """The command line in this process. What is not an exit, and would be a traceback, is raised."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*arguments: object) -> str:
+    """A call that must fail, by one message; returns it."""
+    result = call(*arguments)
+    assert result.exit_code in (1, 2), result.output
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: " if result.exit_code == 1 else "Usage: ")
+    assert result.stderr.count("error: ") <= 1
+    return result.stderr
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen:
+    """The command line in a process of its own, computing as this one does."""
+    env = os.environ | {"GRAFS_TIMM_COMPILE": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, "-m", "grafs_timm", *map(str, arguments)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_after(process: subprocess.Popen, log: Path, epochs: int) -> None:
+    """SIGKILL as soon as the log has that many epochs."""
+    with process:
+        for _ in range(30_000):
+            if process.poll() is not None:
+                raise AssertionError(f"it ended by itself: {process.stdout.read()}")
+            if log.exists() and log.read_bytes().count(b'"kind": "epoch"') >= epochs:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
