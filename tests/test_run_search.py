@@ -86,8 +86,10 @@ def test_a_finished_search_is_only_read(whole):
     assert contents(whole) == before
 
 
-def test_another_seed_finds_something_else(whole, tmp_path):
-    run_search(RECIPE, tmp_path, seed=1, quiet=True)
+def test_another_seed_is_another_search(whole, tmp_path, monkeypatch):
+    stopped(monkeypatch, (checkpoint, "save"), 1)
+    with pytest.raises(ConnectionResetError):
+        run_search(RECIPE, tmp_path, seed=1, quiet=True)
     assert timeless(tmp_path)[1]["inner_loss"] != timeless(whole)[1]["inner_loss"]
 
 
@@ -139,7 +141,7 @@ def test_stopped_after_the_last_epoch(whole, tmp_path, monkeypatch):
     same_result(tmp_path, whole)
 
 
-@pytest.mark.parametrize("room", [5, 6, 7])  # syncs that succeed: two at the start, two an epoch
+@pytest.mark.parametrize("room", [5, 6])  # syncs that succeed: two at the start, two an epoch
 def test_a_full_disk_keeps_what_was_there(whole, tmp_path, monkeypatch, room):
     real, calls = os.fsync, []
 
@@ -193,12 +195,12 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
         run_search(RECIPE, out, quiet=True, resume=True)
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_half_precision(tmp_path, amp):
+@pytest.mark.parametrize(("amp", "model"), [("bf16", "cifar_resnet20"), ("fp16", "test_resnet")])
+def test_half_precision(tmp_path, amp, model):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
     out = tmp_path / "run"
     # not test_resnet: oneDNN's bfloat16 gradient of a convolution over 1×1 pixels is NaN now and then
-    result = call("search", tmp_path / "tiny.yaml", "--model", "cifar_resnet20", "--out", out, "--quiet", "--set", f"amp={amp}")
+    result = call("search", tmp_path / "tiny.yaml", "--model", model, "--out", out, "--quiet", "--set", f"amp={amp}")
     assert result.exit_code == 0, result.output
     epochs = [line for line in read_log(out) if line["kind"] == "epoch"]
     assert len(epochs) == 6
