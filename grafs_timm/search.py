@@ -44,8 +44,10 @@ class _Board:
         self.sites = 0
         self.rows: tuple[Tensor, ...] = ()
         self.weights: Weights = {}
-        self.points: Tensor | None = None
-        self.outside: Tensor | None = None
+        device = cell.alpha["u1"].device
+        self.points = grid.points(device)
+        self.outside = torch.zeros((), dtype=torch.long, device=device)  # inputs beyond the grid so far, of ``seen``
+        self.seen = 0
 
     def draw(self) -> None:
         """Fresh draws for one forward pass; only the outer level's carry a gradient to α and γ."""
@@ -55,14 +57,11 @@ class _Board:
             self.weights = self.cell.choice(self.sites) if self.mode == "chosen" else self.cell.draw(self.sites)
             if self.exact:
                 return
-            device = self.cell.alpha["u1"].device
-            if self.points is None or self.points.device != device:
-                self.points = self.grid.points(device)
-                self.outside = torch.zeros((), dtype=torch.long, device=device)
             self.rows = self.grid.rows(self.cell.evaluate(self.points, self.weights)).unbind(0)
 
     def apply(self, x: Tensor, index: int) -> Tensor:
         if not self.exact:
+            self.seen += x.numel()
             return lookup(x, self.rows[index], self.grid, self.outside)
         weights = {slot: w[index : index + 1] for slot, w in self.weights.items()}
         gamma = None if self.mode == "outer" else {slot: g.detach() for slot, g in self.cell.gamma.items()}
@@ -84,7 +83,8 @@ class ActivationSearch:
     In training mode the model computes with a fresh draw at every site and forward pass; in eval mode with the discrete cell
     that would be chosen now (the usual activation during the warm start).
 
-    epochs, warm_start, shrink_start: in calls of ``end_epoch`` (a "epoch" may be any unit, iterations for a GPT).
+    model: on the device it will train on. epochs, warm_start, shrink_start: in calls of ``end_epoch`` (an "epoch" may be any
+    unit, iterations for a GPT).
     lr, betas, weight_decay: Adam on (α, γ). ``usual``: makes the warm start's activation; None keeps what each place had.
     ``exact``: evaluate every candidate on the tensors themselves, for reference: ~60 plain steps a step.
     ``max_skips``: so many non-finite outer steps in a row raise RunError.
@@ -195,21 +195,21 @@ class ActivationSearch:
         return self.cell.genotype()
 
     @property
-    def outside(self) -> int:
-        """How many inputs have left the grid so far and were extrapolated."""
-        return 0 if self._board.outside is None else int(self._board.outside)
+    def outside(self) -> float:
+        """The share of the sites' inputs so far that lay outside the grid and were extrapolated."""
+        return int(self._board.outside) / max(1, self._board.seen)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors and plain values (loads with ``weights_only=True``)."""
         return {
-            "cell": self.cell.state(), "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch, "skipped": self.skipped, "outside": self.outside,
+            "cell": self.cell.state(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
+            "skipped": self.skipped, "in_a_row": self._in_a_row,
+            "outside": int(self._board.outside), "seen": self._board.seen,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.cell.load_state(state["cell"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.skipped = state["epoch"], state["skipped"]
-        device = self.cell.alpha["u1"].device
-        self._board.points = self._board.grid.points(device)
-        self._board.outside = torch.tensor(state["outside"], dtype=torch.long, device=device)
+        self.epoch, self.skipped, self._in_a_row = state["epoch"], state["skipped"], state["in_a_row"]
+        self._board.outside.fill_(state["outside"])
+        self._board.seen = state["seen"]
