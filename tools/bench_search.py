@@ -9,23 +9,38 @@ batch, compared with the plain step at that same batch.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import torch
 import torch.nn.functional as F
 
 
-def _peak_bytes(device: str) -> int:
+def _status(field: str) -> int:
+    """A line of this process's memory account, in bytes (Linux)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) * 1024
+
+
+def _start_of_peak(device: str) -> int:
+    """Forget earlier peaks, those of compiling among them, and return what is in use now."""
+    gc.collect()
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
 
 
 def _measure(side: str, model_name: str, batch: int, steps: int, device: str) -> dict[str, float]:
@@ -53,7 +68,7 @@ def _measure(side: str, model_name: str, batch: int, steps: int, device: str) ->
             probe = torch.randn(2**15, device=device, requires_grad=needs)
             lookup(probe, rows, grid).sum().backward()
         lookup(torch.randn(2**15, device=device, requires_grad=True), rows.detach(), grid).sum().backward()
-    base, times = _peak_bytes(device), []
+    base, times = _start_of_peak(device), []
     for _ in range(steps + 2):
         begin = time.perf_counter()
         if search is not None:
@@ -65,7 +80,7 @@ def _measure(side: str, model_name: str, batch: int, steps: int, device: str) ->
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
-    return {"seconds": statistics.median(times[2:]), "bytes": _peak_bytes(device) - base}
+    return {"seconds": statistics.median(times[2:]), "bytes": _peak(device) - base}
 
 
 @click.command()
