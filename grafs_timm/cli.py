@@ -206,10 +206,13 @@ def zoo_show(name: str, as_json: bool) -> None:
         click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
     if found.name in shelf.names():
         entry = shelf.get_activation(found.name)
-        click.echo("  from    " + ", ".join(f"{k} {v}" for k, v in entry.provenance.items()))
+        for key, value in entry.provenance.items():
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            click.echo(f"  {key.replace('_', ' ')}: {shown}")
         for row in entry.metrics:
-            accuracy = f"{row['mean']:.2f} ± {row['sd']:.2f} % (n = {row['n']})"
-            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {accuracy}")
+            spread = f" ± {row['sd']:.2f}" if row["n"] > 1 else ""  # one run has no spread
+            result = f"{row['mean']:.2f}{spread} % (n = {row['n']})"
+            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {result}")
         click.echo(f'  use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm')
 
 

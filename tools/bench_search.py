@@ -1,6 +1,6 @@
 """What a search step costs: time and peak memory of a bilevel step over a plain training step, table and exact cell.
 
-    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--exact-batch 32] [--steps 9]
+    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--exact-batch 8] [--steps 9]
 
 Each side runs in a process of its own (peak memory is a process's), rounds of the sides alternate, and what is printed are
 medians and their ratios: a machine's mood cancels. The exact cell keeps every candidate's output and runs at a smaller
@@ -86,7 +86,7 @@ def _measure(side: str, model_name: str, batch: int, steps: int, device: str) ->
 @click.command()
 @click.option("--model", default="cifar_resnet20", show_default=True)
 @click.option("--batch", default=128, show_default=True)
-@click.option("--exact-batch", default=32, show_default=True, help="Batch of the exact cell; 0 leaves it out.")
+@click.option("--exact-batch", default=8, show_default=True, help="Batch of the exact cell; 0 leaves it out.")
 @click.option("--steps", default=9, show_default=True, help="Timed steps of each side and round.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
