@@ -119,7 +119,7 @@ def run_search(
     search, per_epoch, epochs = run.search, len(run.inner), recipe.search.epochs
     with (
         RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
-        tqdm(total=epochs * per_epoch, initial=first * per_epoch, disable=quiet, desc="search", unit="step") as bar,
+        tqdm(total=epochs * per_epoch, initial=first * per_epoch, disable=quiet or None, desc="search", unit="step") as bar,
     ):
         log.truncate_to(run.log_end)  # what came after the checkpoint comes again
         if first == 0:

@@ -193,7 +193,9 @@ def run_evaluate(
     folder.begin()
     with (
         RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
-        tqdm(total=settings.epochs, initial=first, disable=quiet, unit="epoch", desc=f"{found.name} seed {seed}") as bar,
+        tqdm(
+            total=settings.epochs, initial=first, disable=quiet or None, unit="epoch", desc=f"{found.name} seed {seed}"
+        ) as bar,
     ):
         log.truncate_to(log_end)  # what came after the checkpoint comes again
         for epoch in range(first, settings.epochs):
