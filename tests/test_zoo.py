@@ -111,7 +111,7 @@ def test_the_commands(shelf, tmp_path):
     listed = call("zoo", "list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["grafs_resnet", "grafs_resnet_a1", "grafs_resnet_b2"]
     shown = call("zoo", "show", "grafs_resnet").stdout
-    for part in ("seed 0", "97.50 ± 0.25 % (n = 3)", 'act_layer="grafs_resnet"', zoo.get_activation("grafs_resnet").formula):
+    for part in ("seed: 0", "97.50 ± 0.25 % (n = 3)", 'act_layer="grafs_resnet"', zoo.get_activation("grafs_resnet").formula):
         assert part in shown
     assert "grafs_resnet" in refused("zoo", "show", "grafs_resnit")
     drawn = call("zoo", "plot", "grafs_resnet", "relu", "--out", tmp_path / "a.png")
