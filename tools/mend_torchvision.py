@@ -58,7 +58,9 @@ def _declare():
     except (OSError, ImportError):
         pass
     global _library  # the declarations live as long as this object
-    _library = torch.library.Library("torchvision", "DEF")
+    from torch import library
+
+    _library = library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         _library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
