@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .compiled import fused
 
 _EDGE = 1 / 8  # reach of the five-point difference that gives the slope at an edge: error 1e-5 at most, see the tests
 _BINS = 4  # bins per interval of the histogram: an element is placed to within an eighth of an interval
@@ -142,27 +142,15 @@ def _rows_gradient_exact(x: Tensor, g: Tensor, grid: Tensor, intervals: int) -> 
     return gradient.T
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True, fullgraph=True)
-
-
-_plain_only = os.environ.get("GRAFS_TIMM_COMPILE", "1") == "0"
-
-
 def _run(function: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
     """Call ``function(x, *rest)``, compiled on CPU where x is large and a compiler is there, plain otherwise."""
-    global _plain_only
-    if not (_plain_only or x.device.type != "cpu" or x.numel() < _WORTH_COMPILING or torch.compiler.is_compiling()):
-        try:
-            return _compiled(function)(x, *rest)
-        except Exception as error:
-            _plain_only = True
-            warnings.warn(
-                "the table's kernels could not be compiled and run as plain torch, several times slower; "
-                f"a C++ compiler such as g++ makes them fast. {type(error).__name__}: {str(error)[:200]}"
-            )
-    return function(x, *rest)
+    worth = x.device.type == "cpu" and x.numel() >= _WORTH_COMPILING
+    return _fused(function)(x, *rest) if worth else function(x, *rest)
+
+
+@functools.cache
+def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    return fused(function, "the table's kernel")
 
 
 def _flat(x: Tensor) -> tuple[Tensor, torch.memory_format]:

@@ -5,9 +5,9 @@ import torch
 @pytest.fixture
 def plain(monkeypatch):
     """Computes as a process on its own with one thread and without a compiler does: for comparisons bit by bit."""
-    from grafs_timm import table
+    from grafs_timm import compiled
 
-    monkeypatch.setattr(table, "_plain_only", True)
+    monkeypatch.setattr(compiled, "plain_only", True)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -25,13 +25,13 @@ RECIPE = recipe()
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A search that nothing stopped."""
-    from grafs_timm import table
+    from grafs_timm import compiled
 
-    folder, kept, threads = tmp_path_factory.mktemp("search") / "run", table._plain_only, torch.get_num_threads()
-    table._plain_only = True
+    folder, kept, threads = tmp_path_factory.mktemp("search") / "run", compiled.plain_only, torch.get_num_threads()
+    compiled.plain_only = True
     torch.set_num_threads(1)
     run_search(RECIPE, folder, quiet=True)
-    table._plain_only = kept
+    compiled.plain_only = kept
     torch.set_num_threads(threads)
     return folder
 
