@@ -5,12 +5,15 @@ Source: Strack, Safari, Hutter 2024, the search space, and DrNAS with an indepen
     b(x) = B1(U1(x), U2(x))          f(x) = B2(U3(b), U4(x))
     slot s:  Σₖ w[s,k]·opₖ(inputs),  w[s] ~ Dir(ρ[s]),  ρ[s] = ELU(α[s]) + 1
 
-``evaluate`` is the reference, on whatever tensor it is given; the search calls it on the knots of a grid only (table.py).
+``evaluate`` is the reference, on whatever tensor it is given. ``tabulate`` is what the search calls, on the knots of a grid,
+for all sites at once; compiled, it masks the dropped candidates rather than leaves them out, so that its shapes stay as they
+are through the search and it is compiled once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,11 +21,62 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .compiled import fused
 from .formula import Gene, Genotype, leans_on_bound
+from .table import SPECIAL, Grid
 
 RHO_FLOOR = 1e-4  # below it a Dirichlet sample underflows and its gradient is NaN
+_DROPPED = 1e-30  # the concentration that stands for none: its share of a sample is 0 in every precision
 
 Weights = dict[str, Tensor]
+Terms = Mapping[str, Sequence[tuple[int, ops.Op, int | None]]]  # slot -> (candidate, its operation, where its γ is)
+
+
+def _relaxed(
+    x: Tensor, weights: Mapping[str, Tensor], gamma: Mapping[str, Tensor], terms: Terms, limits: ops.Limits,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """The cell as a sum over ``terms``: x [n] or [sites, n] -> [sites, n]. ``masks`` [candidates] silence what is dropped."""
+
+    def output(slot: str, term: tuple[int, ops.Op, int | None], inputs: tuple[Tensor, ...]) -> Tensor:
+        k, op, at = term
+        constant = None if at is None else gamma[slot][at].to(inputs[0].dtype)
+        y = op.compute(*inputs, gamma=constant, limits=limits)
+        return y if masks is None else torch.where(masks[slot][k], y, 0.0)  # at ±∞ a weight of 0 would not be enough
+
+    def mixture(slot: str, *inputs: Tensor) -> Tensor:
+        weight = weights[slot].to(inputs[0].dtype)[:, [k for k, *_ in terms[slot]]]
+        outputs = torch.stack([output(slot, term, inputs) for term in terms[slot]], dim=-2)
+        # where x is the same at every site each candidate is computed once: [candidates, n], else [sites, candidates, n]
+        return weight @ outputs if outputs.dim() == 2 else (weight[:, None] @ outputs)[:, 0]
+
+    return mixture("b2", mixture("u3", mixture("b1", mixture("u1", x), mixture("u2", x))), mixture("u4", x))
+
+
+def _terms(names: Mapping[str, Sequence[str]], which: Mapping[str, Sequence[int]]) -> Terms:
+    """The candidates ``which`` of the slots, each with its operation and its place among the slot's constants."""
+    terms = {}
+    for slot, of in names.items():
+        rows = [ops.OPS[ops.SLOTS[slot]][name] for name in of]
+        places = {op.name: at for at, op in enumerate(op for op in rows if op.has_gamma)}
+        terms[slot] = [(k, rows[k], places.get(rows[k].name)) for k in which[slot]]
+    return terms
+
+
+@functools.cache
+def _compiled(wide: bool, limits: ops.Limits) -> Callable[..., Tensor]:
+    """(x [n], weights, γ, masks) -> [sites, n] over all candidates; compiled at its first call, once for all such cells."""
+    names = ops.candidates(wide)
+    terms = _terms(names, {slot: range(len(of)) for slot, of in names.items()})
+
+    def relaxed(x: Tensor, weights: Weights, gamma: Weights, masks: Weights) -> Tensor:
+        return _relaxed(x, weights, gamma, terms, limits, masks)
+
+    return fused(relaxed, "the cell's table")
+
+
+def _detached(values: Mapping[str, Tensor]) -> Weights:
+    return {slot: value.detach() for slot, value in values.items()}
 
 
 class Cell(nn.Module):
@@ -33,9 +87,12 @@ class Cell(nn.Module):
     ``alive[slot]``: indices of the survivors, in table order.
     """
 
+    mask: Tensor  # [slots, most candidates of a slot] bool: which are alive
+    _flat_index: Tensor
+
     def __init__(self, wide: bool = False, limits: ops.Limits = ops.SEARCH) -> None:
         super().__init__()
-        self.limits = limits
+        self.limits, self.wide = limits, wide
         self.names = ops.candidates(wide)
         self.alpha, self.gamma = nn.ParameterDict(), nn.ParameterDict()
         self._gamma_index: dict[str, dict[str, int]] = {}
@@ -47,6 +104,12 @@ class Cell(nn.Module):
             values = [mean + spread * torch.randn(()) for _, (mean, spread) in starts]
             self.gamma[slot] = nn.Parameter(torch.stack(values))
         self.alive: dict[str, list[int]] = {slot: list(range(len(names))) for slot, names in self.names.items()}
+        sizes = [len(names) for names in self.names.values()]
+        firsts = [sum(sizes[:i]) for i in range(len(sizes))]
+        # where slot s's candidate k stands among all α in a row; beyond a slot's last candidate any place will do
+        index = [[first + min(k, size - 1) for k in range(max(sizes))] for first, size in zip(firsts, sizes, strict=True)]
+        self.register_buffer("_flat_index", torch.tensor(index), persistent=False)
+        self.register_buffer("mask", self._masks(), persistent=False)
 
     @property
     def survivors(self) -> dict[str, list[str]]:
@@ -57,52 +120,76 @@ class Cell(nn.Module):
     def drops_left(self) -> int:
         return sum(len(alive) - 1 for alive in self.alive.values())
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to learn: one survivor in every slot, and none of them has a γ."""
+        return not self.drops_left and not any(
+            name in self._gamma_index[slot] for slot, names in self.survivors.items() for name in names
+        )
+
+    def _masks(self) -> Tensor:
+        """[slots, most candidates of a slot] bool: which are alive."""
+        masks = torch.zeros(self._flat_index.shape, dtype=torch.bool)
+        for row, alive in zip(masks, self.alive.values(), strict=True):
+            row[alive] = True
+        return masks.to(self._flat_index.device)
+
     def draw(self, sites: int) -> Weights:
-        """One independent draw per site: slot -> [sites, survivors] float32, differentiable in α (pathwise)."""
-        weights = {}
-        with torch.autocast(self.alpha["u1"].device.type, enabled=False):
-            for slot, alive in self.alive.items():
-                if len(alive) == 1:
-                    weights[slot] = self.alpha[slot].new_ones(sites, 1)
-                    continue
-                concentration = (F.elu(self.alpha[slot][alive].float()) + 1).clamp(min=RHO_FLOOR)
-                weights[slot] = torch.distributions.Dirichlet(concentration, validate_args=False).rsample((sites,))
-        return weights
+        """One independent draw per site: slot -> [sites, candidates] float32, 0 for the dropped, differentiable in α.
+
+        All slots are one sample of static shape: a Dirichlet over all candidates in which the dropped have a concentration of
+        next to none, renormalised over the survivors, is the Dirichlet over the survivors.
+        """
+        alpha = torch.cat(list(self.alpha.values())).float()[self._flat_index]
+        with torch.autocast(alpha.device.type, enabled=False):
+            concentration = torch.where(self.mask, (F.elu(alpha) + 1).clamp(min=RHO_FLOOR), _DROPPED)
+            sample = torch.distributions.Dirichlet(concentration, validate_args=False).rsample((sites,))
+            kept = torch.where(self.mask, sample, 0.0)
+            weights = kept / kept.sum(-1, keepdim=True)
+        return self._by_slot(weights.detach() if self.settled else weights)
+
+    def _by_slot(self, weights: Tensor) -> Weights:
+        return {slot: weights[:, row, : len(names)] for row, (slot, names) in enumerate(self.names.items())}
 
     def choice(self, sites: int = 1) -> Weights:
         """The weights of the discrete cell that would be chosen now: 1 on each slot's largest α, at every site."""
-        weights = {}
-        for slot, alive in self.alive.items():
-            best = self.alpha[slot].detach()[alive].argmax()
-            weights[slot] = F.one_hot(best, len(alive)).to(self.alpha[slot]).expand(sites, -1)
-        return weights
+        alpha = torch.cat(list(self.alpha.values())).detach()[self._flat_index].masked_fill(~self.mask, -torch.inf)
+        chosen = F.one_hot(alpha.argmax(-1), alpha.shape[-1]).to(alpha.dtype)
+        return self._by_slot(chosen.expand(sites, -1, -1))
 
     def evaluate(self, x: Tensor, weights: Mapping[str, Tensor], gamma: Mapping[str, Tensor] | None = None) -> Tensor:
         """The relaxed cell on x, [n] (the same for every site) or [sites, n] -> [sites, n], in float32 or x's float64.
 
-        ``gamma`` stands in for the cell's own constants (the inner level hands in detached ones).
+        ``gamma`` stands in for the cell's own constants (the inner level hands in detached ones). Survivors alone are computed.
         """
-        constants = self.gamma if gamma is None else gamma
-
-        def slot(name: str, *inputs: Tensor) -> Tensor:
-            return self._mixture(name, weights[name], constants[name], *inputs)
-
         with torch.autocast(x.device.type, enabled=False):
             x = x if x.dtype == torch.float64 else x.float()
-            return slot("b2", slot("u3", slot("b1", slot("u1", x), slot("u2", x))), slot("u4", x))
+            return _relaxed(
+                x, weights, dict(self.gamma) if gamma is None else gamma, _terms(self.names, self.alive), self.limits
+            )
 
-    def _mixture(self, slot: str, weight: Tensor, gamma: Tensor, *inputs: Tensor) -> Tensor:
-        table, index = ops.OPS[ops.SLOTS[slot]], self._gamma_index[slot]
-        weight, gamma = weight.to(inputs[0].dtype), gamma.to(inputs[0].dtype)
-        outputs = []
-        for k in self.alive[slot]:
-            name = self.names[slot][k]
-            constant = gamma[index[name]] if name in index else None
-            outputs.append(table[name].compute(*inputs, gamma=constant, limits=self.limits))
-        mixture = torch.stack(outputs)
-        if mixture.dim() == 2:
-            return weight @ mixture
-        return torch.einsum("sk,ksn->sn", weight, mixture)
+    def tabulate(self, grid: Grid, points: Tensor, weights: Mapping[str, Tensor], compiled: bool = False) -> Tensor:
+        """The relaxed cell of every site on ``points``, those of ``grid``: [sites, intervals + 5, 2] rows for ``lookup``.
+
+        Differentiable in the weights and γ where gradients are enabled. ``compiled``: all candidates in a few kernels, the
+        dropped ones masked, compiled once for the whole search (half a minute the first time on a machine); else the
+        survivors one by one.
+        """
+        function = self._masked if compiled else self.evaluate
+        still, fixed = _detached(weights), _detached(dict(self.gamma))
+        special = points.new_tensor(SPECIAL)
+        if not torch.is_grad_enabled() or self.settled:
+            values = function(torch.cat([points, special]), still, fixed)
+            return grid.rows(values[:, :-3], values[:, -3:])
+        with torch.no_grad():  # with gradients, 0 times the infinite slope here would spoil those of all other points
+            beyond = function(special, still, fixed)
+        return grid.rows(function(points, weights, dict(self.gamma)), beyond)
+
+    def _masked(self, x: Tensor, weights: Mapping[str, Tensor], gamma: Mapping[str, Tensor]) -> Tensor:
+        """``evaluate`` for float32 x [n], with the shapes of an undiminished cell."""
+        masks = dict(zip(self.names, self.mask, strict=True))
+        with torch.autocast(x.device.type, enabled=False):
+            return _compiled(self.wide, self.limits)(x, dict(weights), dict(gamma), masks)
 
     def drop(self) -> tuple[str, str]:
         """Remove one candidate: of the slot with the most survivors (the first in slot order of several) the lowest α.
@@ -114,6 +201,7 @@ class Cell(nn.Module):
             raise RuntimeError("every slot has one survivor: nothing is left to drop")
         lowest = min(self.alive[slot], key=self.alpha[slot].tolist().__getitem__)
         self.alive[slot].remove(lowest)
+        self.mask = self._masks()
         return slot, self.names[slot][lowest]
 
     def genotype(self) -> Genotype:
@@ -138,3 +226,4 @@ class Cell(nn.Module):
         assert isinstance(alive, Mapping)
         self.load_state_dict(parameters)
         self.alive = {slot: list(alive[slot]) for slot in self.alive}
+        self.mask = self._masks()

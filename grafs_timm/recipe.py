@@ -136,7 +136,7 @@ class Grid(_Section):
 
     low: float = -16.0
     high: float = 16.0
-    intervals: Count = 4096
+    intervals: Annotated[int, Field(ge=1, le=8192)] = 4096
 
     @model_validator(mode="after")
     def _knot_at_zero(self) -> Grid:

@@ -17,7 +17,7 @@ def slow_cell(cell: Cell, x: float, weights: dict[str, Tensor], site: int) -> fl
     def slot(name: str, *inputs: float) -> float:
         total, gammas = 0.0, iter(cell.gamma[name].tolist())
         constants = {n: next(gammas) for n in cell.names[name] if ops.OPS[ops.SLOTS[name]][n].has_gamma}
-        for weight, candidate in zip(weights[name][site].tolist(), cell.survivors[name], strict=True):
+        for weight, candidate in zip(weights[name][site].tolist(), cell.names[name], strict=True):  # a dropped one weighs 0
             op = ops.OPS[ops.SLOTS[name]][candidate]
             arrays = [np.asarray([value], dtype=np.float64) for value in inputs]
             total += weight * float(op.reference(*arrays, constants.get(candidate), cell.limits)[0])
@@ -61,6 +61,92 @@ def test_draws_have_the_mean_of_their_dirichlet() -> None:
     rho = torch.nn.functional.elu(cell.alpha["b1"].detach()) + 1
     mean = cell.draw(20_000)["b1"].mean(0)
     assert torch.allclose(mean, rho / rho.sum(), atol=5e-3)
+
+
+def test_the_dropped_weigh_nothing_and_the_survivors_share_as_their_own_dirichlet() -> None:
+    torch.manual_seed(0)
+    cell = Cell()
+    with torch.no_grad():
+        cell.alpha["u2"].copy_(torch.linspace(-1, 3, 23))
+    for _ in range(80):
+        cell.drop()
+    alive = cell.alive["u2"]
+    rho = (torch.nn.functional.elu(cell.alpha["u2"].detach()) + 1)[alive]
+    draws = cell.draw(40_000)["u2"]
+    draws.square().sum().backward()
+    assert (draws.count_nonzero(1) == len(alive)).all()
+    assert cell.alpha["u2"].grad.count_nonzero() == len(alive)
+    shares = draws.detach()[:, alive]
+    total = rho.sum()
+    mean, variance = rho / total, rho * (total - rho) / (total.square() * (total + 1))
+    torch.testing.assert_close(shares.mean(0), mean, atol=5e-3, rtol=0)
+    torch.testing.assert_close(shares.var(0), variance, atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize("drops", [0, 70, 104])
+def test_the_masked_cell_is_the_cell_of_the_survivors(drops: int) -> None:
+    from grafs_timm.cell import _relaxed, _terms
+
+    torch.manual_seed(1)
+    cell = Cell()
+    for _ in range(drops):
+        cell.drop()
+    weights, x = cell.draw(3), torch.linspace(-9, 9, 301)
+    everything = _terms(cell.names, {slot: range(len(names)) for slot, names in cell.names.items()})
+    masks = dict(zip(cell.names, cell.mask, strict=True))
+
+    def with_gradient(y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        parameters = list(cell.parameters())
+        found = torch.autograd.grad(y.square().mean(), parameters, retain_graph=True, allow_unused=True)
+        return y, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+    masked, gradients = with_gradient(_relaxed(x, weights, dict(cell.gamma), everything, cell.limits, masks))
+    alone, expected = with_gradient(cell.evaluate(x, weights))
+    torch.testing.assert_close(masked, alone, atol=1e-5, rtol=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("drops", [0, 90, 104])
+def test_the_table_is_the_cell_also_where_x_is_not_finite(drops: int) -> None:
+    from grafs_timm.table import Grid, lookup
+
+    grid, met = Grid(), 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        cell = Cell()
+        with torch.no_grad():
+            for alpha in cell.alpha.values():
+                alpha.normal_()
+        for _ in range(drops):
+            cell.drop()
+        weights = cell.draw(2)
+        x = torch.tensor([-torch.inf, torch.inf, torch.nan, 0.0])
+        for detached in (False, True):
+            with torch.set_grad_enabled(not detached):
+                rows = cell.tabulate(grid, grid.points(), weights)
+            exact = cell.evaluate(x, weights)
+            for site in range(2):
+                torch.testing.assert_close(lookup(x, rows[site], grid), exact[site], equal_nan=True)
+            met += int(exact.isfinite().sum()) > 2
+    assert drops < 100 or met, "no cell here was finite at any of the three"
+
+
+def test_a_settled_cell_has_nothing_to_learn() -> None:
+    torch.manual_seed(0)
+    cell = Cell()
+    with torch.no_grad():  # the last to go is the one with the highest α: identity, and left
+        for alpha in cell.alpha.values():
+            alpha.copy_(-torch.arange(len(alpha)).float())
+        cell.alpha["b1"][7] = cell.alpha["b2"][7] = 1.0
+    while cell.drops_left:
+        assert not cell.settled
+        cell.drop()
+    assert cell.settled
+    assert not any(weight.requires_grad for weight in cell.draw(2).values())
+    other = Cell()
+    other.load_state(cell.state())
+    assert other.settled
 
 
 def test_a_draw_hands_its_gradient_to_alpha() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from grafs_timm.cell import Cell
 from grafs_timm.table import Grid, lookup
 
 SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "tanh": torch.tanh, "gelu": F.gelu, "asinh": torch.asinh}
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 
@@ -57,14 +59,14 @@ def compare(seed: int, intervals: int, dtype: torch.dtype = torch.float32, n: in
     }
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_relaxed_cell_through_the_default_table(seed: int) -> None:
-    error = compare(seed, 4096)
-    print(f"seed {seed}: " + ", ".join(f"{k} {v:.1e}" for k, v in error.items()))
-    assert error["value"] < 1e-4
-    assert error["x"] < 5e-3
-    assert error["alpha"] < 3e-3
-    assert error["gamma"] < 3e-3
+def test_relaxed_cell_through_the_default_table() -> None:
+    """Medians over draws: single ones differ by how much of x lies in the few intervals with a kink inside."""
+    runs = [(compare(seed, 4096), compare(seed, 4096, torch.float64)) for seed in range(8)]
+    for name, limit in (("value", 2e-5), ("x", 8e-3), ("alpha", 3e-3), ("gamma", 3e-3)):
+        single, double = (statistics.median(run[i][name] for run in runs) for i in range(2))
+        print(f"{name}: {single:.1e}, of which the interpolation itself {double:.1e}")
+        assert double < limit
+        assert single < 1.3 * double + 5e-4, "the kernels add more than the histogram's eighth of an interval"
 
 
 def test_error_falls_as_the_grid_refines() -> None:
@@ -106,7 +108,7 @@ def test_a_kink_at_zero_is_exact() -> None:
 def test_outside_the_grid_it_goes_on_with_the_edge_slope_and_counts(n: int) -> None:
     grid = Grid(-4, 4, 1024)
     x = torch.linspace(-20, 20, n).requires_grad_()
-    counter = torch.zeros((), dtype=torch.long)
+    counter = torch.zeros((), dtype=torch.float64)
     y = lookup(x, rows_of(F.silu, grid), grid, counter)
     edge = torch.tensor([-4.0, 4.0], dtype=torch.float64, requires_grad=True)
     at = F.silu(edge)
@@ -114,11 +116,10 @@ def test_outside_the_grid_it_goes_on_with_the_edge_slope_and_counts(n: int) -> N
     left, right = x.detach() < -4, x.detach() > 4
     assert torch.allclose(y[left].double(), at[0] + slope[0] * (x[left].double() + 4), atol=1e-4)
     assert torch.allclose(y[right].double(), at[1] + slope[1] * (x[right].double() - 4), atol=1e-4)
-    assert int(counter) == int(left.sum() + right.sum())
+    assert float(counter) == pytest.approx(int(left.sum() + right.sum()) / n, abs=1e-12)
     (grad,) = torch.autograd.grad(y.sum(), x)
-    # within 16-bit rounding of the edge an input may be taken for one inside
-    assert torch.allclose(grad[x.detach() < -4.01], slope[0].float(), atol=1e-5)
-    assert torch.allclose(grad[x.detach() > 4.01], slope[1].float(), atol=1e-5)
+    assert torch.allclose(grad[left], slope[0].float(), atol=1e-5)
+    assert torch.allclose(grad[right], slope[1].float(), atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [1000, 40_000], ids=["plain", "compiled"])
@@ -133,10 +134,9 @@ def test_gradient_of_the_table_outside_the_grid(n: int) -> None:
         lookup(x.to(dtype), r, grid).backward(g.to(dtype))
         by_dtype.append(r.grad)
     binned, exact = by_dtype
-    for row in (0, -1):  # inputs are kept in 16 bits: one that lies within their rounding of the edge may change sides
-        near = g.abs()[(x.abs() - 2).abs() < 1e-3].sum()
-        assert (binned[row].double() - exact[row]).abs().max() <= near + 1e-3 * (g * x).abs().sum()
-    assert exact[0].abs().min() > 1
+    for row in (0, 257):  # the distance from the edge is kept to a thousandth of itself
+        assert (binned[row].double() - exact[row]).abs().max() <= 1e-3 * (g * (x.abs() - 2))[x.abs() > 2].abs().sum()
+        assert exact[row].abs().min() > 0.1
 
 
 def test_float64_table_passes_gradcheck() -> None:
@@ -186,13 +186,69 @@ def test_compiled_and_plain_kernels_agree() -> None:
         assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-4)
 
 
-def test_nan_comes_out_as_nan_and_spoils_nothing_else() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("inplace", [False, True], ids=["new", "inplace"])
+@pytest.mark.parametrize("n", [100, 40_000])
+def test_what_is_not_finite_spoils_its_own_place_and_the_tables_gradient(n: int, inplace: bool, dtype: torch.dtype) -> None:
     grid = Grid()
-    for n in (100, 40_000):
-        x = torch.randn(n)
-        x[7] = float("nan")
-        y = lookup(x, rows_of(F.silu, grid), grid)
-        assert y.isnan().nonzero().tolist() == [[7]]
+    special = torch.tensor([[-0.5, 2.5, torch.nan]])
+    rows = grid.rows(F.silu(grid.points())[None], special)[0].requires_grad_()
+    leaf = torch.randn(n).to(dtype)
+    leaf[7], leaf[20], leaf[50] = torch.nan, torch.inf, -torch.inf
+    leaf.requires_grad_()
+    y = lookup(leaf * 1, rows, grid, inplace=inplace)
+    assert y.isnan().nonzero().tolist() == [[7]]
+    assert (float(y[20]), float(y[50])) == (2.5, -0.5)
+    x_grad, rows_grad = torch.autograd.grad(y, [leaf, rows], torch.randn_like(y))
+    assert x_grad.isnan().nonzero().flatten().tolist() == [7, 20, 50]
+    assert rows_grad.isnan().any()
+
+
+def test_huge_numbers_stay_what_the_line_makes_of_them() -> None:
+    grid = Grid()
+    x = torch.tensor([3e38, -3e38, 1e30, 65536.0, 7e4])
+    torch.testing.assert_close(lookup(x, rows_of(F.leaky_relu, grid), grid), F.leaky_relu(x), rtol=2e-4, atol=0)
+    assert lookup(x[1:2], rows_of(F.relu, grid), grid).abs() < 1e33  # a slope of 0, up to rounding, times 3e38
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_in_place_is_the_same_and_overwrites(layout: torch.memory_format, dtype: torch.dtype) -> None:
+    grid = Grid()
+    rows = rows_of(F.gelu, grid).requires_grad_()
+    x = torch.randn(2, 8, 40, 40).to(dtype).to(memory_format=layout).requires_grad_()
+    g = torch.randn(2, 8, 40, 40).to(dtype)
+    apart = lookup(x * 1, rows, grid)
+    source = x * 1
+    over = lookup(source, rows, grid, inplace=True)
+    assert over.data_ptr() == source.data_ptr()
+    assert torch.equal(over, apart)
+    for one, other in zip(torch.autograd.grad(over, [x, rows], g), torch.autograd.grad(apart, [x, rows], g), strict=True):
+        assert torch.equal(one, other)
+    kept = x.detach().clone()
+    with torch.no_grad():
+        assert lookup(kept, rows, grid, inplace=True).data_ptr() == kept.data_ptr()
+    assert torch.equal(kept, apart)
+
+
+def test_the_operators_pass_torchs_own_checks() -> None:
+    grid = Grid(-2, 2, 8)
+    rows = rows_of(F.silu, grid).requires_grad_()
+    samples = [
+        torch.randn(3, 5),
+        torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        torch.randn(0),
+        torch.randn(()),
+    ]
+    for x in samples:
+        arguments = (x.requires_grad_(), rows, grid.low, grid.high, True)
+        torch.library.opcheck(torch.ops.grafs_timm.lookup.default, arguments, test_utils=CHECKS)
+    place = torch.ops.grafs_timm.lookup(samples[0], rows, grid.low, grid.high, True)[1]
+    g = torch.randn(3, 5)
+    for name, rest in (("lookup_slope", ()), ("lookup_slope_and_rows", (True,))):
+        operator = getattr(torch.ops.grafs_timm, name).default
+        arguments = (g, place, rows.detach(), grid.low, grid.high, *rest)
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_a_weight_step_keeps_one_tensor_of_half_the_size() -> None:
@@ -220,10 +276,12 @@ def test_bad_input_is_named() -> None:
     grid = Grid()
     with pytest.raises(TypeError, match="int64"):
         lookup(torch.arange(3), rows_of(F.silu, grid), grid)
-    with pytest.raises(ValueError, match="4098"):
+    with pytest.raises(ValueError, match="4101"):
         lookup(torch.randn(3), torch.randn(7, 2), grid)
     with pytest.raises(ValueError, match="two knots"):
         Grid(intervals=0)
+    with pytest.raises(ValueError, match="at most 8,192"):
+        Grid(intervals=8193)
     with pytest.raises(ValueError, match="no knot at 0"):
         Grid(-1, 2, 100)
     with pytest.raises(ValueError, match="low < high"):

@@ -1,0 +1,85 @@
+"""The table's loops on a CPU: `table.cpp`, compiled for this processor by the compiler driver of torch's inductor.
+
+Values are those of `plain` up to the rounding of float32. The same input gives the same bits for the same number of threads:
+each thread adds up its own share of the histogram, and the shares are added in order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SMALL = 2**15  # elements; below it a second thread costs more than it brings
+
+
+@functools.cache
+def library() -> Any:
+    """The compiled loops; a second or two the first time, from inductor's disk cache afterwards."""
+    from torch._inductor.codecache import CppCodeCache
+
+    source = Path(__file__).with_name("table.cpp").read_text()
+    loaded = CppCodeCache.load(source)
+    pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
+    signatures = {
+        "table_forward": ([pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], count),
+        "table_slope": ([pointer, pointer, pointer, whole, count, whole, whole, pointer], None),
+        "table_slope_and_rows": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], None),
+    }
+    for name, (arguments, result) in signatures.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, result
+    return loaded
+
+
+def _like(x: Tensor) -> Tensor:
+    """x as the loops read it; they know no float16, which a CPU has no use for beyond tests."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def _how(x: Tensor) -> tuple[int, int, int]:
+    """(elements, whether they are bfloat16, threads)."""
+    return x.numel(), int(x.dtype == torch.bfloat16), 1 if x.numel() < _SMALL else torch.get_num_threads()
+
+
+def forward(
+    x: Tensor, rows: Tensor, low: float, high: float, keep: bool, inplace: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    wide = _like(x)
+    y, place = wide if inplace else torch.empty_like(wide), x.new_empty(x.numel() if keep else 0, dtype=torch.int16)
+    outside = library().table_forward(
+        wide.data_ptr(),
+        rows.data_ptr(),
+        low,
+        high,
+        len(rows) - 5,
+        *_how(wide),
+        y.data_ptr(),
+        place.data_ptr() if keep else None,
+    )
+    return x.copy_(y) if inplace else y.to(x.dtype), place, torch.tensor(outside)
+
+
+def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
+    wide = _like(g)
+    result = torch.empty_like(wide)
+    library().table_slope(
+        wide.data_ptr(), place.data_ptr(), rows.data_ptr(), len(rows) - 5, *_how(wide), result.data_ptr()
+    )  # fmt: skip
+    return result.to(g.dtype)
+
+
+def slope_and_rows(
+    g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    wide = _like(g)
+    result, gradient = wide.new_empty(wide.shape if need_x else 0), torch.empty_like(rows)
+    library().table_slope_and_rows(
+        wide.data_ptr(), place.data_ptr(), rows.data_ptr(), low, high, len(rows) - 5, *_how(wide),
+        result.data_ptr() if need_x else None, gradient.data_ptr(),
+    )  # fmt: skip
+    return result.to(g.dtype), gradient

@@ -1,0 +1,250 @@
+// The table's loops for a CPU: what plain.py computes, in one pass each. Compiled at first use, for this very processor.
+//
+// Built for a compiler's vectoriser: no branch in the main loops, and what is rare (an input that is not finite, or outside
+// the grid where a histogram is asked for) sends its block of elements through a second, plain loop.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("tree-loop-vectorize", "no-trapping-math", "no-math-errno")  // inductor switches the first two off
+#endif
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_thread_num() { return 0; }
+static int omp_get_num_threads() { return 1; }
+#endif
+
+using std::int32_t;
+using std::int64_t;
+using std::uint16_t;
+using std::uint32_t;
+using std::uint64_t;
+
+namespace {
+
+constexpr int BLOCK = 1024;
+constexpr int32_t OUT = 30 << 9, SHIFT = 14, FIRST = (127 - 14) << 9, NON_FINITE = 0xFFFF;
+
+struct Grid {
+    float low, high, width, inverse;  // inverse: intervals per unit of x
+    int32_t n;
+};
+
+template <typename To, typename From> inline To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To result;
+    std::memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+inline bool finite(float x) { return (bits<uint32_t>(x) & 0x7F800000u) != 0x7F800000u; }
+
+// float32 and bfloat16 in memory, as float32 in a block's buffer (float32 itself is not copied).
+inline const float *read(const float *from, int64_t at, int, float *) { return from + at; }
+inline const float *read(const uint16_t *from, int64_t at, int count, float *buffer) {
+    for (int i = 0; i < count; i++) buffer[i] = bits<float>(uint32_t(from[at + i]) << 16);
+    return buffer;
+}
+inline float *target(float *to, int64_t at, float *) { return to + at; }
+inline float *target(uint16_t *, int64_t, float *buffer) { return buffer; }
+inline void write(float *, int64_t, int, const float *) {}
+inline void write(uint16_t *to, int64_t at, int count, const float *buffer) {
+    for (int i = 0; i < count; i++) {
+        uint32_t b = bits<uint32_t>(buffer[i]);
+        uint32_t rounded = (b + 0x7FFFu + ((b >> 16) & 1u)) >> 16;  // to nearest, ties to even
+        to[at + i] = uint16_t((b & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
+    }
+}
+
+template <bool KEEP>
+int64_t forward_block(const float *x, const uint64_t *rows, const Grid &g, int count, float *y, uint16_t *place) {
+    const float top = float(g.n), quarters = 4 * g.inverse;
+    const int32_t inside_codes = 4 * g.n;
+    int32_t outside = 0, special = 0;
+#pragma omp simd reduction(+ : outside, special)
+    for (int i = 0; i < count; i++) {
+        float v = x[i], u = (v - g.low) * g.inverse;
+        float c = u > -1.0f ? u : -1.0f;  // NaN goes to -1 too
+        c = c < top ? c : top;
+        int32_t row = int32_t(c + 1.0f);
+        float left = float(row - 1);
+        left = left > 0.0f ? left : 0.0f;
+        float distance = v - (g.low + left * g.width);
+        uint64_t pair = rows[row];
+        y[i] = bits<float>(uint32_t(pair)) + bits<float>(uint32_t(pair >> 32)) * distance;
+        outside += (v < g.low) | (v > g.high);
+        special += (bits<uint32_t>(v) & 0x7F800000u) == 0x7F800000u;
+        if (KEEP) {
+            int32_t quarter = int32_t(distance * quarters);
+            quarter = quarter < 0 ? 0 : (quarter > 3 ? 3 : quarter);
+            int32_t code = (row - 1) * 4 + quarter;
+            int32_t far = int32_t((bits<uint32_t>(distance) & 0x7FFFFFFFu) >> SHIFT) - FIRST;
+            far = far < 0 ? 0 : (far > OUT - 1 ? OUT - 1 : far);
+            code = row == 0 ? inside_codes + far : code;
+            code = row > g.n ? inside_codes + OUT + far : code;
+            place[i] = uint16_t(code);
+        }
+    }
+    if (special) {
+        for (int i = 0; i < count; i++) {
+            if (finite(x[i])) continue;
+            int32_t row = g.n + (x[i] < 0 ? 2 : (x[i] > 0 ? 3 : 4));
+            y[i] = bits<float>(uint32_t(rows[row]));
+            if (KEEP) place[i] = uint16_t(NON_FINITE);
+        }
+    }
+    return outside;
+}
+
+template <typename T, bool KEEP>
+int64_t forward(const T *x, const float *rows, const Grid &g, int64_t count, int threads, T *y, uint16_t *place) {
+    const uint64_t *pairs = reinterpret_cast<const uint64_t *>(rows);
+    int64_t outside = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : outside)
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        float in[BLOCK], out[BLOCK];
+        int size = int(std::min<int64_t>(BLOCK, count - at));
+        float *result = target(y, at, out);
+        const float *from = read(x, at, size, in);
+        if (from == result) from = static_cast<float *>(std::memcpy(in, from, size * sizeof(float)));  // in place
+        outside += forward_block<KEEP>(from, pairs, g, size, result, KEEP ? place + at : nullptr);
+        write(y, at, size, result);
+    }
+    return outside;
+}
+
+inline int32_t row_of(int32_t code, int32_t n) {
+    int32_t row = code < 4 * n + OUT ? 0 : n + 1;
+    row = code < 4 * n ? (code >> 2) + 1 : row;
+    return code == NON_FINITE ? n + 4 : row;
+}
+
+inline void slope_block(const float *g, const uint16_t *place, const float *rows, int32_t n, int count, float *result) {
+#pragma omp simd
+    for (int i = 0; i < count; i++) result[i] = g[i] * rows[2 * row_of(place[i], n) + 1];
+}
+
+template <typename T>
+void slope(const T *g, const uint16_t *place, const float *rows, int32_t n, int64_t count, int threads, T *result) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        float in[BLOCK], out[BLOCK];
+        int size = int(std::min<int64_t>(BLOCK, count - at));
+        float *to = target(result, at, out);
+        slope_block(read(g, at, size, in), place + at, rows, n, size, to);
+        write(result, at, size, to);
+    }
+}
+
+// One thread's share of the histogram: the quarters of the intervals, and (Σ g, Σ g·distance) on either side.
+struct Histogram {
+    std::vector<float> quarters;
+    double side[2][2] = {{0, 0}, {0, 0}};
+    bool spoilt = false;
+
+    void add(const float *g, const uint16_t *place, int32_t n, int count) {
+        int32_t most = 0;
+#pragma omp simd reduction(max : most)
+        for (int i = 0; i < count; i++) most = std::max(most, int32_t(place[i]));
+        if (most < 4 * n) {
+            for (int i = 0; i < count; i++) quarters[place[i]] += g[i];
+            return;
+        }
+        for (int i = 0; i < count; i++) {
+            int32_t code = place[i], beyond = code - 4 * n;
+            if (beyond < 0) {
+                quarters[code] += g[i];
+            } else if (code == NON_FINITE) {
+                spoilt = true;
+            } else {
+                int above = beyond >= OUT;
+                float distance = bits<float>(uint32_t(((beyond - above * OUT + FIRST) << SHIFT) + (1 << (SHIFT - 1))));
+                side[above][0] += g[i];
+                side[above][1] += double(g[i]) * (above ? distance : -distance);
+            }
+        }
+    }
+};
+
+template <typename T>
+void slope_and_rows(const T *g, const uint16_t *place, const float *rows, const Grid &grid, int64_t count, int threads,
+                    T *result, float *gradient) {
+    const int32_t n = grid.n;
+    std::vector<Histogram> shares(threads);
+#pragma omp parallel num_threads(threads)
+    {
+        Histogram &mine = shares[omp_get_thread_num()];
+        mine.quarters.assign(4 * n, 0.0f);
+        float in[BLOCK], out[BLOCK];
+#pragma omp for schedule(static)
+        for (int64_t at = 0; at < count; at += BLOCK) {
+            int size = int(std::min<int64_t>(BLOCK, count - at));
+            const float *from = read(g, at, size, in);
+            mine.add(from, place + at, n, size);
+            if (result) {
+                float *to = target(result, at, out);
+                slope_block(from, place + at, rows, n, size, to);
+                write(result, at, size, to);
+            }
+        }
+    }
+    std::fill(gradient, gradient + 2 * (n + 5), 0.0f);
+    for (const Histogram &share : shares) {
+        if (share.quarters.empty()) continue;  // the runtime gave fewer threads than asked for
+        for (int32_t j = 0; j < n; j++) {
+            const float *q = share.quarters.data() + 4 * j;
+            gradient[2 * (j + 1)] += (q[0] + q[1]) + (q[2] + q[3]);
+            gradient[2 * (j + 1) + 1] += grid.width * (0.125f * q[0] + 0.375f * q[1] + 0.625f * q[2] + 0.875f * q[3]);
+        }
+        for (int above = 0; above < 2; above++)
+            for (int what = 0; what < 2; what++) gradient[2 * (above ? n + 1 : 0) + what] += float(share.side[above][what]);
+        if (share.spoilt) gradient[0] = std::numeric_limits<float>::quiet_NaN();
+    }
+}
+
+Grid grid(float low, float high, int32_t n) {
+    float width = float((double(high) - double(low)) / n);
+    return {low, high, width, float(n / (double(high) - double(low))), n};
+}
+
+template <typename T>
+int64_t forward_of(const void *x, const float *rows, const Grid &g, int64_t count, int threads, void *y, uint16_t *place) {
+    auto from = static_cast<const T *>(x);
+    auto to = static_cast<T *>(y);
+    return place ? forward<T, true>(from, rows, g, count, threads, to, place)
+                 : forward<T, false>(from, rows, g, count, threads, to, nullptr);
+}
+
+}  // namespace
+
+// ``narrow``: the elements are bfloat16, else float32. y may be x. ``place`` may be null in forward, ``result`` in slope_and_rows.
+extern "C" int64_t table_forward(const void *x, const float *rows, float low, float high, int32_t n, int64_t count,
+                                 int32_t narrow, int32_t threads, void *y, uint16_t *place) {
+    Grid g = grid(low, high, n);
+    return narrow ? forward_of<uint16_t>(x, rows, g, count, threads, y, place)
+                  : forward_of<float>(x, rows, g, count, threads, y, place);
+}
+
+extern "C" void table_slope(const void *g, const uint16_t *place, const float *rows, int32_t n, int64_t count,
+                            int32_t narrow, int32_t threads, void *result) {
+    if (narrow)
+        slope(static_cast<const uint16_t *>(g), place, rows, n, count, threads, static_cast<uint16_t *>(result));
+    else
+        slope(static_cast<const float *>(g), place, rows, n, count, threads, static_cast<float *>(result));
+}
+
+extern "C" void table_slope_and_rows(const void *g, const uint16_t *place, const float *rows, float low, float high,
+                                     int32_t n, int64_t count, int32_t narrow, int32_t threads, void *result,
+                                     float *gradient) {
+    Grid of = grid(low, high, n);
+    if (narrow)
+        slope_and_rows(static_cast<const uint16_t *>(g), place, rows, of, count, threads, static_cast<uint16_t *>(result),
+                       gradient);
+    else
+        slope_and_rows(static_cast<const float *>(g), place, rows, of, count, threads, static_cast<float *>(result),
+                       gradient);
+}
