@@ -90,7 +90,7 @@ class ActivationSearch:
     ``exact``: evaluate every candidate on the tensors themselves, for reference: ~60 plain steps a step.
     ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
     hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
-    The model itself may be compiled too (``model.compile()``): the draws stay outside of what is compiled.
+    The model itself may be compiled too, by ``compile_model``.
     ``max_skips``: so many non-finite outer steps in a row raise RunError.
     """
 
@@ -124,6 +124,13 @@ class ActivationSearch:
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
         self._in_outer = False
         model.register_forward_pre_hook(self._before_forward)
+
+    def compile_model(self, **settings: Any) -> None:
+        """``torch.compile`` the model's forward, one graph for each level and mode; draws and tables stay outside.
+
+        ``settings`` go to ``torch.compile``. (``model.compile()`` works too, with more and smaller graphs.)
+        """
+        self.model.forward = torch.compile(self.model.forward, **settings)
 
     def _make_site(self, usual: Callable[[], nn.Module] | None) -> Callable[[nn.Module], nn.Module]:
         def make(old: nn.Module) -> Site:

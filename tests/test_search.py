@@ -223,6 +223,38 @@ def test_state_goes_round_and_goes_on_the_same() -> None:
     assert other.outside == search.outside
 
 
+def test_a_compiled_model_searches_the_same_in_one_graph_for_each_level_and_mode() -> None:
+    from torch._dynamo.utils import counters
+
+    def run(compiled: bool) -> tuple[list[float], dict[str, Tensor]]:
+        torch.manual_seed(5)
+        x, y = batch()
+        model = small_net()
+        torch.manual_seed(1)
+        search = ActivationSearch(model, 12, warm_start=1)
+        if compiled:
+            search.compile_model(backend="aot_eager", fullgraph=True)
+        losses = []
+        for _ in range(3):
+            losses.append(float(search.architecture_step(lambda: F.cross_entropy(model(x), y))))
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            model.eval()
+            with torch.no_grad():
+                losses += [float(loss), float(F.cross_entropy(model(x), y))]
+            model.train()
+            search.end_epoch()
+        return losses, snapshot(model)
+
+    torch.compiler.reset()
+    counters.clear()
+    plain, compiled = run(False), run(True)
+    assert counters["stats"]["unique_graphs"] == 5  # usual and relaxed training, usual and chosen evaluation, outer
+    assert plain[0] == pytest.approx(compiled[0], rel=1e-6)
+    for name, value in plain[1].items():
+        torch.testing.assert_close(value, compiled[1][name], msg=name)
+
+
 def test_a_model_without_activations_and_a_bad_length_are_named() -> None:
     with pytest.raises(GrafsError, match="no activation module"):
         ActivationSearch(nn.Linear(2, 2), 10)

@@ -231,6 +231,26 @@ def test_in_place_is_the_same_and_overwrites(layout: torch.memory_format, dtype:
     assert torch.equal(kept, apart)
 
 
+def test_export_and_compile_see_one_operator() -> None:
+    grid = Grid()
+
+    class Tabulated(torch.nn.Module):
+        def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+            return lookup(x * 2, rows, grid, inplace=True) + 1
+
+    module, rows, x = Tabulated(), rows_of(F.silu, grid), torch.randn(64)
+    program = torch.export.export(module, (x, rows))
+    assert "grafs_timm.lookup.default" in program.graph_module.code
+    assert torch.equal(program.module()(x, rows), module(x, rows))
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    r, s = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    compiled(a, r).sum().backward()
+    module(b, s).sum().backward()
+    assert torch.equal(a.grad, b.grad)
+    assert torch.equal(r.grad, s.grad)
+
+
 def test_the_operators_pass_torchs_own_checks() -> None:
     grid = Grid(-2, 2, 8)
     rows = rows_of(F.silu, grid).requires_grad_()
