@@ -1,10 +1,16 @@
-"""What a search step costs: time and peak memory of a bilevel step over a plain training step, table and exact cell.
+"""What a search step costs, in time and memory, over a plain training step of the same model: the table and the exact cell.
 
-    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--exact-batch 8] [--steps 9]
+    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--device cuda] [--csv benchmarks/search_cpu.csv]
 
-Each side runs in a process of its own (peak memory is a process's), rounds of the sides alternate, and what is printed are
-medians and their ratios: a machine's mood cancels. The exact cell keeps every candidate's output and runs at a smaller
-batch, compared with the plain step at that same batch.
+Times: all sides in one process, a step of each in turn, medians, so that a machine's mood meets all of them. Peak memory: each
+side in a process of its own. The exact cell keeps every candidate's output and runs at a smaller batch, beside a plain step of
+that size. The floor is what any first-order method with these levels pays: a plain step and an architecture step whose
+activation costs what the usual one does.
+
+    python tools/bench_search.py --whole resnet_cifar10 --data path/to/cifar10
+
+measures epochs of a search and of a training from scratch through the package's own runs, data and augmentation included, and
+extrapolates both to the recipe's lengths.
 """
 
 from __future__ import annotations
@@ -12,15 +18,134 @@ from __future__ import annotations
 import gc
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import bench_csv
 import click
+import timm
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+import grafs_timm
+from grafs_timm import models  # noqa: F401  registers the small models
+from grafs_timm.surgery import find_sites
+
+FEW = 12  # candidates of the small side
+_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Side:
+    """One model in training, with or without a search around it."""
+
+    def __init__(self, settings: dict[str, Any], kind: str, batch: int) -> None:
+        torch.manual_seed(0)
+        device, self.dtype = settings["device"], _DTYPES[settings["amp"]]
+        self.device = torch.device(device)
+        model: nn.Module = timm.create_model(settings["model"], num_classes=10, **settings["model_kwargs"]).to(device)
+        layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
+        self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
+        size = settings["size"]
+        self.x = torch.randn(batch, 3, size, size, device=device).to(memory_format=layout)
+        self.y = torch.randint(10, (batch,), device=device)
+        self.search = None
+        if kind != "plain":
+            exact = kind == "exact"
+            self.search = grafs_timm.ActivationSearch(self.model, 50, warm_start=0, exact=exact, compiled=not exact)
+            while kind == "few" and self.search.cell.drops_left > FEW - 6:
+                self.search.cell.drop()
+        if settings["compile_model"]:
+            self.model.forward = torch.compile(self.model.forward)  # type: ignore[method-assign]
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+
+    def loss(self) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            return F.cross_entropy(self.model(self.x), self.y)
+
+    def inner(self) -> None:
+        loss = self.loss()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def outer(self) -> None:
+        assert self.search is not None
+        self.search.architecture_step(self.loss)
+
+    def step(self) -> None:
+        if self.search is not None:
+            self.outer()
+        self.inner()
+
+    def floor(self) -> None:
+        """The plain model's forward and the half of backward that an architecture step needs: from the first site's output on."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        _, parent, attribute, _ = next(iter(find_sites(self.model)))
+        first = getattr(parent, attribute)
+        hook = first.register_forward_hook(lambda module, args, out: out.detach().requires_grad_())
+        for p in weights:
+            p.requires_grad_(False)
+        self.loss().backward()
+        for p in weights:
+            p.requires_grad_(True)
+        hook.remove()
+
+    def table(self, gradients: bool) -> Callable[[], None]:
+        """Draws and tables of all sites, as the outer level makes them (with backward) or the inner one."""
+        assert self.search is not None
+        board = self.search._board
+
+        def build() -> None:
+            board.mode = "outer" if gradients else "inner"
+            board.draw()
+            if gradients:
+                torch.stack(board.rows)[:, 1:-4].sum().backward()
+
+        return build
+
+
+# ------------------------------------------------------------------------------------------------------------ time
+
+
+def times(settings: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """Rows of one model: every side's step, and the parts of the default one."""
+    batch, device = settings["batch"], settings["device"]
+    plain, search, few = (Side(settings, kind, batch) for kind in ("plain", "search", "few"))
+    sides = {
+        "plain step": plain.step, "search step, 110 candidates": search.step, f"search step, {FEW} candidates": few.step,
+        "architecture step": search.outer, "weight step": search.inner,
+        "tables of an architecture step": search.table(True), "tables of a weight step": search.table(False),
+    }  # fmt: skip
+    if not settings["compile_model"]:
+        sides["floor of an architecture step"] = plain.floor
+    rows = _measured(settings, sides, "plain step", rounds, batch)
+    if settings["exact_batch"]:
+        size = settings["exact_batch"]
+        pair = {"plain step": Side(settings, "plain", size).step, "search step, exact cell": Side(settings, "exact", size).step}
+        rows += _measured(settings, pair, "plain step", 3, size)
+    return rows
+
+
+def _measured(
+    settings: dict[str, Any], sides: dict[str, Callable[[], None]], baseline: str, rounds: int, batch: int
+) -> list[dict[str, Any]]:
+    results = bench_csv.alternate(sides, rounds, settings["device"])
+    base = results[baseline]["median_ms"]
+    shape = f"{settings['model']} {batch}x3x{settings['size']}x{settings['size']}"
+    dtype = {"off": "float32"}.get(settings["amp"], settings["amp"])
+    common = {**bench_csv.environment(settings["device"]), "dtype": dtype, "shape": shape, "baseline": baseline, "what": "full"}
+    return [
+        {**common, "subject": name, **{k: round(v, 4) for k, v in result.items()}, "ratio": round(result["median_ms"] / base, 4)}
+        for name, result in results.items()
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------- memory
 
 
 def _status(field: str) -> int:
@@ -29,108 +154,127 @@ def _status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def _start_of_peak(device: str) -> int:
-    """Forget earlier peaks, those of compiling among them, and return what is in use now."""
+def peak(settings: dict[str, Any], kind: str, batch: int, steps: int = 3) -> int:
+    """Bytes that a few steps add to this process's peak, what compiling took left out."""
+    side, cuda = Side(settings, kind, batch), settings["device"] == "cuda"
+    _warm(side)
     gc.collect()
-    if device == "cuda":
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+        before = torch.cuda.memory_allocated()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+    for _ in range(steps):
+        side.step()
+    return (torch.cuda.max_memory_allocated() if cuda else _status("VmHWM")) - before
 
 
-def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+def _warm(side: Side) -> None:
+    """Compile what will be compiled, start threads and allocators: a step at a batch of two."""
+    whole = side.x, side.y
+    side.x, side.y = side.x[:2], side.y[:2]
+    side.step()
+    side.optimizer.zero_grad()
+    side.x, side.y = whole
 
 
-def _measure(side: str, model_name: str, batch: int, steps: int, device: str) -> dict[str, float]:
-    """Median seconds of one step of ``side`` (plain, table, exact) and the bytes a step adds to the process's peak."""
-    import timm
+def memory(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Peak memory of each side over the plain step's, each in a process of its own."""
+    rows = []
+    pairs = [("search", "search step, 110 candidates", settings["batch"])]
+    if settings["exact_batch"]:
+        pairs.append(("exact", "search step, exact cell", settings["exact_batch"]))
+    for kind, subject, batch in pairs:
+        plain, searching = (_in_a_process(settings, side, batch) for side in ("plain", kind))
+        shape = f"{settings['model']} {batch}x3x{settings['size']}x{settings['size']}"
+        common = {**bench_csv.environment(settings["device"]), "shape": shape, "what": "peak memory", "baseline": "plain step"}
+        common["dtype"] = {"off": "float32"}.get(settings["amp"], settings["amp"])
+        rows.append({**common, "subject": "plain step", "bytes_saved": plain, "ratio": 1.0, "repeats": 1})
+        rows.append({**common, "subject": subject, "bytes_saved": searching, "ratio": round(searching / plain, 4), "repeats": 1})
+    return rows
 
-    import grafs_timm
-    from grafs_timm import models  # noqa: F401
 
-    torch.manual_seed(0)
-    model = timm.create_model(model_name, num_classes=10).to(device)
-    size = 224 if "224" in model_name else 32
-    x, y = torch.randn(batch, 3, size, size, device=device), torch.randint(10, (batch,), device=device)
-    search = None
-    if side != "plain":
-        search = grafs_timm.ActivationSearch(model, 50, warm_start=0, exact=side == "exact")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(x[:2])  # imports, threads and allocators settle before the base line is read
-    if side == "table":  # the kernels are compiled here, outside of what is measured
-        from grafs_timm.table import Grid, lookup
+def _in_a_process(settings: dict[str, Any], kind: str, batch: int) -> int:
+    command = [sys.executable, __file__, "--peak-of", json.dumps([settings, kind, batch])]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    if done.returncode:
+        raise click.ClickException(f"{kind} at batch {batch}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+    return int(done.stdout.splitlines()[-1])
 
-        grid = Grid()
-        rows = grid.rows(grid.points(device)[None])[0].requires_grad_()
-        for needs in (True, False):
-            probe = torch.randn(2**15, device=device, requires_grad=needs)
-            lookup(probe, rows, grid).sum().backward()
-        lookup(torch.randn(2**15, device=device, requires_grad=True), rows.detach(), grid).sum().backward()
-    base, times = _start_of_peak(device), []
-    for _ in range(steps + 2):
-        begin = time.perf_counter()
-        if search is not None:
-            search.architecture_step(lambda: F.cross_entropy(model(x), y))
-        loss = F.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return {"seconds": statistics.median(times[2:]), "bytes": _peak(device) - base}
+
+# ------------------------------------------------------------------------------------------------- a whole search
+
+
+def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[str, Any]]:
+    """A search over a training from scratch, at the recipe's lengths, from measured epochs of both."""
+    from grafs_timm.recipe import load_recipe
+    from grafs_timm.run_search import run_search
+    from grafs_timm.tracking import read_log
+    from grafs_timm.training import run_evaluate
+
+    recipe = load_recipe(recipe_name)
+    epochs, trained = recipe.search.epochs, recipe.evaluate.epochs
+    short = load_recipe(
+        recipe_name,
+        [f"data.name={data}", f"data.train_images={images}", "data.test_images=1000", "search.epochs=6", "search.warm_start=1",
+         "search.shrink_start=2", "evaluate.epochs=4", "search.weights.sched=none", "evaluate.weights.sched=none"],
+    )  # fmt: skip
+    searching: list[float] = []
+    training: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(2):
+            run_search(short, Path(folder) / f"s{turn}", seed=turn, device=device, quiet=True)
+            run_evaluate(short, "relu", Path(folder) / f"t{turn}", seed=turn, device=device, quiet=True)
+            ends = [line["seconds"] for line in read_log(Path(folder) / f"s{turn}") if line["kind"] == "epoch"]
+            searching += [b - a for a, b in zip(ends[1:], ends[2:], strict=False)]  # relaxed epochs that compile nothing
+            training += [line["seconds"] for line in read_log(Path(folder) / f"t{turn}") if line["kind"] == "epoch"][1:]
+    common = {
+        **bench_csv.environment(device), "dtype": "float32", "shape": f"{recipe.model} {images} images an epoch",
+        "baseline": "training epoch",
+    }  # fmt: skip
+    sides = {"search epoch": bench_csv.summary([t * 1e3 for t in searching])}
+    sides["training epoch"] = bench_csv.summary([t * 1e3 for t in training])
+    ratio = sides["search epoch"]["median_ms"] / sides["training epoch"]["median_ms"]
+    rows = [
+        {**common, "subject": "training epoch", "what": "epoch", **sides["training epoch"], "ratio": 1.0},
+        {**common, "subject": "search epoch", "what": "epoch", **sides["search epoch"], "ratio": round(ratio, 4)},
+    ]
+    subject = f"search of {epochs} epochs over training of {trained}, extrapolated"
+    return [*rows, {**common, "subject": subject, "what": "whole", "ratio": round(ratio * epochs / trained, 4)}]
 
 
 @click.command()
 @click.option("--model", default="cifar_resnet20", show_default=True)
 @click.option("--batch", default=128, show_default=True)
-@click.option("--exact-batch", default=8, show_default=True, help="Batch of the exact cell; 0 leaves it out.")
-@click.option("--steps", default=9, show_default=True, help="Timed steps of each side and round.")
-@click.option("--rounds", default=3, show_default=True)
+@click.option("--size", default=32, show_default=True, help="Pixels of an image's side.")
+@click.option("--model-kwargs", default="{}", help="JSON for timm.create_model.")
+@click.option("--exact-batch", default=0, show_default=True, help="Batch of the exact cell; 0 leaves it out.")
+@click.option("--rounds", default=9, show_default=True, help="Timed steps of each side.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
-@click.option("--side", hidden=True)
-def main(model: str, batch: int, exact_batch: int, steps: int, rounds: int, device: str, side: str | None) -> None:
-    """Print the cost of a search step in plain steps, and its peak memory in a plain step's."""
-    if side:
-        click.echo(json.dumps(_measure(side, model, batch, steps, device)))
+@click.option("--amp", type=click.Choice(list(_DTYPES)), default="off", show_default=True)
+@click.option("--channels-last", is_flag=True)
+@click.option("--compile-model", is_flag=True, help="torch.compile the model on both sides.")
+@click.option("--whole", "recipe", help="Measure epochs of this recipe instead, and extrapolate to its lengths.")
+@click.option("--data", default="cifar10", show_default=True, help="Data of --whole.")
+@click.option("--images", default=5000, show_default=True, help="Images an epoch of --whole.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Append the rows to this file.")
+@click.option("--peak-of", hidden=True)
+def main(recipe: str | None, data: str, images: int, csv: Path | None, peak_of: str | None, rounds: int, **settings: Any) -> None:
+    """Print, and keep, what a search step costs in plain steps."""
+    if peak_of:
+        click.echo(peak(*json.loads(peak_of)))
         return
-
-    def run(side: str, batch: int, steps: int) -> dict[str, float]:
-        command = [
-            sys.executable,
-            __file__,
-            "--side",
-            side,
-            "--model",
-            model,
-            "--batch",
-            str(batch),
-            "--steps",
-            str(steps),
-        ]
-        done = subprocess.run([*command, "--device", device], capture_output=True, text=True, env={**os.environ})
-        if done.returncode:
-            raise click.ClickException(f"{side} at batch {batch}: {done.stderr.strip().splitlines()[-1:]}")
-        result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return result
-
-    click.echo(f"{model} on {device}, torch {torch.__version__}, {torch.get_num_threads()} threads; medians")
-    pairs = [("table", batch, steps, rounds)] + ([("exact", exact_batch, 2, 1)] if exact_batch else [])
-    for side, size, count, turns in pairs:
-        ratios, memories, both = [], [], []
-        for _ in range(turns):
-            plain, searching = run("plain", size, max(count, 5)), run(side, size, count)
-            both.append((plain["seconds"], searching["seconds"]))
-            ratios.append(searching["seconds"] / plain["seconds"])
-            memories.append(searching["bytes"] / plain["bytes"])
-        p, s = (statistics.median(t) for t in zip(*both, strict=True))
-        click.echo(
-            f"{side:5s} batch {size:3d}: plain step {p:.3f} s, search step {s:.3f} s = {statistics.median(ratios):.2f} "
-            f"plain steps (rounds {min(ratios):.2f}–{max(ratios):.2f}); "
-            f"peak memory {statistics.median(memories):.2f} × plain"
-        )
+    settings["model_kwargs"] = json.loads(settings["model_kwargs"])
+    if recipe:
+        rows = whole(recipe, data, images, settings["device"])
+    else:
+        rows = times(settings, rounds) + memory(settings)
+    for row in rows:
+        size = f"{row['bytes_saved'] / 2**20:8.0f} MiB" if row.get("bytes_saved") else f"{row.get('median_ms', 0):9.1f} ms "
+        click.echo(f"{row['shape']:32s} {row['what']:12s} {row['subject']:52s} {size}  {row['ratio']:6.3f} × {row['baseline']}")
+    if csv:
+        bench_csv.append(csv, rows)
 
 
 if __name__ == "__main__":
