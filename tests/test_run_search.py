@@ -56,7 +56,7 @@ def same_result(folder, whole):
     assert (folder / "genotype.json").read_bytes() == (whole / "genotype.json").read_bytes()
     assert timeless(folder) == timeless(whole)
     ours, theirs = (checkpoint.load(path / "checkpoint.pt") for path in (folder, whole))
-    ours["rng"], theirs["rng"] = ours["rng"]["torch"], theirs["rng"]["torch"]  # W&B draws from Python's
+    ours["rng"], theirs["rng"] = ours["rng"][0]["torch"], theirs["rng"][0]["torch"]  # W&B draws from Python's
     for key in ("model", "search", "step", "rng", "epoch"):
         assert equal(ours[key], theirs[key]), key
     ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
