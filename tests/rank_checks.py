@@ -1,6 +1,7 @@
 """What ranks do together in test_parallel.py: each function runs on all of them, and a failed assertion fails the test."""
 
 import contextlib
+import os
 
 import pytest
 import torch
@@ -165,8 +166,6 @@ def stopped_search(recipe_file, out, saves):
 
     def save_or_end(*arguments):
         if not left[0]:
-            import os
-
             os._exit(9)
         left[0] -= 1
         return save(*arguments)
@@ -185,4 +184,20 @@ def broken_on_one_rank(recipe_file, out):
 
     if parallel.launched() > 1 and not parallel.is_main():
         run_search.load_data = load_data
+    main(["search", recipe_file, "--out", out, "--quiet"])
+
+
+def full_disk(recipe_file, out):
+    """The command line where rank 0 can write one checkpoint."""
+    from grafs_timm.cli import main
+
+    save, written = checkpoint.save, []
+
+    def save_once(*arguments):
+        if written:
+            raise RunError("cannot write checkpoint.pt: No space left")
+        written.append(1)
+        return save(*arguments)
+
+    checkpoint.save = save_once
     main(["search", recipe_file, "--out", out, "--quiet"])

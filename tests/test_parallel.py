@@ -146,6 +146,20 @@ def test_an_error_of_one_rank_ends_all_and_is_the_one_that_is_told(ranks, tiny, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_full_disk_in_the_middle_is_told_once(ranks, tiny, tmp_path):
+    codes, outputs = ranks("full_disk", tiny, tmp_path)
+    assert codes == [1, 1]
+    assert outputs == ["error: cannot write checkpoint.pt: No space left\n", ""]
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["epoch"] == 1
+
+
+def test_weights_that_some_steps_leave_out(ranks, tiny, tmp_path):
+    out = tmp_path / "run"  # a PReLU learns in the warm start and has no part in what comes after
+    codes, outputs = ranks("command", "search", tiny, "--out", out, "--quiet", "--set", "search.usual=prelu")
+    assert codes == [0, 0], outputs
+    assert read_log(out)[-1]["skipped_inner"] == 0
+
+
 def test_an_evaluation_takes_one_process(ranks, tiny, tmp_path):
     codes, outputs = ranks("command", "evaluate", tiny, "--activation", "relu", "--out", tmp_path / "run")
     assert codes == [1, 1]
