@@ -52,9 +52,11 @@ def load(path: str | Path) -> dict[str, Any]:
     return content["state"]
 
 
-def restore(path: str | Path, load_state: Callable[[dict[str, Any]], None]) -> None:
-    """``load_state`` with what ``load`` reads. RunError also where that is not the state of this run."""
-    state = load(path)
+def restore(
+    path: str | Path, load_state: Callable[[dict[str, Any]], None], read: Callable[[str | Path], dict[str, Any]] = load
+) -> None:
+    """``load_state`` with what ``read`` gives for the path. RunError also where that is not the state of this run."""
+    state = read(path)
     try:
         load_state(state)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,19 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except GrafsError as error:
-            click.secho(f"error: {error}", fg="red", err=True)
+            text = f"error: {error}"
+            _say_once(lambda: click.secho(text, fg="red", err=True))
             sys.exit(1)
+        except click.ClickException as error:
+            _say_once(error.show)
+            sys.exit(error.exit_code)
+
+
+def _say_once(say: Callable[[], None]) -> None:
+    """However many processes torchrun started, and all have met the same error."""
+    from . import parallel
+
+    parallel.first_to_say(say)
 
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
@@ -84,11 +96,13 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
     """The recipe with the command line's changes, and the device."""
     import torch
 
+    from .parallel import own_device
     from .recipe import load_recipe
 
     changes = [*settings, *([f"model={model}"] if model else []), *([f"data.name={data}"] if data else [])]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device(device)
     try:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
@@ -111,13 +125,18 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     \b
     Example: CIFAR-10 shards, the paper's settings, the third search seed
       grafs-timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
+    The same on the four GPUs of a machine, together
+      torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
+    from .parallel import is_main
     from .run_search import run_search
 
     chosen, device = _prepare(recipe, model, data, settings, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    if not is_main():
+        return
     _say_if(finished, out)
     click.echo(f"found     f(x) = {summary['formula']}")
     if summary["known_as"]:

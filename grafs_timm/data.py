@@ -277,9 +277,10 @@ class ImageSet:
 _ORDER, _AUGMENT, _SPLIT = 1, 2, 3  # what a generator is for: different streams from one seed
 
 
-def seeded(seed: int, epoch: int, step: int, purpose: int) -> torch.Generator:
-    """A CPU generator that depends on these four numbers alone: a resumed run draws what it would have drawn."""
-    state = np.random.SeedSequence([seed % 2**64, epoch, step, purpose]).generate_state(1, np.uint64)
+def seeded(seed: int, epoch: int, step: int, purpose: int, rank: int = 0) -> torch.Generator:
+    """A CPU generator that depends on these five numbers alone: a resumed run draws what it would have drawn."""
+    numbers = [seed % 2**64, epoch, step, purpose, *([rank] if rank else [])]
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
@@ -288,7 +289,9 @@ class Batches:
 
     ``augment`` names any of `augment.AUGMENTATIONS`; ``crop_padding`` is in pixels. ``mean`` and ``std`` (per channel,
     in [0, 1] units) default to the set's own: give the training set's for another one. ``dtype`` is the images' dtype.
-    DataError where the set is smaller than one batch and ``drop_last`` would leave none.
+    ``share`` (rank, of how many): the batches are the same for all and each rank gets its equal part of each, augmented by
+    draws of its own. DataError where the set is smaller than one batch and ``drop_last`` would leave none, or where batches
+    do not divide into equal parts.
     """
 
     def __init__(
@@ -304,12 +307,17 @@ class Batches:
         std: Sequence[float] | None = None,
         dtype: torch.dtype = torch.float32,
         crop_padding: int = 4,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        rank, ranks = share
+        if batch_size % ranks or (ranks > 1 and not drop_last):
+            raise DataError(f"batches of {batch_size}{'' if drop_last else ' or less'} do not divide into {ranks} equal parts")
         if batch_size < 1 or not len(imageset) or (drop_last and len(imageset) < batch_size):
             raise DataError(f"{len(imageset)} images do not fill one batch of {batch_size}")
         self.imageset, self.batch_size, self.seed = imageset, batch_size, seed
         self.augment, self.crop_padding = checked(augment), crop_padding
         self.shuffle, self.drop_last, self.dtype = shuffle, drop_last, dtype
+        self.rank, self.part = rank, batch_size // ranks
         channels = imageset.images.shape[1]
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
@@ -334,12 +342,13 @@ class Batches:
         return torch.randperm(count, generator=seeded(self.seed, epoch, 0, _ORDER))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on."""
+        """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part."""
         order = self.order(epoch).to(self.imageset.labels.device)
         for step in range(start, len(self)):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+            begin = step * self.batch_size + self.rank * self.part
+            index = order[begin : begin + self.part]
             images = self.imageset.images[index]
             if self.augment:
-                generator = seeded(self.seed, epoch, step, _AUGMENT)
+                generator = seeded(self.seed, epoch, step, _AUGMENT, self.rank)
                 images = apply_augmentations(images, self.augment, generator, self.crop_padding)
             yield (images * self._factor + self._offset).to(self.dtype), self.imageset.labels[index]

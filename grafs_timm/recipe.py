@@ -151,10 +151,14 @@ class Grid(_Section):
 
 
 class Search(_Section):
-    """A search: ``warm_start`` epochs train the weights with ``usual``; drops begin in epoch ``shrink_start``."""
+    """A search: ``warm_start`` epochs train the weights with ``usual``; drops begin in epoch ``shrink_start``.
+
+    ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
+    """
 
     epochs: Count = 50
     batch_size: Count = 128
+    accumulate: Count = 1
     architecture_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
     warm_start: Annotated[int, Field(ge=0)] = 1
     shrink_start: Count = 2
@@ -172,6 +176,10 @@ class Search(_Section):
         if self.shrink_start > self.epochs - 2:
             what = f"must be at most epochs − 2 ({self.epochs - 2}), so that the drops have epochs to fall on"
             problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
+        if self.batch_size % self.accumulate:
+            fits = next(n for n in range(min(self.accumulate, self.batch_size), 0, -1) if self.batch_size % n == 0)
+            what = f"must divide batch_size ({self.batch_size}) into equal parts"
+            problems.append(("accumulate", f"{what}, got {self.accumulate}; the next smaller that does is {fits}"))
         return _checked(self, problems + _warmup(self.weights, self.epochs))
 
 

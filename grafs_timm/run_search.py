@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, formula, plots
+from . import checkpoint, formula, parallel, plots
 from .data import Batches
-from .recipe import Recipe
+from .errors import RecipeError
+from .recipe import Recipe, Search
 from .runs import RunFolder
-from .search import ActivationSearch
+from .search import ActivationSearch, Site
 from .table import Grid
 from .tracking import Mode, RunLog
 from .training import WeightStep, accuracy, load_data, make_batches, make_model
@@ -33,11 +37,35 @@ def _forever(batches: Batches, start: int) -> Iterator[tuple[Tensor, Tensor]]:
                 start += 1
 
 
+def _check_batch(settings: Search) -> None:
+    parts = parallel.world() * settings.accumulate
+    if settings.batch_size % parts:
+        nearest = max(round(settings.batch_size / parts), 1) * parts
+        into = f"{parallel.world()} processes" + (f" of {settings.accumulate} micro-batches" if settings.accumulate > 1 else "")
+        raise RecipeError(
+            f"search.batch_size: {settings.batch_size} images, the batch of all processes together, do not divide into {into}; "
+            f"the nearest number that does is {nearest}"
+        )
+
+
+def _has_idle_weights(model: nn.Module, images: Tensor) -> bool:
+    """Whether some weights take no part in some weight step: a site's own, such as PReLU's, or what the forward leaves out."""
+    if any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters()):
+        return True
+    weights = [p for p in model.parameters() if p.requires_grad]
+    was = model.training
+    model.eval()  # nothing is drawn, no statistics change
+    slopes = torch.autograd.grad(model(images).sum(), weights, allow_unused=True)
+    model.train(was)
+    return any(slope is None for slope in slopes)
+
+
 class _Run:
     """The parts of one search that a checkpoint holds, and the loop over them."""
 
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         settings = recipe.search
+        _check_batch(settings)
         self.recipe, self.device = recipe, device
         train_set = load_data(recipe, "train", device)
         weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
@@ -50,31 +78,36 @@ class _Run:
             usual=resolve(settings.usual).layer if settings.usual else None,
             grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals),
         )  # fmt: skip
-        self.inner = make_batches(recipe, weights_set, train_set, settings.batch_size, seed, train=True)
-        self.outer = make_batches(recipe, architecture_set, train_set, settings.batch_size, seed + 1_000_003, train=True)
+        size, share = settings.batch_size, (parallel.rank(), parallel.world())
+        self.inner = make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share)
+        self.outer = make_batches(recipe, architecture_set, train_set, size, seed + 1_000_003, train=True, share=share)
         self.held_out = make_batches(recipe, architecture_set, train_set, 256, seed, train=False)
-        self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp)
+        idle = parallel.world() > 1 and _has_idle_weights(self.model, next(self.held_out.epoch(0))[0][:2])
+        self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp, idle=idle)
         fp16 = recipe.amp == "fp16"
         self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if fp16 else None
-        self.first, self.seconds, self.log_end = 0, 0.0, 0
+        self.first, self.seconds, self.log_end, self.processes = 0, 0.0, 0, parallel.world()
+        if not parallel.is_main():  # all begin with one model, each goes on with draws of its own
+            checkpoint.seed_all(parallel.own_seed(seed))
+
+    def _losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> list[Callable[[], Tensor]]:
+        """A function for each micro-batch that runs ``network`` on it and returns its mean loss in nats."""
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            with self.step.autocast():
+                return F.cross_entropy(network(images), labels)
+
+        parts = self.recipe.search.accumulate
+        return [partial(loss, *part) for part in zip(images.chunk(parts), labels.chunk(parts), strict=True)]
 
     def epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
         """One epoch of outer and inner steps; mean losses in nats."""
         self.model.train()
         losses = torch.zeros(2, device=self.device)
         outer = _forever(self.outer, epoch * len(self.inner))
-        for number, (images, labels) in enumerate(self.inner.epoch(epoch)):
-            outer_images, outer_labels = next(outer)
-
-            def outer_loss(images: Tensor = outer_images, labels: Tensor = outer_labels) -> Tensor:
-                with self.step.autocast():
-                    return F.cross_entropy(self.model(images), labels)
-
-            losses[1] += self.search.architecture_step(outer_loss, self.outer_scaler)
-            with self.step.autocast():
-                loss = F.cross_entropy(self.model(images), labels)
-            self.step(loss)
-            losses[0] += loss.detach()
+        for number, inner_batch in enumerate(self.inner.epoch(epoch)):
+            losses[1] += self.search.architecture_step(self._losses(self.model, *next(outer)), self.outer_scaler)
+            losses[0] += self.step(self._losses(self.step.network, *inner_batch))
             bar.update()
             if number % 8 == 7:
                 means = (losses / (number + 1)).tolist()
@@ -83,9 +116,11 @@ class _Run:
         return {"inner_loss": inner, "outer_loss": outer_mean}
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, ``rng`` of every rank; all ranks call it together."""
         return {
             "model": self.model.state_dict(), "search": self.search.state_dict(), "step": self.step.state_dict(),
-            "outer_scaler": self.outer_scaler.state_dict() if self.outer_scaler else {}, "rng": checkpoint.rng_state(),
+            "outer_scaler": self.outer_scaler.state_dict() if self.outer_scaler else {},
+            "rng": parallel.gather(checkpoint.rng_state()),
         }  # fmt: skip
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -94,7 +129,9 @@ class _Run:
         self.step.load_state_dict(state["step"])
         if self.outer_scaler:
             self.outer_scaler.load_state_dict(state["outer_scaler"])
-        checkpoint.set_rng_state(state["rng"])
+        self.processes = len(state["rng"])
+        if parallel.rank() < self.processes:
+            checkpoint.set_rng_state(state["rng"][parallel.rank()])
         self.first, self.seconds, self.log_end = state["epoch"], state["seconds"], state["log"]
 
 
@@ -106,51 +143,94 @@ def run_search(
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch and, at the end, genotype.json, plots/ and summary.json.
     A finished folder is only read; a half-done one goes on with ``resume``, to the same genotype bit for bit on CPU.
+    Processes that torchrun started search together, data-parallel; rank 0 alone touches the folder, and one that torchrun
+    started anew goes on as if with ``resume``.
     """
-    facts = {"kind": "search", "seed": seed}
-    folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
-    if folder.finished:
-        return folder.summary()
-    run = _Run(recipe, seed, device)
-    if folder.half_done:
-        checkpoint.restore(folder.checkpoint_file, run.load_state)
-    folder.begin()
-    first, seconds = run.first, run.seconds
-    search, per_epoch, epochs = run.search, len(run.inner), recipe.search.epochs
+    with parallel.joined(device) as own_device:
+        folder = RunFolder(Path(out), recipe, {"kind": "search", "seed": seed})
+
+        def opened() -> dict[str, Any]:
+            there = RunFolder.open(out, recipe, folder.facts, resume=resume or parallel.restarted(), begin=False)
+            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done}
+
+        found = parallel.from_main(opened)
+        if found["summary"] is not None:
+            return found["summary"]
+        run = _Run(recipe, seed, own_device)
+        if found["half_done"]:
+            checkpoint.restore(
+                folder.checkpoint_file, run.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
+            )
+        parallel.from_main(folder.begin)
+        return _go(run, folder, wandb, quiet)
+
+
+def _go(run: _Run, folder: RunFolder, wandb: Mode, quiet: bool) -> dict[str, Any]:
+    """The epochs that are left, each with its line in the log and its checkpoint; then the result."""
+    recipe, search, seconds = run.recipe, run.search, run.seconds
+    per_epoch, epochs, main = len(run.inner), recipe.search.epochs, parallel.is_main()
+    config = {**folder.facts, **recipe.model_dump(mode="json")}
     with (
-        RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
-        tqdm(total=epochs * per_epoch, initial=first * per_epoch, disable=quiet or None, desc="search", unit="step") as bar,
-    ):
-        log.truncate_to(run.log_end)  # what came after the checkpoint comes again
-        if first == 0:
-            log.log("start", sites=search.report.replaced, survivors=search.cell.survivors, steps_per_epoch=per_epoch)
-        for epoch in range(first, epochs):
+        RunLog(folder.path, wandb, config=config, name=folder.path.name) if main else contextlib.nullcontext() as log,
+        tqdm(
+            total=epochs * per_epoch, initial=run.first * per_epoch, disable=quiet or not main or None,
+            desc="search", unit="step",
+        ) as bar,
+    ):  # fmt: skip
+        if log:
+            _start(run, log)
+        for epoch in range(run.first, epochs):
             begin = time.perf_counter()
             losses = run.epoch(epoch, bar)
             dropped = search.end_epoch()
-            best = search.genotype()
+            best, survivors = search.genotype(), search.cell.survivors
             seconds += time.perf_counter() - begin
-            alive = sum(len(names) for names in search.cell.survivors.values())
-            log.log(
-                "epoch", epoch=epoch + 1, **losses, alive=alive, survivors=search.cell.survivors, dropped=dropped,
-                formula=best.text, outside=search.outside, skipped_outer=search.skipped, skipped_inner=run.step.skipped,
-                seconds=seconds,
-            )  # fmt: skip
+            alive = sum(map(len, survivors.values()))
+            state = {"epoch": epoch + 1, "seconds": seconds, **run.state()}
+            if log:
+                log.log(
+                    "epoch", epoch=epoch + 1, **losses, alive=alive, survivors=survivors, dropped=dropped,
+                    formula=best.text, outside=search.outside, skipped_outer=search.skipped,
+                    skipped_inner=run.step.skipped, seconds=seconds,
+                )  # fmt: skip
+                checkpoint.save(folder.checkpoint_file, {**state, "log": log.sync()})
             bar.set_description(f"epoch {epoch + 1}/{epochs}, {alive} alive, f(x) = {best.text}"[:110])
-            checkpoint.save(folder.checkpoint_file, {"epoch": epoch + 1, "seconds": seconds, "log": log.sync(), **run.state()})
-        found = search.genotype()
-        chosen_accuracy, _ = accuracy(run.model, run.held_out.epoch(0), run.step)
-        formula.save(found, folder.genotype_file)
-        plots.plot_functions({"found": found}, folder.plots / "function.png")
-        plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
-        summary = {
-            **facts, "model": recipe.model, "data": recipe.data.name, "epochs": epochs,
-            "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
-            "known_as": known_as(found), "keeps_bound": found.bound is not None,
-            "held_out_accuracy": chosen_accuracy, "outside": search.outside,
-            "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
-        }  # fmt: skip
-        log.summary(**{key: value for key, value in summary.items() if key != "genotype"})
-        log.image("function", folder.plots / "function.png")
-        folder.finish(summary)
+        return parallel.from_main(lambda: _finish(run, folder, log, seconds))
+
+
+def _start(run: _Run, log: RunLog) -> None:
+    log.truncate_to(run.log_end)  # what came after the checkpoint comes again
+    if run.first == 0:
+        log.log(
+            "start", sites=run.search.report.replaced, survivors=run.search.cell.survivors,
+            steps_per_epoch=len(run.inner), processes=parallel.world(),
+        )  # fmt: skip
+    if run.processes != parallel.world():
+        notice = (
+            f"this search had {run.processes} processes until epoch {run.first} and goes on with {parallel.world()}: "
+            "its draws differ from here on, and with them perhaps its result"
+        )
+        warnings.warn(notice)
+        log.log("notice", text=notice)
+
+
+def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) -> dict[str, Any]:
+    """Write the result into the folder; returns the summary."""
+    assert log is not None
+    search, recipe = run.search, run.recipe
+    found = search.genotype()
+    chosen_accuracy, _ = accuracy(run.model, run.held_out.epoch(0), run.step)
+    formula.save(found, folder.genotype_file)
+    plots.plot_functions({"found": found}, folder.plots / "function.png")
+    plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
+    summary = {
+        **folder.facts, "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
+        "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
+        "known_as": known_as(found), "keeps_bound": found.bound is not None,
+        "held_out_accuracy": chosen_accuracy, "outside": search.outside,
+        "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
+    }  # fmt: skip
+    log.summary(**{key: value for key, value in summary.items() if key != "genotype"})
+    log.image("function", folder.plots / "function.png")
+    folder.finish(summary)
     return summary

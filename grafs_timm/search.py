@@ -8,18 +8,21 @@ the outer backward leaves no gradient on the weights and no trace in the BatchNo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import parallel
 from .cell import Cell, Weights
 from .errors import RunError
 from .formula import Genotype
 from .shrink import drop_schedule
 from .surgery import replace_sites
 from .table import Grid, lookup
+
+Loss = Callable[[], Tensor]  # runs the model on one batch
 
 
 class Site(nn.Module):
@@ -172,22 +175,38 @@ class ActivationSearch:
             for m in norms:
                 m.track_running_stats = True  # type: ignore[assignment]
 
-    def architecture_step(self, loss: Callable[[], Tensor], scaler: torch.amp.GradScaler | None = None) -> Tensor:
+    def architecture_step(self, loss: Loss | Sequence[Loss], scaler: torch.amp.GradScaler | None = None) -> Tensor:
         """One outer step: ``loss()`` runs the model on a batch of the architecture split and returns its scalar loss.
 
-        ``scaler``: for float16, one of its own (not the weights'). Returns the loss, detached. A non-finite loss or gradient
-        leaves α and γ as they are and is counted; ``max_skips`` in a row raise RunError.
+        Several of them, in a sequence, are micro-batches of equal size: one step on the mean of their gradients. In a process
+        group (``parallel``) it is the mean over the ranks as well, and the first step begins with rank 0's α and γ.
+        ``scaler``: for float16, one of its own (not the weights'). Returns the mean loss, detached. A non-finite loss or
+        gradient, of any rank, leaves α and γ as they are and is counted; ``max_skips`` in a row raise RunError.
         """
+        losses = [loss] if callable(loss) else loss
+        if not self.optimizer.state:
+            parallel.broadcast(self.cell)
         self.optimizer.zero_grad(set_to_none=True)
+        mean: Tensor | None = None
         with self.architecture():
-            value = loss()
-            if not value.requires_grad:  # one survivor in every slot and none of them has a γ: nothing is left to learn
-                return value.detach()
-            (scaler.scale(value) if scaler else value).backward()
+            for one in losses:
+                value = one() / len(losses)
+                # one survivor in every slot and none of them has a γ: nothing is left to learn
+                if value.requires_grad:
+                    (scaler.scale(value) if scaler else value).backward()
+                mean = value.detach() if mean is None else mean + value.detach()
+        if mean is None:
+            raise ValueError("an architecture step needs at least one loss, got an empty sequence")
+        gradients = [p.grad for p in self.cell.parameters() if p.grad is not None]
+        parallel.mean_([*gradients, mean])
+        if gradients:
+            self._step(gradients, mean, scaler)
+        return mean
+
+    def _step(self, gradients: list[Tensor], loss: Tensor, scaler: torch.amp.GradScaler | None) -> None:
         if scaler:
             scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.cell.parameters() if p.grad is not None]
-        finite = bool(torch.isfinite(torch.stack([value.detach().float(), *(g.sum() for g in gradients)])).all())
+        finite = bool(torch.isfinite(torch.stack([loss.float(), *(g.sum() for g in gradients)])).all())
         if finite:
             self.optimizer.step()
         if scaler:
@@ -196,15 +215,19 @@ class ActivationSearch:
         self.skipped += not finite
         if self._in_a_row >= self.max_skips:
             raise RunError(
-                f"{self._in_a_row} architecture steps in a row had a non-finite loss or gradient (last loss {value.item()}) "
+                f"{self._in_a_row} architecture steps in a row had a non-finite loss or gradient (last loss {loss.item()}) "
                 f"in epoch {self.epoch}; lower the learning rates or train in float32"
             )
-        return value.detach()
 
     def end_epoch(self) -> list[tuple[str, str]]:
-        """Count one epoch and drop what the schedule asks for. Returns the dropped (slot, name) pairs."""
+        """Count one epoch and drop what the schedule asks for. Returns the dropped (slot, name) pairs.
+
+        In a process group α, γ and survivors are compared: RunError where they are not the same bits on every rank.
+        """
         self.epoch += 1
-        return [self.cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
+        dropped = [self.cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
+        parallel.check_same(self.cell.state(), f"after epoch {self.epoch}")
+        return dropped
 
     def genotype(self) -> Genotype:
         """The discrete cell of the largest α, with its γ."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, zoo
+from . import checkpoint, parallel, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
 from .errors import RecipeError, RunError, UnknownNameError
 from .ops import nearest
@@ -31,6 +31,8 @@ class WeightStep:
     """Weight steps of one training: autocast, loss scaling, clipping, schedule; a non-finite step is skipped and counted.
 
     ``max_skips`` skipped steps in a row raise RunError with the reason. One schedule update per step taken or skipped.
+    ``network`` is the model as a weight step must call it: in a process group inside DistributedDataParallel, which has to
+    know of ``idle`` weights, those that some steps leave out.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class WeightStep:
         steps_per_epoch: int,
         amp: str,
         max_skips: int = 20,
+        idle: bool = False,
     ) -> None:
         self.model, self.settings, self.max_skips = model, settings, max_skips
+        self.network = parallel.replicate(model, idle)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.dtype = _DTYPES[amp]
@@ -62,13 +66,24 @@ class WeightStep:
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
-    def __call__(self, loss: Tensor) -> None:
-        """Backward and one optimiser step for ``loss`` (scalar)."""
+    def __call__(self, loss: Tensor | Sequence[Callable[[], Tensor]]) -> Tensor:
+        """Backward and one optimiser step for ``loss`` (scalar); returns it detached, in a process group the ranks' mean.
+
+        A sequence of functions, each of which runs ``network`` on a micro-batch of equal size and returns its loss, makes one
+        step on the mean of their gradients.
+        """
+        losses: Sequence[Callable[[], Tensor]] = [lambda: loss] if isinstance(loss, Tensor) else loss
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        mean = torch.zeros((), device=self.device)
+        for number, one in enumerate(losses, 1):
+            with contextlib.nullcontext() if number == len(losses) else parallel.apart(self.network):
+                value = one() / len(losses)
+                self.scaler.scale(value).backward()
+            mean += value.detach()
+        parallel.mean_([mean])
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad or float("inf"))
-        finite = bool(torch.isfinite(norm) & torch.isfinite(loss.detach()))
+        finite = bool(torch.isfinite(norm) & torch.isfinite(mean))  # both are the same on every rank
         if finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # skips by itself where unscale_ met a non-finite gradient
         self.scaler.update()
@@ -79,9 +94,10 @@ class WeightStep:
         self._in_a_row = 0 if finite else self._in_a_row + 1
         if self._in_a_row >= self.max_skips:
             raise RunError(
-                f"{self._in_a_row} weight steps in a row had a non-finite loss or gradient (last loss {loss.item()}); "
+                f"{self._in_a_row} weight steps in a row had a non-finite loss or gradient (last loss {mean.item()}); "
                 "lower the learning rate or train in float32"
             )
+        return mean
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -149,12 +165,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def make_batches(recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool) -> Batches:
+def make_batches(
+    recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
+) -> Batches:
     """Batches of ``images`` normalised with the statistics of ``like``, the training images; augmented where ``train``."""
     augment = recipe.data.augment if train else ()
     return Batches(
         images, batch_size, augment=augment, crop_padding=recipe.data.crop_padding, seed=seed,
-        shuffle=train, drop_last=train, mean=like.mean, std=like.std,
+        shuffle=train, drop_last=train, mean=like.mean, std=like.std, share=share,
     )  # fmt: skip
 
 
@@ -165,7 +183,9 @@ def run_evaluate(
     """Train the recipe's model from scratch with ``activation`` (name, file, dict or genotype); returns the summary.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch, summary.json at the end. A finished folder is only read.
+    RunError where several processes were started: it takes one.
     """
+    parallel.require_one("evaluate")
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
     folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
@@ -204,8 +224,7 @@ def run_evaluate(
             for images, labels in batches.epoch(epoch):
                 with step.autocast():
                     loss = F.cross_entropy(model(images), labels)
-                step(loss)
-                total += loss.detach()
+                total += step(loss)
             seconds = time.perf_counter() - begin
             test_accuracy, test_loss = accuracy(model, tests.epoch(0), step)
             values = {"train_loss": float(total) / len(batches), "test_accuracy": test_accuracy, "test_loss": test_loss}

@@ -415,6 +415,27 @@ def test_length_and_last_batch():
     assert len(Batches(image_set(5), 16, drop_last=False)) == 1
 
 
+def test_the_ranks_share_each_batch():
+    whole = list(Batches(image_set(), 16, seed=2).epoch(1))
+    shares = [list(Batches(image_set(), 16, seed=2, share=(rank, 4)).epoch(1)) for rank in range(4)]
+    for step, (images, labels) in enumerate(whole):
+        assert torch.equal(torch.cat([share[step][0] for share in shares]), images)
+        assert torch.equal(torch.cat([share[step][1] for share in shares]), labels)
+    assert len(Batches(image_set(), 16, share=(1, 4))) == len(whole)
+
+
+def test_the_ranks_augment_by_draws_of_their_own():
+    same = image_set(2).subset([0] * 16)  # sixteen times one image
+    first, second = (next(Batches(same, 16, augment="crop", share=(rank, 2)).epoch(0))[0] for rank in range(2))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("changes", [{"share": (0, 3)}, {"share": (0, 2), "drop_last": False}])
+def test_batches_that_do_not_divide(changes):
+    with pytest.raises(DataError, match=r"batches of 16.* do not divide into \d equal parts"):
+        Batches(image_set(), 16, **changes)
+
+
 def test_fewer_images_than_a_batch():
     with pytest.raises(DataError, match="5 images do not fill one batch of 16"):
         Batches(image_set(5), 16)

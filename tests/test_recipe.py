@@ -109,6 +109,8 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("search.architecture_fraction", 0, "expected a number > 0, got 0"),
         ("search.architecture_fraction", 1.0, "expected a number < 1, got 1.0"),
         ("search.warm_start", 50, "must be below epochs (50), got 50"),
+        ("search.accumulate", 0, "≥ 1"),
+        ("search.accumulate", 24, "must divide batch_size (128) into equal parts, got 24; the next smaller that does is 16"),
         ("search.shrink_start", 51, "must be at most epochs − 2 (48)"),
         ("search.weights.lr", 0, "expected a number > 0"),
         ("search.weights.lr", float("nan"), "expected a finite number, got nan"),

@@ -56,7 +56,7 @@ def same_result(folder, whole):
     assert (folder / "genotype.json").read_bytes() == (whole / "genotype.json").read_bytes()
     assert timeless(folder) == timeless(whole)
     ours, theirs = (checkpoint.load(path / "checkpoint.pt") for path in (folder, whole))
-    ours["rng"], theirs["rng"] = ours["rng"]["torch"], theirs["rng"]["torch"]  # W&B draws from Python's
+    ours["rng"], theirs["rng"] = ours["rng"][0]["torch"], theirs["rng"][0]["torch"]  # W&B draws from Python's
     for key in ("model", "search", "step", "rng", "epoch"):
         assert equal(ours[key], theirs[key]), key
     ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
@@ -193,6 +193,25 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
     (out / "log.jsonl").write_text("")
     with pytest.raises(RunError, match="lines are lost"):
         run_search(RECIPE, out, quiet=True, resume=True)
+
+
+def test_micro_batches(whole, tmp_path, monkeypatch):
+    seen = []
+    forward = torch.nn.functional.cross_entropy
+
+    def loss(logits, labels, **settings):
+        if not settings:  # the search's steps; the accuracy at the end sums
+            seen.append(len(labels))
+        return forward(logits, labels, **settings)
+
+    monkeypatch.setattr("grafs_timm.run_search.F.cross_entropy", loss)
+    search = SETTINGS["search"] | {"accumulate": 4}
+    run_search(recipe(search=search), tmp_path, quiet=True)
+    lines = read_log(tmp_path)
+    assert set(seen) == {8}
+    assert len(seen) == 6 * lines[0]["steps_per_epoch"] * 2 * 4
+    assert lines[0]["steps_per_epoch"] == read_log(whole)[0]["steps_per_epoch"]
+    assert lines[-1]["inner_loss"] < lines[1]["inner_loss"]
 
 
 @pytest.mark.parametrize(("amp", "model"), [("bf16", "cifar_resnet20"), ("fp16", "test_resnet")])

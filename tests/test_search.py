@@ -270,3 +270,40 @@ def test_resnet20_has_19_sites_and_one_step_runs() -> None:
     assert search.architecture_step(lambda: F.cross_entropy(model(x), y)).isfinite()
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def accumulated(parts: int, dtype: torch.dtype, scaler: torch.amp.GradScaler | None = None) -> list[Tensor]:
+    """(γ, α) and the loss after a step on one batch in so many micro-batches, all with the same draws, without BatchNorm."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(128, 4))
+    search = ActivationSearch(model.to(dtype), 10, warm_start=0)
+    x, y = batch()
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return F.cross_entropy(model(x.to(dtype)), y)
+
+    losses = [lambda x=x, y=y: loss(x, y) for x, y in zip(x.chunk(parts), y.chunk(parts), strict=True)]
+    mean = search.architecture_step(losses[0] if parts == 1 else losses, scaler)
+    gradient = torch.cat([p.grad for p in search.cell.parameters()])
+    return [mean, gradient, *snapshot(search.cell).values()]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-3)], ids=str)
+def test_micro_batches_make_the_same_outer_step(dtype: torch.dtype, tolerance: float) -> None:
+    mean, gradient, *_ = accumulated(1, dtype)
+    for parts in (2, 4):
+        ours, theirs, *_ = accumulated(parts, dtype)
+        assert float((ours - mean).abs()) < 1e-6
+        assert float((theirs - gradient).norm() / gradient.norm()) < tolerance
+
+
+def test_micro_batches_under_a_loss_scale() -> None:
+    plain = accumulated(2, torch.float32)
+    scaled = accumulated(2, torch.float32, torch.amp.GradScaler("cpu", init_scale=1024.0))
+    torch.testing.assert_close(scaled, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_an_outer_step_without_a_loss_is_named() -> None:
+    with pytest.raises(ValueError, match="at least one loss"):
+        ActivationSearch(small_net(), 10).architecture_step([])

@@ -132,6 +132,23 @@ def test_the_schedule_goes_on_from_a_state():
     assert max(runs[0][0]) > 5 * runs[0][0][-1]
 
 
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_micro_batches_make_the_same_step(amp):
+    x, y = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
+    results = []
+    for parts in (1, 2, 3):
+        model, step = tiny_step(amp, clip_grad=0.1)
+        loss = [
+            lambda x=x, y=y, model=model: torch.nn.functional.cross_entropy(model(x), y)
+            for x, y in zip(x.chunk(parts), y.chunk(parts), strict=True)
+        ]
+        mean = step(loss[0]() if parts == 1 else loss)
+        assert step.updates == 1
+        results.append((mean, model.weight.detach().clone()))
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
+
+
 def test_accuracy_puts_the_mode_back():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.9)).train()
     with torch.no_grad():
