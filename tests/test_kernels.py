@@ -73,7 +73,9 @@ def test_the_same_number_of_threads_gives_the_same_bits(threads: int) -> None:
 
 def test_a_place_is_kept_to_an_eighth_of_an_interval_or_a_thousandth_of_the_way_outside() -> None:
     low, high, n = -16.0, 16.0, 4096
-    x = torch.cat([torch.linspace(-15.999, 15.999, 40_001), torch.logspace(-3, 4.5, 999) + 16, -torch.logspace(-3, 4.5, 999) - 16])
+    x = torch.cat(
+        [torch.linspace(-15.999, 15.999, 40_001), torch.logspace(-3, 4.5, 999) + 16, -torch.logspace(-3, 4.5, 999) - 16]
+    )
     place = plain.forward(x, table(n), low, high, True)[1]
     row, kept = plain.row_of(place, n), plain.distance_of(place, low, high, n)
     knot = torch.where(row == 0, low, torch.where(row == n + 1, high, low + (row - 1) * (high - low) / n))
