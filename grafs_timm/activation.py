@@ -1,37 +1,78 @@
-"""A found activation as an nn.Module class that a timm model takes like nn.GELU."""
+"""A found activation as an nn.Module class that a timm model takes like nn.GELU.
+
+Eager, large tensors go through two fused kernels, f(x) and g·f′(x), the second forming everything again from x: that is
+all that is kept for backward. They are made at the first large tensor of each dtype, in a few seconds.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from . import compiled
+from .fastmath import DECOMPOSITIONS
 from .formula import Genotype
+from .layout import flat, unflat
+
+
+_WORTH_COMPILING = 2**14  # elements; below it the plain formula is as fast on CPU as a call of the compiled one
+_WHAT = "a found activation"
+
+
+def _gradient(genotype: Genotype, x: Tensor, grad: Tensor) -> Tensor:
+    """grad·f′(x), from x alone; 0 where the cell is constant in x."""
+    return torch.func.vjp(genotype, x)[1](grad)[0]
+
+
+@functools.cache
+def _kernel(function: Callable[..., Tensor], genotype: Genotype, inputs: int, dtype: torch.dtype, device: str) -> Any:
+    """``function(genotype, *inputs)`` of 1-d tensors of this dtype, compiled into one loop (CPU) or kernel (CUDA)."""
+    fast = DECOMPOSITIONS if device == "cpu" and dtype is not torch.float64 else None
+    examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]
+    return compiled.traced(functools.partial(function, genotype), *examples, decompositions=fast)
+
+
+def _run(function: Callable[..., Tensor], genotype: Genotype, *inputs: Tensor) -> Tensor:
+    """``function(genotype, *inputs)`` for tensors of one shape: fused where they are large, in the first one's format."""
+    inputs = tuple(x.detach() for x in inputs)
+    x, device = inputs[0], inputs[0].device.type
+    if not x.is_floating_point() or x.numel() < _WORTH_COMPILING or device not in ("cpu", "cuda"):
+        return function(genotype, *inputs)
+
+    def fast() -> Tensor:
+        first, layout = flat(x)
+        rest = [flat(other.contiguous(memory_format=layout))[0] for other in inputs[1:]]
+        kernel = _kernel(function, genotype, len(inputs), x.dtype, device)
+        with torch.no_grad():
+            return unflat(kernel(first, *rest), x.shape, layout)
+
+    return compiled.attempt(_WHAT, fast, lambda: function(genotype, *inputs))
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether x is no plain tensor: a subclass, or one under torch.func's transforms or a tracer's fake of one."""
+    return type(x) not in (Tensor, nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 class _KeepInputOnly(torch.autograd.Function):
-    """Eager training keeps x alone and forms the intermediate tensors again in backward, as GELU does."""
+    """Eager training keeps x alone and forms the intermediate values again in backward, as GELU does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, genotype: Genotype) -> Tensor:
         ctx.save_for_backward(x)
         ctx.genotype = genotype
-        return genotype(x)
+        return _run(Genotype.__call__, genotype, x.detach())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            y = ctx.genotype(x)
-        # a cell may be constant in x: then it hands back no gradient at all
-        (slope,) = torch.autograd.grad(y, x, grad, materialize_grads=True) if y.requires_grad else (torch.zeros_like(x),)
-        return slope, None
+        return _run(_gradient, ctx.genotype, x.detach(), grad), None
 
 
 class FoundActivation(nn.Module):
@@ -49,9 +90,11 @@ class FoundActivation(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed(x):
+            return self.genotype(x)
+        if torch.is_grad_enabled() and x.requires_grad:
             return _KeepInputOnly.apply(x, self.genotype)
-        return self.genotype(x)
+        return _run(Genotype.__call__, self.genotype, x)
 
     def extra_repr(self) -> str:
         return f"{self.activation_name}"

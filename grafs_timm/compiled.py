@@ -40,6 +40,28 @@ def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any
         return plain()
 
 
+def traced(function: Callable[..., Any], *examples: torch.Tensor, decompositions: dict[Any, Any] | None = None) -> Any:
+    """``function`` of 1-d tensors like ``examples``, any length, compiled apart from every other: numbers in it are constants.
+
+    Traced into one graph first, where ``decompositions`` (of torch's operators) are applied. For a function made at run
+    time: ``torch.compile`` alone counts all that share one piece of code as recompilations of it, and allows eight.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        graph = make_fx(function, decomposition_table=decompositions, tracing_mode="symbolic")(*examples)
+    return torch.compile(graph, dynamic=True, fullgraph=True, options=_contracted())
+
+
+def _contracted() -> dict[str, Any] | None:
+    """Let the C++ compiler join a product and a sum into one instruction; the option's name and type are inductor's own."""
+    from torch._inductor import config
+
+    held = getattr(config.cpp, "enable_floating_point_contract_flag", None)
+    value = {bool: True, str: "fast"}.get(type(held))
+    return None if value is None else {"cpp.enable_floating_point_contract_flag": value}
+
+
 def fused(function: _F, what: str) -> _F:
     """``function`` compiled by torch's inductor at its first call, with shapes left open; plain where that cannot be done."""
     made = functools.cache(lambda: torch.compile(function, dynamic=True, fullgraph=True))

@@ -47,7 +47,7 @@ GAMMA_MAX = 1e4  # a learnt constant beyond this overflows float16 in the gradie
 SAFE_DENOMINATOR = 1e-2  # smallest |x₂| that x₁/x₂ divides by
 _DIV_BOUND = 100.0  # |x₁/x₂| ends here even when lifted: with the denominator above, the gradient stays inside float16
 _LOG_OFFSET = 1e-3  # ε of log(|x| + ε), kept when lifted: 1/ε is the slope at 0
-_ASINH_SWITCH = 1e8  # beyond it asinh is its own asymptote, before x² can overflow
+_ASINH_SWITCH = 1e16  # beyond it asinh is its own asymptote in float64 too; x² overflows from 1e19 on in float32
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,11 @@ def _full(x: Tensor, gamma: Tensor | float) -> Tensor:
 
 
 def _asinh(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
-    near = x.clamp(-_ASINH_SWITCH, _ASINH_SWITCH)
-    return near.asinh() + x.sign() * (x.abs().clamp(min=_ASINH_SWITCH) / _ASINH_SWITCH).log()
+    # far out asinh x = log 2x = 2 asinh √(x/2), and nothing squared there overflows
+    size = x.abs()
+    far = size > _ASINH_SWITCH
+    root = (size.clamp(min=_ASINH_SWITCH) / 2).sqrt()
+    return torch.where(far, root * x.sign(), x).asinh() * torch.where(far, 2.0, 1.0).to(x)
 
 
 def _sinc(x: Tensor, gamma: Any, limits: Limits) -> Tensor:
@@ -279,11 +282,16 @@ def _acosh(bound: float) -> float:
     return math.acosh(max(bound, 1.0))
 
 
+def _share(gamma: float) -> float:
+    """σ(γ) of a number, to its last digit on either side; in terms that torch's compiler and exporter can read."""
+    return math.exp(min(gamma, 0.0)) / (1 + math.exp(-abs(gamma)))
+
+
 def _mix(x: Tensor, y: Tensor, gamma: Tensor | float, limits: Limits) -> Tensor:
     # Two shares rather than one and its complement: γ's gradient is then never x₁ − x₂ unscaled, which can overflow.
     if isinstance(gamma, Tensor):
         return _finite(gamma.sigmoid() * x + (-gamma).sigmoid() * y)
-    return _finite(float(special.expit(gamma)) * x + float(special.expit(-gamma)) * y)
+    return _finite(_share(gamma) * x + _share(-gamma) * y)
 
 
 def _gauss_kernel(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
