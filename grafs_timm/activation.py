@@ -1,37 +1,89 @@
-"""A found activation as an nn.Module class that a timm model takes like nn.GELU."""
+"""A found activation as an nn.Module class that a timm model takes like nn.GELU.
+
+In eager training x alone is kept, and f(x) and g·f′(x) take one pass each over a large tensor: on a CPU along its `curve`, on
+CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each dtype. Small tensors, and
+machines without a compiler, compute the formula operation by operation.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from . import compiled, curve
 from .formula import Genotype
+from .layout import flat, unflat
+
+_LARGE = 2**14  # elements; below it the plain formula is as fast
+
+
+def _forward(genotype: Genotype, x: Tensor) -> Tensor:
+    """f(x), in one pass where x is large."""
+    return _in_one_pass(x, None, genotype) if _is_large(x) else genotype(x)
+
+
+def _backward(genotype: Genotype, x: Tensor, g: Tensor) -> Tensor:
+    """g·f′(x), in one pass where x is large."""
+    return _in_one_pass(x, g, genotype) if _is_large(x) else curve.gradient(genotype, x, g)
+
+
+def _is_large(x: Tensor) -> bool:
+    return x.is_floating_point() and x.dtype != torch.float64 and x.numel() >= _LARGE and x.device.type in ("cpu", "cuda")
+
+
+def _in_one_pass(x: Tensor, g: Tensor | None, genotype: Genotype) -> Tensor:
+    values, layout = flat(x.detach())
+    weights = None if g is None else flat(g.contiguous(memory_format=layout))[0]
+    run = curve.evaluate if x.device.type == "cpu" else _by_kernel
+
+    def plain() -> Tensor:
+        return genotype(values) if weights is None else curve.gradient(genotype, values, weights)
+
+    with torch.no_grad():
+        result = compiled.attempt("a found activation", lambda: run(genotype, values, weights), plain)
+    return unflat(result, x.shape, layout)
+
+
+def _by_kernel(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
+    inputs = (x,) if g is None else (x, g)
+    return _kernel(genotype, len(inputs), x.dtype, x.device)(*inputs)
+
+
+@functools.cache
+def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
+    """f(x) of one vector or g·f′(x) of two, of any length, as one compiled kernel."""
+
+    def slope(x: Tensor, g: Tensor) -> Tensor:
+        return torch.func.vjp(genotype, x)[1](g)[0]
+
+    example = [torch.zeros(8, dtype=dtype, device=device)] * inputs
+    return compiled.traced(genotype if inputs == 1 else slope, *example)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether x is no plain tensor: a subclass, or one under torch.func's transforms or a tracer's fake of one."""
+    return type(x) not in (Tensor, nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 class _KeepInputOnly(torch.autograd.Function):
-    """Eager training keeps x alone and forms the intermediate tensors again in backward, as GELU does."""
+    """Eager training keeps x alone and forms the intermediate values again in backward, as GELU does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, genotype: Genotype) -> Tensor:
         ctx.save_for_backward(x)
         ctx.genotype = genotype
-        return genotype(x)
+        return _forward(genotype, x)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            y = ctx.genotype(x)
-        # a cell may be constant in x: then it hands back no gradient at all
-        (slope,) = torch.autograd.grad(y, x, grad, materialize_grads=True) if y.requires_grad else (torch.zeros_like(x),)
-        return slope, None
+        return _backward(ctx.genotype, x, g), None
 
 
 class FoundActivation(nn.Module):
@@ -49,9 +101,11 @@ class FoundActivation(nn.Module):
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed(x):
+            return self.genotype(x)
+        if torch.is_grad_enabled() and x.requires_grad:
             return _KeepInputOnly.apply(x, self.genotype)
-        return self.genotype(x)
+        return _forward(self.genotype, x)
 
     def extra_repr(self) -> str:
         return f"{self.activation_name}"

@@ -40,6 +40,19 @@ def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any
         return plain()
 
 
+def traced(function: Callable[..., Any], *examples: torch.Tensor) -> Any:
+    """``function`` of vectors like ``examples``, of any length, compiled apart from every other: numbers in it are constants.
+
+    For a function made at run time: ``torch.compile`` alone counts all that share one piece of code as recompilations of it,
+    and allows eight.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        graph = make_fx(function, tracing_mode="symbolic")(*examples)
+    return torch.compile(graph, dynamic=True, fullgraph=True)
+
+
 def fused(function: _F, what: str) -> _F:
     """``function`` compiled by torch's inductor at its first call, with shapes left open; plain where that cannot be done."""
     made = functools.cache(lambda: torch.compile(function, dynamic=True, fullgraph=True))

@@ -279,11 +279,16 @@ def _acosh(bound: float) -> float:
     return math.acosh(max(bound, 1.0))
 
 
+def _share(gamma: float) -> float:
+    """σ(γ) of a number, to its last digit on either side; in terms that torch's compiler and exporter can read."""
+    return math.exp(min(gamma, 0.0)) / (1 + math.exp(-abs(gamma)))
+
+
 def _mix(x: Tensor, y: Tensor, gamma: Tensor | float, limits: Limits) -> Tensor:
     # Two shares rather than one and its complement: γ's gradient is then never x₁ − x₂ unscaled, which can overflow.
     if isinstance(gamma, Tensor):
         return _finite(gamma.sigmoid() * x + (-gamma).sigmoid() * y)
-    return _finite(float(special.expit(gamma)) * x + float(special.expit(-gamma)) * y)
+    return _finite(_share(gamma) * x + _share(-gamma) * y)
 
 
 def _gauss_kernel(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:

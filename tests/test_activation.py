@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -30,9 +31,57 @@ def test_value_and_gradient_are_the_genotypes(genotype: Genotype) -> None:
     torch.testing.assert_close(torch.autograd.grad(y, x, g)[0], torch.autograd.grad(plain, z, g)[0])
 
 
-def test_training_keeps_the_input_and_nothing_else() -> None:
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(1, 3),
+    "strided": lambda x: x[:, :, ::2],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_large_tensor_goes_through_in_one_pass_to_the_same_numbers(layout: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
+    for genotype in [GATED, *RANDOM[:4]]:
+        layer = activation_class(genotype)()
+        x = LAYOUTS[layout]((4 * torch.randn(4, 16, 32, 34)).to(dtype)).detach().requires_grad_()
+        y, plain = layer(x), genotype(x)
+        assert y.dtype == dtype
+        assert layout != "channels_last" or y.is_contiguous(memory_format=torch.channels_last)
+        g = torch.randn_like(x)
+        (slope,) = torch.autograd.grad(y, x, g)
+        expected = torch.autograd.grad(plain, x, g)[0] if plain.requires_grad else torch.zeros_like(x)
+        torch.testing.assert_close(y, plain.detach(), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(slope, expected, atol=20 * tolerance, rtol=20 * tolerance)
+        with torch.no_grad():
+            assert torch.equal(layer(x), y)
+
+
+def test_without_a_compiler_it_is_the_formula_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    from grafs_timm import compiled
+    from grafs_timm.kernels import cpu
+
+    def no_compiler() -> None:
+        raise FileNotFoundError("g++")
+
+    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.setattr(cpu, "library", no_compiler)
+    layer, x = activation_class(GATED)(), torch.randn(20_000, requires_grad=True)
+    with pytest.warns(UserWarning, match="a found activation could not be compiled"):
+        y = layer(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one notice is enough
+        y.sum().backward()
+        layer(x)
+    assert torch.equal(y, GATED(x))
+
+
+@pytest.mark.parametrize("n", [1000, 40_000])
+def test_training_keeps_the_input_and_nothing_else(n: int) -> None:
     kept = []
-    x = torch.randn(1000, requires_grad=True)
+    x = torch.randn(n, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         activation_class(GATED)()(x)
     assert [t.data_ptr() for t in kept] == [x.data_ptr()]

@@ -1,6 +1,6 @@
 """What a search step costs, in time and memory, over a plain training step of the same model: the table and the exact cell.
 
-    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--device cuda] [--csv benchmarks/search_cpu.csv]
+    python tools/bench_search.py [--model cifar_resnet20] [--batch 128] [--device cuda] [--out benchmarks/search_cpu.csv]
 
 Times: all sides in one process, a step of each in turn, medians, so that a machine's mood meets all of them. Peak memory: each
 side in a process of its own. The exact cell keeps every candidate's output and runs at a smaller batch, beside a plain step of
@@ -16,6 +16,7 @@ extrapolates both to the recipe's lengths.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import subprocess
@@ -83,7 +84,7 @@ class Side:
         self.inner()
 
     def floor(self) -> None:
-        """The plain model's forward and the half of backward that an architecture step needs: from the first site's output on."""
+        """The plain model's forward and the half of backward that an architecture step needs, down to the first site."""
         weights = [p for p in self.model.parameters() if p.requires_grad]
         _, parent, attribute, _ = next(iter(find_sites(self.model)))
         first = getattr(parent, attribute)
@@ -114,7 +115,7 @@ class Side:
 
 def times(settings: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
     """Rows of one model: every side's step, and the parts of the default one."""
-    batch, device = settings["batch"], settings["device"]
+    batch = settings["batch"]
     plain, search, few = (Side(settings, kind, batch) for kind in ("plain", "search", "few"))
     sides = {
         "plain step": plain.step, "search step, 110 candidates": search.step, f"search step, {FEW} candidates": few.step,
@@ -136,13 +137,23 @@ def _measured(
 ) -> list[dict[str, Any]]:
     results = bench_csv.alternate(sides, rounds, settings["device"])
     base = results[baseline]["median_ms"]
-    shape = f"{settings['model']} {batch}x3x{settings['size']}x{settings['size']}"
-    dtype = {"off": "float32"}.get(settings["amp"], settings["amp"])
-    common = {**bench_csv.environment(settings["device"]), "dtype": dtype, "shape": shape, "baseline": baseline, "what": "full"}
+    common = {**_common(settings, batch), "baseline": baseline, "what": "full"}
     return [
-        {**common, "subject": name, **{k: round(v, 4) for k, v in result.items()}, "ratio": round(result["median_ms"] / base, 4)}
+        {
+            **common,
+            "subject": name,
+            "ratio": round(result["median_ms"] / base, 4),
+            **{k: round(v, 4) for k, v in result.items()},
+        }
         for name, result in results.items()
     ]
+
+
+def _common(settings: dict[str, Any], batch: int) -> dict[str, Any]:
+    size, dtype = settings["size"], {"off": "float32"}.get(settings["amp"], settings["amp"])
+    layout = " channels_last" * settings["channels_last"] + " compiled" * settings["compile_model"]
+    shape = f"{settings['model']} {batch}x3x{size}x{size}{layout}"
+    return {**bench_csv.environment(settings["device"]), "dtype": dtype, "shape": shape}
 
 
 # ---------------------------------------------------------------------------------------------------------- memory
@@ -187,11 +198,9 @@ def memory(settings: dict[str, Any]) -> list[dict[str, Any]]:
         pairs.append(("exact", "search step, exact cell", settings["exact_batch"]))
     for kind, subject, batch in pairs:
         plain, searching = (_in_a_process(settings, side, batch) for side in ("plain", kind))
-        shape = f"{settings['model']} {batch}x3x{settings['size']}x{settings['size']}"
-        common = {**bench_csv.environment(settings["device"]), "shape": shape, "what": "peak memory", "baseline": "plain step"}
-        common["dtype"] = {"off": "float32"}.get(settings["amp"], settings["amp"])
-        rows.append({**common, "subject": "plain step", "bytes_saved": plain, "ratio": 1.0, "repeats": 1})
-        rows.append({**common, "subject": subject, "bytes_saved": searching, "ratio": round(searching / plain, 4), "repeats": 1})
+        common = {**_common(settings, batch), "what": "peak memory", "baseline": "plain step", "repeats": 1}
+        rows.append({**common, "subject": "plain step", "bytes_saved": plain, "ratio": 1.0})
+        rows.append({**common, "subject": subject, "bytes_saved": searching, "ratio": round(searching / plain, 4)})
     return rows
 
 
@@ -227,7 +236,7 @@ def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[st
             run_search(short, Path(folder) / f"s{turn}", seed=turn, device=device, quiet=True)
             run_evaluate(short, "relu", Path(folder) / f"t{turn}", seed=turn, device=device, quiet=True)
             ends = [line["seconds"] for line in read_log(Path(folder) / f"s{turn}") if line["kind"] == "epoch"]
-            searching += [b - a for a, b in zip(ends[1:], ends[2:], strict=False)]  # relaxed epochs that compile nothing
+            searching += [b - a for a, b in itertools.pairwise(ends[1:])]  # relaxed epochs that compile nothing
             training += [line["seconds"] for line in read_log(Path(folder) / f"t{turn}") if line["kind"] == "epoch"][1:]
     common = {
         **bench_csv.environment(device), "dtype": "float32", "shape": f"{recipe.model} {images} images an epoch",
@@ -258,23 +267,22 @@ def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[st
 @click.option("--whole", "recipe", help="Measure epochs of this recipe instead, and extrapolate to its lengths.")
 @click.option("--data", default="cifar10", show_default=True, help="Data of --whole.")
 @click.option("--images", default=5000, show_default=True, help="Images an epoch of --whole.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Append the rows to this file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Append the rows to this CSV file.")
 @click.option("--peak-of", hidden=True)
-def main(recipe: str | None, data: str, images: int, csv: Path | None, peak_of: str | None, rounds: int, **settings: Any) -> None:
+def main(
+    recipe: str | None, data: str, images: int, out: Path | None, peak_of: str | None, rounds: int, **settings: Any
+) -> None:  # fmt: skip
     """Print, and keep, what a search step costs in plain steps."""
     if peak_of:
         click.echo(peak(*json.loads(peak_of)))
         return
     settings["model_kwargs"] = json.loads(settings["model_kwargs"])
-    if recipe:
-        rows = whole(recipe, data, images, settings["device"])
-    else:
-        rows = times(settings, rounds) + memory(settings)
+    rows = whole(recipe, data, images, settings["device"]) if recipe else times(settings, rounds) + memory(settings)
     for row in rows:
         size = f"{row['bytes_saved'] / 2**20:8.0f} MiB" if row.get("bytes_saved") else f"{row.get('median_ms', 0):9.1f} ms "
         click.echo(f"{row['shape']:32s} {row['what']:12s} {row['subject']:52s} {size}  {row['ratio']:6.3f} × {row['baseline']}")
-    if csv:
-        bench_csv.append(csv, rows)
+    if out:
+        bench_csv.append(out, rows)
 
 
 if __name__ == "__main__":

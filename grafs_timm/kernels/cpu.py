@@ -28,6 +28,8 @@ def library() -> Any:
     signatures = {
         "table_forward": ([pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], count),
         "table_slope": ([pointer, pointer, pointer, whole, count, whole, whole, pointer], None),
+        "curve": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer], count),
+        "curve_missing": ([pointer, count, whole, whole, pointer], None),
         "table_slope_and_rows": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], None),
     }
     for name, (arguments, result) in signatures.items():
@@ -83,3 +85,23 @@ def slope_and_rows(
         result.data_ptr() if need_x else None, gradient.data_ptr(),
     )  # fmt: skip
     return result.to(g.dtype), gradient
+
+
+def curve(x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """(f(x), ending at its dtype's largest number, or g·f′(x) where g is given; the indices of what ``rows`` does not cover).
+
+    Both are [N] of x's dtype; the indices come in any order.
+    rows: float32 [n + 1, 4], the cubic in x minus its left knot of each of n intervals; NaN where there is none, and in the
+    last row, which stands for all x that are not in [low, high).
+    """
+    wide, weight = _like(x), None if g is None else _like(g)
+    y, how = torch.empty_like(wide), _how(wide)
+    missing = library().curve(
+        wide.data_ptr(), None if weight is None else weight.data_ptr(), rows.data_ptr(), low, high, len(rows) - 1, *how,
+        y.data_ptr(),
+    )  # fmt: skip
+    left = torch.empty(missing, dtype=torch.int64)
+    if missing:
+        library().curve_missing(y.data_ptr(), *how, left.data_ptr())
+    top = torch.finfo(x.dtype).max
+    return (y.clamp(-top, top) if g is None and y.dtype != x.dtype else y).to(x.dtype), left

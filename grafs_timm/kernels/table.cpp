@@ -6,6 +6,7 @@
 #pragma GCC optimize("tree-loop-vectorize", "no-trapping-math", "no-math-errno")  // inductor switches the first two off
 #endif
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -206,6 +207,61 @@ void slope_and_rows(const T *g, const uint16_t *place, const float *rows, const 
     }
 }
 
+// A smooth function as one cubic an interval: rows of (c0, c1, c2, c3) in t = x − a, and a last row of NaN for what is not
+// on the grid. Where a row is NaN so is the result, for the caller to compute by other means.
+template <bool SLOPE>
+int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const Grid &grid, int count, float *y) {
+    const float top = float(grid.n);
+    int32_t missing = 0;
+#pragma omp simd reduction(+ : missing)
+    for (int i = 0; i < count; i++) {
+        float v = x[i], u = (v - grid.low) * grid.inverse;
+        float c = u >= 0.0f ? u : top;  // NaN goes to the last row too
+        c = c < top ? c : top;
+        int32_t row = int32_t(c);
+        float t = v - (grid.low + float(row) * grid.width);
+        uint64_t first = rows[2 * row], second = rows[2 * row + 1];
+        float c0 = bits<float>(uint32_t(first)), c1 = bits<float>(uint32_t(first >> 32));
+        float c2 = bits<float>(uint32_t(second)), c3 = bits<float>(uint32_t(second >> 32));
+        float value = SLOPE ? g[i] * (c1 + t * (2 * c2 + t * (3 * c3))) : c0 + t * (c1 + t * (c2 + t * c3));
+        y[i] = value;
+        missing += value != value;
+    }
+    return missing;
+}
+
+template <typename T, bool SLOPE>
+int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, int64_t count, int threads, T *y) {
+    const uint64_t *pairs = reinterpret_cast<const uint64_t *>(rows);
+    int64_t missing = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : missing)
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        float in[BLOCK], weight[BLOCK], out[BLOCK];
+        int size = int(std::min<int64_t>(BLOCK, count - at));
+        float *result = target(y, at, out);
+        const float *slope = SLOPE ? read(g, at, size, weight) : nullptr;
+        missing += cubic_block<SLOPE>(read(x, at, size, in), slope, pairs, grid, size, result);
+        write(y, at, size, result);
+    }
+    return missing;
+}
+
+template <typename T> void missing_of(const T *y, int64_t count, int threads, int64_t *found) {
+    std::atomic<int64_t> end{0};
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        float buffer[BLOCK];
+        int size = int(std::min<int64_t>(BLOCK, count - at));
+        const float *values = read(y, at, size, buffer);
+        int32_t here = 0;
+#pragma omp simd reduction(+ : here)
+        for (int i = 0; i < size; i++) here += values[i] != values[i];
+        int64_t next = here ? end.fetch_add(here) : 0;
+        for (int i = 0; here && i < size; i++)
+            if (values[i] != values[i]) found[next++] = at + i;
+    }
+}
+
 Grid grid(float low, float high, int32_t n) {
     float width = float((double(high) - double(low)) / n);
     return {low, high, width, float(n / (double(high) - double(low))), n};
@@ -247,4 +303,26 @@ extern "C" void table_slope_and_rows(const void *g, const uint16_t *place, const
     else
         slope_and_rows(static_cast<const float *>(g), place, rows, of, count, threads, static_cast<float *>(result),
                        gradient);
+}
+
+// y = f(x) of the cubics, or g·f′(x) where g is given; returns how many elements came out as NaN.
+extern "C" int64_t curve(const void *x, const void *g, const float *rows, float low, float high, int32_t n, int64_t count,
+                         int32_t narrow, int32_t threads, void *y) {
+    Grid of = grid(low, high, n);
+    auto run = [&](auto type) {
+        using T = decltype(type);
+        auto from = static_cast<const T *>(x), weight = static_cast<const T *>(g);
+        auto to = static_cast<T *>(y);
+        return g ? cubic<T, true>(from, weight, rows, of, count, threads, to)
+                 : cubic<T, false>(from, weight, rows, of, count, threads, to);
+    };
+    return narrow ? run(uint16_t{}) : run(float{});
+}
+
+// The indices of the NaN of y, in any order; there are as many as ``curve`` said.
+extern "C" void curve_missing(const void *y, int64_t count, int32_t narrow, int32_t threads, int64_t *found) {
+    if (narrow)
+        missing_of(static_cast<const uint16_t *>(y), count, threads, found);
+    else
+        missing_of(static_cast<const float *>(y), count, threads, found);
 }
