@@ -61,8 +61,8 @@ def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.d
     def slope(x: Tensor, g: Tensor) -> Tensor:
         return torch.func.vjp(genotype, x)[1](g)[0]
 
-    example = [torch.zeros(8, dtype=dtype, device=device)] * inputs
-    return compiled.traced(genotype if inputs == 1 else slope, *example)
+    examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]  # one tensor twice would be traced as one
+    return compiled.traced(genotype if inputs == 1 else slope, *examples)
 
 
 def _is_transformed(x: Tensor) -> bool:

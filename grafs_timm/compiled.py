@@ -34,7 +34,7 @@ def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any
         _failed.add(what)
         warnings.warn(
             f"{what} could not be compiled and runs as plain torch, several times slower; "
-            f"a C++ compiler such as g++ makes it fast. {type(error).__name__}: {str(error)[:200]}",
+            f"a C++ compiler such as g++ (on CUDA: Triton) makes it fast. {type(error).__name__}: {str(error)[:200]}",
             stacklevel=3,
         )
         return plain()

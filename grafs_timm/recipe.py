@@ -196,7 +196,11 @@ class Evaluate(_Section):
 
 
 class Recipe(_Section):
-    """All settings, resolved. ``data: digits`` is short for ``data: {name: digits}``."""
+    """All settings, resolved. ``data: digits`` is short for ``data: {name: digits}``.
+
+    ``compile``: what ``torch.compile`` is used for: the making of the search's tables where that pays (auto), nothing (off), or
+    the tables and the model, in the search and in the training from scratch (model).
+    """
 
     model: Name
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -205,6 +209,7 @@ class Recipe(_Section):
     evaluate: Evaluate = Evaluate()
     amp: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switched_off)] = "off"
     channels_last: bool = False
+    compile: Annotated[Literal["auto", "off", "model"], BeforeValidator(_switched_off)] = "auto"
 
     @field_validator("data", mode="before")
     @classmethod

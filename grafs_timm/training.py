@@ -195,6 +195,8 @@ def run_evaluate(
     checkpoint.seed_all(seed)
     model = make_model(recipe, train_set, device)
     report = zoo.replace_activations(model, found)
+    if recipe.compile == "model":
+        model.forward = torch.compile(model.forward)
     settings = recipe.evaluate
     batches = make_batches(recipe, train_set, train_set, settings.batch_size, seed, train=True)
     tests = make_batches(recipe, test_set, train_set, 256, seed, train=False)

@@ -136,3 +136,14 @@ def test_compile_sees_the_plain_formula() -> None:
     exported = torch.export.export(layer, (torch.randn(8),)).module()
     z = torch.randn(8)
     torch.testing.assert_close(exported(z), layer(z), atol=1e-6, rtol=1e-6)
+
+
+def test_the_kernels_made_for_cuda_are_the_formula() -> None:
+    """The same compiled functions, made for the CPU here; each is one kernel for any length."""
+    from grafs_timm.activation import _by_kernel
+    from grafs_timm.curve import gradient
+
+    for count in (3_000, 5_001):
+        x, g = torch.randn(count), torch.randn(count)
+        torch.testing.assert_close(_by_kernel(GATED, x, None), GATED(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(_by_kernel(GATED, x, g), gradient(GATED, x, g), atol=1e-5, rtol=1e-5)

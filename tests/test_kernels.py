@@ -100,3 +100,22 @@ def test_float64_and_a_machine_without_a_compiler_take_the_plain_loops(monkeypat
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one notice is enough
         assert kernels.choose(here, torch.float32) is plain
+
+
+def test_a_cuda_device_without_triton_takes_the_plain_loops_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.delitem(sys.modules, "grafs_timm.kernels.cuda", raising=False)
+    monkeypatch.delattr(kernels, "cuda", raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.warns(UserWarning, match="runs as plain torch.*Triton"):
+        assert kernels.choose(torch.device("cuda"), torch.float16) is plain
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kernels.choose(torch.device("cuda"), torch.float32) is plain
+
+
+def test_on_cuda_it_is_triton() -> None:
+    pytest.importorskip("triton", reason="Triton is there on Linux x86-64 only")
+    assert kernels.choose(torch.device("cuda"), torch.bfloat16).__name__ == "grafs_timm.kernels.cuda"

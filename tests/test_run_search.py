@@ -253,3 +253,28 @@ def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch, breaks
         run_search(RECIPE, tmp_path, quiet=True, wandb="online")
     assert len([w for w in caught if "W&B" in str(w.message)]) == 1
     same_result(tmp_path, whole)
+
+
+def test_the_tables_are_compiled_where_that_pays():
+    from grafs_timm.run_search import WORTH_COMPILING, _pays
+
+    short, long = recipe(), recipe(search=SETTINGS["search"] | {"epochs": 50})
+    assert not _pays(short, 225, "cpu")
+    assert _pays(short, 225, "cuda")
+    assert not _pays(long, WORTH_COMPILING * 32 // 50 - 32, "cpu")
+    assert _pays(long, WORTH_COMPILING * 32 // 50, "cpu")
+    assert not _pays(recipe(compile="off"), 10**9, "cuda")
+    assert _pays(recipe(compile="model"), 1, "cpu")
+
+
+def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
+    """Compiled without inductor, whose kernels round otherwise; the graphs and what surrounds them are the same."""
+    from grafs_timm import run_search as module
+
+    monkeypatch.setattr(module, "_pays", lambda *_: True)
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: compile_(function, backend="eager"))
+    for name in ("auto", "model"):
+        run_search(recipe(compile=name), tmp_path / name, quiet=True)
+    assert (tmp_path / "auto" / "genotype.json").read_bytes() == (tmp_path / "model" / "genotype.json").read_bytes()
+    assert timeless(tmp_path / "auto") == timeless(tmp_path / "model")

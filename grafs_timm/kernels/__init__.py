@@ -24,6 +24,8 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
         return plain
     if device.type == "cpu":
         return compiled.attempt("the table's kernel", _cpu, lambda: plain)
+    if device.type == "cuda":
+        return compiled.attempt("the table's kernel", _cuda, lambda: plain)
     return plain
 
 
@@ -32,3 +34,9 @@ def _cpu() -> ModuleType:
 
     cpu.library()  # compiles at the first call
     return cpu
+
+
+def _cuda() -> ModuleType:
+    from . import cuda  # imports Triton
+
+    return cuda
