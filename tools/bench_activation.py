@@ -9,18 +9,14 @@ alone: two passes over the tensor for forward, three for backward, at the bandwi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench_csv import alternate, append, environment
+from torch import Tensor
 
 from grafs_timm.activation import activation_class
 from grafs_timm.formula import Gene, Genotype

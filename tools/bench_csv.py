@@ -66,17 +66,18 @@ def append(path: str | Path, rows: list[dict[str, Any]]) -> None:
 def alternate(
     sides: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu", warmup: int = 2
 ) -> dict[str, dict[str, float]]:
-    """Time each side once a round, in turn, so that a machine's mood meets all of them.
+    """Time each side once a round, in turn, so that a machine's mood meets all of them; each round begins with another.
 
     Returns for each side median_ms, q25_ms, q75_ms and repeats. On CUDA each timing waits for the device.
     """
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(warmup + rounds):
-        for name, side in sides.items():
+        names = list(sides)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # none is always behind the same other
             wait()
             begin = time.perf_counter()
-            side()
+            sides[name]()
             wait()
             if turn >= warmup:
                 times[name].append((time.perf_counter() - begin) * 1e3)

@@ -15,17 +15,13 @@ Subjects, at the sizes of ResNet20's sites (batch 128) and at 4M elements:
 
 from __future__ import annotations
 
-import csv
-import datetime
-import platform
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_csv
 import click
 import torch
 import torch.nn.functional as F
@@ -41,10 +37,6 @@ try:
 except ImportError:
     triton = None
 
-COLUMNS = (
-    "tool", "device", "hardware", "torch", "triton", "threads", "dtype", "subject", "baseline", "shape", "what",
-    "median_ms", "q25_ms", "q75_ms", "repeats", "bytes_saved", "ratio", "floor_ratio", "date", "command",
-)  # fmt: skip
 SHAPES = [(128, 16, 32, 32), (128, 32, 16, 16), (128, 64, 8, 8), (2**22,)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PATTERNS = 2**16
@@ -306,19 +298,6 @@ def construction(device: str, sites: int = 19) -> str:
 # ----------------------------------------------------------------------------------------------------------- program
 
 
-def environment(device: str) -> dict[str, Any]:
-    return {
-        "tool": Path(__file__).stem,
-        "device": device,
-        "hardware": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "triton": triton.__version__ if triton is not None else "",
-        "threads": torch.get_num_threads(),
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
-        "command": "python " + shlex.join(["tools/bench_table.py", *sys.argv[1:]]),
-    }
-
-
 @click.command()
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(list(DTYPES)), help="Several times for several; all.")
@@ -328,7 +307,7 @@ def environment(device: str) -> dict[str, Any]:
 def main(device: str, dtypes: tuple[str, ...], repeats: int, out: Path | None, quick: bool) -> None:
     """Time the table's loops against ReLU and a copy, and compare them with the exact table in time and accuracy."""
     shapes, repeats = ([(8, 16, 32, 32)], 3) if quick else (SHAPES, repeats)
-    fixed, rows = environment(device), []
+    fixed, rows = bench_csv.environment(device), []
     click.echo(f"{fixed['hardware']}, torch {fixed['torch']}, triton {fixed['triton'] or 'none'}, {fixed['threads']} threads")
     for name in dtypes or DTYPES:
         for shape in shapes:
@@ -343,13 +322,7 @@ def main(device: str, dtypes: tuple[str, ...], repeats: int, out: Path | None, q
     for name in dtypes or DTYPES:
         click.echo("\n".join(accuracy(name, 20_000 if quick else 500_000)))
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        new = not out.exists()
-        with out.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+        bench_csv.append(out, rows)
 
 
 if __name__ == "__main__":
