@@ -11,8 +11,9 @@ a product of one-hot matrices on the tensor cores: with interval = 64·hi + lo, 
 
 A program adds its contiguous share of the elements in registers, in order, and stores one table; one sum joins the tables.
 Per element, at 4096 intervals: 8192 multiply-adds on the tensor cores, 128 compares and 192 selects to make G, L and D, which
-are 384 bytes of shared memory; a float32 g takes twice the multiply-adds, 64 selects and 128 bytes more. So it is bound by
-shared memory and arithmetic, not by the 4 to 6 bytes it reads. (8192 intervals: twice the multiply-adds, G twice as wide.)
+are 384 bytes of shared memory; a float32 g takes twice the multiply-adds, 64 selects and 128 bytes more. By this
+count shared memory and arithmetic bind it, not the 4 to 6 bytes it reads. (8192 intervals: twice the multiply-adds, G twice as
+wide.)
 
 Accuracy: forward and slope round as `plain` does, operation by operation, so that places, values and slopes are the same
 bits. In the histogram L and D are exact, a bfloat16 or float16 g is too, and a float32 g is the sum of two bfloat16, to 2⁻¹⁷
