@@ -106,6 +106,7 @@ def test_a_cuda_device_without_triton_takes_the_plain_loops_with_one_notice(monk
     import sys
 
     monkeypatch.setattr(compiled, "_failed", set())
+    kernels._cuda.cache_clear()
     monkeypatch.delitem(sys.modules, "grafs_timm.kernels.cuda", raising=False)
     monkeypatch.delattr(kernels, "cuda", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)

@@ -6,6 +6,7 @@ out the fastest that works here.
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 
 import torch
@@ -23,9 +24,9 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
     if dtype == torch.float64 or compiled.plain_only:
         return plain
     if device.type == "cpu":
-        return compiled.attempt("the table's kernel", _cpu, lambda: plain)
+        return compiled.attempt("the table's loops on a CPU", _cpu, lambda: plain)
     if device.type == "cuda":
-        return compiled.attempt("the table's kernel", _cuda, lambda: plain)
+        return compiled.attempt("the table's loops on CUDA", lambda: _cuda(device), lambda: plain)
     return plain
 
 
@@ -36,7 +37,11 @@ def _cpu() -> ModuleType:
     return cpu
 
 
-def _cuda() -> ModuleType:
+@functools.cache
+def _cuda(device: torch.device) -> ModuleType:
     from . import cuda  # imports Triton
 
+    if torch.cuda.is_available():  # a Triton that cannot build or launch a kernel here shows it now, not amid a step
+        rows = torch.zeros(7, 2, device=device)
+        cuda.forward(torch.zeros(1, device=device), rows, -1.0, 1.0, True)
     return cuda
