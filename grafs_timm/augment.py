@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .errors import UnknownNameError
 from .ops import nearest
+from .trivial_augment import trivial_augment
 
 # In the order they are applied, whatever the order they are asked for in.
 AUGMENTATIONS = ("trivial_augment", "crop", "flip")
@@ -52,23 +53,3 @@ def crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     """Mirror the images of [B,C,H,W] left to right where ``mirrored`` (bool [B]) says so."""
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-
-
-def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One operation at one strength per image of uint8 [B,C,H,W], as torchvision draws them.
-
-    Source: Müller & Hutter 2021, TrivialAugment (arXiv 2103.10158), wide space.
-    """
-    from torchvision.transforms.v2 import TrivialAugmentWide
-
-    transform = TrivialAugmentWide()
-    seed = int(torch.randint(2**62, (), generator=generator))
-    # torchvision draws from the global CPU generator. torch.manual_seed would reseed the accelerators' as well.
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        try:
-            torch.set_num_threads(1)  # on single small images, handing work to a second thread costs more than the work
-            return torch.stack([transform(image) for image in images])
-        finally:
-            torch.set_num_threads(threads)
