@@ -121,6 +121,20 @@ def stopped(monkeypatch, name, times):
     monkeypatch.setattr(owner, attribute, stop)
 
 
+def test_with_compiled_loops_it_goes_on_to_the_same_bits_too(tmp_path, monkeypatch):
+    from grafs_timm import compiled
+
+    monkeypatch.setattr(compiled, "plain_only", False)
+    torch.set_num_threads(2)
+    run_search(RECIPE, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        stopped(patch, (checkpoint, "save"), 4)
+        with pytest.raises(ConnectionResetError):
+            run_search(RECIPE, tmp_path / "run", quiet=True)
+    run_search(RECIPE, tmp_path / "run", quiet=True, resume=True)
+    same_result(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_stopped_before_the_first_checkpoint_it_begins_anew(whole, tmp_path, monkeypatch, resume):
     with monkeypatch.context() as patch:
