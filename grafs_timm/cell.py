@@ -142,7 +142,9 @@ class Cell(nn.Module):
         """
         alpha = torch.cat(list(self.alpha.values())).float()[self._flat_index]
         with torch.autocast(alpha.device.type, enabled=False):
-            concentration = torch.where(self.mask, (F.elu(alpha) + 1).clamp(min=RHO_FLOOR), _DROPPED)
+            concentration = (F.elu(alpha) + 1).clamp(min=RHO_FLOOR)
+            alone = self.mask.sum(-1, keepdim=True) == 1  # has all of it, however low its α: a sample could underflow to 0/0
+            concentration = torch.where(self.mask, torch.where(alone, 1.0, concentration), _DROPPED)
             sample = torch.distributions.Dirichlet(concentration, validate_args=False).rsample((sites,))
             kept = torch.where(self.mask, sample, 0.0)
             weights = kept / kept.sum(-1, keepdim=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 from .kernels import choose, plain
 
@@ -89,7 +90,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
-@torch.library.custom_op("grafs_timm::lookup", mutates_args=())
+@custom_op("grafs_timm::lookup", mutates_args=())
 def _lookup(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(y like x; int16 places like x, [0] without ``keep``; int64 scalar: how many x lay outside the grid).
 
@@ -112,7 +113,7 @@ def _(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Ten
     return torch.empty_like(x), place, x.new_empty((), dtype=torch.int64)
 
 
-@torch.library.custom_op("grafs_timm::lookup_slope", mutates_args=())
+@custom_op("grafs_timm::lookup_slope", mutates_args=())
 def _slope(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor:
     """∂L/∂x like ``place``, of g's dtype."""
     if place.dtype == torch.float64:
@@ -126,7 +127,7 @@ def _(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor
     return torch.empty_like(place, dtype=g.dtype)
 
 
-@torch.library.custom_op("grafs_timm::lookup_slope_and_rows", mutates_args=())
+@custom_op("grafs_timm::lookup_slope_and_rows", mutates_args=())
 def _slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -201,7 +202,7 @@ def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, i
         raise TypeError(f"a tabulated function takes floating point tensors, got {x.dtype}; convert with x.float()")
     if rows.shape != (grid.intervals + 5, 2):
         raise ValueError(f"rows of this grid have the shape {(grid.intervals + 5, 2)}, got {tuple(rows.shape)}")
-    rows = rows.contiguous()
+    rows = (rows if x.dtype == torch.float64 else rows.float()).contiguous()  # what the loops read, without another look
     outside = torch.zeros((), dtype=torch.float64, device=x.device) if outside is None else outside
     if inplace and x.dtype != torch.float64 and _has_no_gaps(x) and not torch.compiler.is_compiling():
         return _InPlace.apply(x, rows, grid.low, grid.high, outside)

@@ -67,7 +67,7 @@ def test_without_a_compiler_it_is_the_formula_with_one_notice(monkeypatch: pytes
         raise FileNotFoundError("g++")
 
     monkeypatch.setattr(compiled, "_failed", set())
-    monkeypatch.setattr(cpu, "library", no_compiler)
+    monkeypatch.setattr(cpu, "loops", no_compiler)
     layer, x = activation_class(GATED)(), torch.randn(20_000, requires_grad=True)
     with pytest.warns(UserWarning, match="a found activation could not be compiled"):
         y = layer(x)

@@ -26,15 +26,21 @@ def slow_cell(cell: Cell, x: float, weights: dict[str, Tensor], site: int) -> fl
     return slot("b2", slot("u3", slot("b1", slot("u1", x), slot("u2", x))), slot("u4", x))
 
 
-@pytest.mark.parametrize("drops", [0, 60, 104])
-def test_evaluate_is_the_formula_of_the_paper(drops: int) -> None:
-    torch.manual_seed(3)
+def diminished(seed: int, drops: int) -> Cell:
+    """A cell with α of its own after so many drops."""
+    torch.manual_seed(seed)
     cell = Cell()
     with torch.no_grad():
         for alpha in cell.alpha.values():
             alpha.normal_()
     for _ in range(drops):
         cell.drop()
+    return cell
+
+
+@pytest.mark.parametrize("drops", [0, 60, 104])
+def test_evaluate_is_the_formula_of_the_paper(drops: int) -> None:
+    cell = diminished(3, drops)
     weights = cell.draw(3)
     x = torch.tensor([-7.0, -1.3, -0.2, 0.0, 0.4, 2.0, 9.0], dtype=torch.float64)
     y = cell.evaluate(x, weights)
@@ -113,13 +119,7 @@ def test_the_table_is_the_cell_also_where_x_is_not_finite(drops: int) -> None:
 
     grid, met = Grid(), 0
     for seed in range(6):
-        torch.manual_seed(seed)
-        cell = Cell()
-        with torch.no_grad():
-            for alpha in cell.alpha.values():
-                alpha.normal_()
-        for _ in range(drops):
-            cell.drop()
+        cell = diminished(seed, drops)
         weights = cell.draw(2)
         x = torch.tensor([-torch.inf, torch.inf, torch.nan, 0.0])
         for detached in (False, True):
@@ -130,6 +130,20 @@ def test_the_table_is_the_cell_also_where_x_is_not_finite(drops: int) -> None:
                 torch.testing.assert_close(lookup(x, rows[site], grid), exact[site], equal_nan=True)
             met += int(exact.isfinite().sum()) > 2
     assert drops < 100 or met, "no cell here was finite at any of the three"
+
+
+def test_the_last_survivor_of_a_slot_has_all_of_it_however_low_its_alpha() -> None:
+    cell = diminished(0, 100)
+    with torch.no_grad():
+        for alpha in cell.alpha.values():
+            alpha.fill_(-1e6)
+            alpha[0] = -5.0
+    for slot, alive in cell.alive.items():
+        cell.alive[slot] = alive[:1]
+    cell.mask = cell._masks()
+    for slot, weight in cell.draw(500).items():
+        assert (weight[:, cell.alive[slot][0]] == 1).all()
+        assert weight.sum() == 500
 
 
 def test_a_settled_cell_has_nothing_to_learn() -> None:

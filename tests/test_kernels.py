@@ -94,7 +94,7 @@ def test_float64_and_a_machine_without_a_compiler_take_the_plain_loops(monkeypat
         raise FileNotFoundError("g++")
 
     monkeypatch.setattr(compiled, "_failed", set())
-    monkeypatch.setattr(cpu, "library", no_compiler)
+    monkeypatch.setattr(cpu, "loops", no_compiler)
     with pytest.warns(UserWarning, match="could not be compiled and runs as plain torch.*g\\+\\+"):
         assert kernels.choose(here, torch.float32) is plain
     with warnings.catch_warnings():

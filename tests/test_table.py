@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.library import opcheck
 
 from grafs_timm.cell import Cell
 from grafs_timm.table import Grid, lookup
@@ -231,6 +232,15 @@ def test_in_place_is_the_same_and_overwrites(layout: torch.memory_format, dtype:
     assert torch.equal(kept, apart)
 
 
+def test_rows_of_another_dtype_or_layout_are_read_rightly() -> None:
+    grid, x = Grid(), torch.randn(50)
+    rows = rows_of(F.silu, grid)
+    expected = lookup(x, rows, grid)
+    assert torch.equal(lookup(x, rows.double(), grid), expected)
+    assert torch.equal(lookup(x, rows.T.contiguous().T, grid), expected)
+    assert torch.equal(lookup(x.clone(), rows.double(), grid, inplace=True), expected)
+
+
 def test_export_and_compile_see_one_operator() -> None:
     grid = Grid()
 
@@ -262,13 +272,13 @@ def test_the_operators_pass_torchs_own_checks() -> None:
     ]
     for x in samples:
         arguments = (x.requires_grad_(), rows, grid.low, grid.high, True)
-        torch.library.opcheck(torch.ops.grafs_timm.lookup.default, arguments, test_utils=CHECKS)
+        opcheck(torch.ops.grafs_timm.lookup.default, arguments, test_utils=CHECKS)
     place = torch.ops.grafs_timm.lookup(samples[0], rows, grid.low, grid.high, True)[1]
     g = torch.randn(3, 5)
     for name, rest in (("lookup_slope", ()), ("lookup_slope_and_rows", (True,))):
         operator = getattr(torch.ops.grafs_timm, name).default
         arguments = (g, place, rows.detach(), grid.low, grid.high, *rest)
-        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+        opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_a_weight_step_keeps_one_tensor_of_half_the_size() -> None:

@@ -33,7 +33,7 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
 def _cpu() -> ModuleType:
     from . import cpu
 
-    cpu.library()  # compiles at the first call
+    cpu.loops()  # compiles at the first call
     return cpu
 
 

@@ -18,7 +18,7 @@ _SMALL = 2**15  # elements; below it a second thread costs more than it brings
 
 
 @functools.cache
-def library() -> Any:
+def loops() -> Any:
     """The compiled loops; a second or two the first time, from inductor's disk cache afterwards."""
     from torch._inductor.codecache import CppCodeCache
 
@@ -53,7 +53,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     wide = _like(x)
     y, place = wide if inplace else torch.empty_like(wide), x.new_empty(x.numel() if keep else 0, dtype=torch.int16)
-    outside = library().table_forward(
+    outside = loops().table_forward(
         wide.data_ptr(),
         rows.data_ptr(),
         low,
@@ -69,7 +69,7 @@ def forward(
 def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
     wide = _like(g)
     result = torch.empty_like(wide)
-    library().table_slope(
+    loops().table_slope(
         wide.data_ptr(), place.data_ptr(), rows.data_ptr(), len(rows) - 5, *_how(wide), result.data_ptr()
     )  # fmt: skip
     return result.to(g.dtype)
@@ -80,7 +80,7 @@ def slope_and_rows(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     wide = _like(g)
     result, gradient = wide.new_empty(wide.shape if need_x else 0), torch.empty_like(rows)
-    library().table_slope_and_rows(
+    loops().table_slope_and_rows(
         wide.data_ptr(), place.data_ptr(), rows.data_ptr(), low, high, len(rows) - 5, *_how(wide),
         result.data_ptr() if need_x else None, gradient.data_ptr(),
     )  # fmt: skip
@@ -96,12 +96,12 @@ def curve(x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float) ->
     """
     wide, weight = _like(x), None if g is None else _like(g)
     y, how = torch.empty_like(wide), _how(wide)
-    missing = library().curve(
+    missing = loops().curve(
         wide.data_ptr(), None if weight is None else weight.data_ptr(), rows.data_ptr(), low, high, len(rows) - 1, *how,
         y.data_ptr(),
     )  # fmt: skip
     left = torch.empty(missing, dtype=torch.int64)
     if missing:
-        library().curve_missing(y.data_ptr(), *how, left.data_ptr())
+        loops().curve_missing(y.data_ptr(), *how, left.data_ptr())
     top = torch.finfo(x.dtype).max
     return (y.clamp(-top, top) if g is None and y.dtype != x.dtype else y).to(x.dtype), left
