@@ -47,7 +47,7 @@ def main() -> None:
     """Search activation functions by gradient descent, and load found ones by name in timm.
 
     \b
-    grafs-timm search                     a search on the embedded digits, two minutes on two cores
+    grafs-timm search                     a search on the embedded digits, seconds on two cores
     grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
     grafs-timm zoo list
     """
