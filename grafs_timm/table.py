@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.library import custom_op
+from torch import Tensor, library
 
 from .kernels import choose, plain
 
@@ -90,7 +89,7 @@ def _flat(x: Tensor) -> Tensor:
     return x.as_strided((x.numel(),), (1,))
 
 
-@custom_op("grafs_timm::lookup", mutates_args=())
+@library.custom_op("grafs_timm::lookup", mutates_args=())
 def _lookup(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """(y like x; int16 places like x, [0] without ``keep``; int64 scalar: how many x lay outside the grid).
 
@@ -113,7 +112,7 @@ def _(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Ten
     return torch.empty_like(x), place, x.new_empty((), dtype=torch.int64)
 
 
-@custom_op("grafs_timm::lookup_slope", mutates_args=())
+@library.custom_op("grafs_timm::lookup_slope", mutates_args=())
 def _slope(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor:
     """∂L/∂x like ``place``, of g's dtype."""
     if place.dtype == torch.float64:
@@ -127,7 +126,7 @@ def _(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor
     return torch.empty_like(place, dtype=g.dtype)
 
 
-@custom_op("grafs_timm::lookup_slope_and_rows", mutates_args=())
+@library.custom_op("grafs_timm::lookup_slope_and_rows", mutates_args=())
 def _slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.library import opcheck
+from torch import Tensor, library
 
 from grafs_timm.cell import Cell
 from grafs_timm.table import Grid, lookup
@@ -272,13 +271,13 @@ def test_the_operators_pass_torchs_own_checks() -> None:
     ]
     for x in samples:
         arguments = (x.requires_grad_(), rows, grid.low, grid.high, True)
-        opcheck(torch.ops.grafs_timm.lookup.default, arguments, test_utils=CHECKS)
+        library.opcheck(torch.ops.grafs_timm.lookup.default, arguments, test_utils=CHECKS)
     place = torch.ops.grafs_timm.lookup(samples[0], rows, grid.low, grid.high, True)[1]
     g = torch.randn(3, 5)
     for name, rest in (("lookup_slope", ()), ("lookup_slope_and_rows", (True,))):
         operator = getattr(torch.ops.grafs_timm, name).default
         arguments = (g, place, rows.detach(), grid.low, grid.high, *rest)
-        opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
+        library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_a_weight_step_keeps_one_tensor_of_half_the_size() -> None:
