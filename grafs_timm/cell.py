@@ -53,12 +53,17 @@ def _relaxed(
     return mixture("b2", mixture("u3", mixture("b1", mixture("u1", x), mixture("u2", x))), mixture("u4", x))
 
 
+def _places(slot: str, names: Sequence[str]) -> dict[str, int]:
+    """Candidate -> where its γ stands among the slot's constants, for those that have one."""
+    return {name: at for at, name in enumerate(n for n in names if ops.OPS[ops.SLOTS[slot]][n].has_gamma)}
+
+
 def _terms(names: Mapping[str, Sequence[str]], which: Mapping[str, Sequence[int]]) -> Terms:
     """The candidates ``which`` of the slots, each with its operation and its place among the slot's constants."""
     terms = {}
     for slot, of in names.items():
         rows = [ops.OPS[ops.SLOTS[slot]][name] for name in of]
-        places = {op.name: at for at, op in enumerate(op for op in rows if op.has_gamma)}
+        places = _places(slot, of)
         terms[slot] = [(k, rows[k], places.get(rows[k].name)) for k in which[slot]]
     return terms
 
@@ -95,13 +100,11 @@ class Cell(nn.Module):
         self.limits, self.wide = limits, wide
         self.names = ops.candidates(wide)
         self.alpha, self.gamma = nn.ParameterDict(), nn.ParameterDict()
-        self._gamma_index: dict[str, dict[str, int]] = {}
+        self._gamma_index = {slot: _places(slot, names) for slot, names in self.names.items()}
         for slot, names in self.names.items():
             self.alpha[slot] = nn.Parameter(1e-6 * torch.rand(len(names)))
             rows = [ops.OPS[ops.SLOTS[slot]][name] for name in names]
-            starts = [(op.name, op.gamma_init) for op in rows if op.gamma_init]
-            self._gamma_index[slot] = {name: i for i, (name, _) in enumerate(starts)}
-            values = [mean + spread * torch.randn(()) for _, (mean, spread) in starts]
+            values = [op.gamma_init[0] + op.gamma_init[1] * torch.randn(()) for op in rows if op.gamma_init]
             self.gamma[slot] = nn.Parameter(torch.stack(values))
         self.alive: dict[str, list[int]] = {slot: list(range(len(names))) for slot, names in self.names.items()}
         sizes = [len(names) for names in self.names.values()]
