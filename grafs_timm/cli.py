@@ -258,3 +258,36 @@ def zoo_plot(names: tuple[str, ...], out: Path) -> None:
         found = shelf.resolve(name)
         drawn[name] = found.genotype or found.layer()
     click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
+
+
+@main.command()
+@click.argument("pattern", default="*")
+@click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the table that ships.")
+def models(pattern: str, measure: bool) -> None:
+    """How each timm architecture takes an activation. PATTERN as in a shell: 'convnext*'.
+
+    \b
+    act_layer    what timm's own act_layer= reaches, given a class: all, more, part, ignored, refused
+    by_name      the same, given a zoo name
+    replaced     places that grafs_timm.create_model fills
+    main_left    a block's own activations that stay;  others_left: gates and side networks, which stay by rule
+
+    \b
+    Example: grafs-timm models 'swin*'
+    """
+    import timm
+
+    from . import support
+
+    if measure:
+        names = timm.list_models(pattern)
+        if not names:
+            raise GrafsError(f"timm has no architecture {pattern!r}")
+        rows = [support.examine(name) for name in names]
+    else:
+        rows = support.table(pattern)
+        if support.timm_version() != timm.__version__:
+            click.echo(
+                f"the table is of timm {support.timm_version()}, here is {timm.__version__}: --measure looks again", err=True
+            )
+    click.echo(support.as_text(rows))

@@ -138,12 +138,18 @@ def nearest_family(family: str, have: Iterable[str]) -> str | None:
     return min(candidates, key=distance).name if candidates else None  # of equals min takes the first
 
 
+def check_name(architecture: str) -> None:
+    """UnknownNameError, with the nearest names, where timm has no such model; ``hf-hub:`` and ``local-dir:`` pass."""
+    name = architecture.split(".")[0]
+    if ":" not in architecture and not timm.is_model(name):
+        raise UnknownNameError(f"timm has no model {architecture!r}{nearest(name, timm.list_models())}")
+
+
 def _identify(architecture: str | nn.Module) -> tuple[str, str, str]:
     """(for messages, architecture name or "", submodule of timm.models or "")."""
     if isinstance(architecture, str):
+        check_name(architecture)
         name = architecture.split(".")[0]
-        if not timm.is_model(name):
-            raise UnknownNameError(f"timm has no model {architecture!r}{nearest(name, timm.list_models())}")
         return architecture, name, _registered_in(name)
     model = unwrap_model(architecture)
     label = f"this {type(model).__name__}"

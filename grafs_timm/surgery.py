@@ -1,26 +1,66 @@
-"""Put activations into a model, and say what was and what was not replaced."""
+"""Put activations into a model, and say what was and what was not replaced.
+
+One rule says which activations are meant. A block's own non-linearities are: whatever follows a convolution, a linear layer
+or a normalisation, in stem, blocks and head, and the activated half of a gated MLP. Left as they are: sigmoid, hard-sigmoid
+and tanh, which are gates in timm's models, and kernels of linear attention, which stand for a soft-max (soft-max itself is
+no elementwise function and not counted); the small MLPs inside squeeze-and-excitation and its kin, and those that compute
+position biases, unless asked for.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import timm.layers
-from torch import nn
+import timm.layers.activations_me as memory_efficient
+from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
+from timm.models import metaformer
+from torch import Tensor, nn
 
+from . import functional, gains
 from .activation import FoundActivation
 from .errors import GrafsError
+from .ops import nearest
 
-# The non-linearities of a block. Sigmoid, hard-sigmoid and tanh are gates in timm's models and stay.
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
     timm.layers.GELU, timm.layers.GELUTanh, timm.layers.QuickGELU, timm.layers.PReLU, timm.layers.Swish,
-    timm.layers.Mish, timm.layers.HardSwish, timm.layers.HardMish, FoundActivation,
+    timm.layers.Mish, timm.layers.HardSwish, timm.layers.HardMish, memory_efficient.SwishMe, memory_efficient.MishMe,
+    memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FoundActivation,
 )  # fmt: skip
 
-# Modules whose inner activation shapes a gate, by the name of their class.
-_GATES = ("SqueezeExcite", "SEModule", "EffectiveSE", "Eca", "Cbam", "GatherExcite", "GlobalContext", "Attn")
+_SCALED_CONVS = (ScaledStdConv2d, ScaledStdConv2dSame)
+
+# Reason to leave it -> classes of an activation that is a gate wherever it stands.
+_GATES: dict[str, tuple[str, ...]] = {
+    "sigmoid gate": ("Sigmoid", "SigmoidMe"),
+    "hard-sigmoid gate": ("Hardsigmoid", "HardSigmoid", "HardSigmoidMe"),
+    "tanh": ("Tanh",),
+}
+
+# Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model.
+KINDS: dict[str, tuple[str, ...]] = {
+    "squeeze_excite": (
+        "SqueezeExcite", "SEModule", "SEWithNorm", "EffectiveSEModule", "EseModule", "EcaModule", "CecaModule", "ChannelAttn",
+        "LightChannelAttn", "CbamModule", "LightCbamModule", "GatherExcite", "GlobalContext", "SelectiveKernelAttn",
+        "BilinearAttnTransform", "NonLocalAttn", "SplitAttn.act1",
+    ),
+    "position_bias": ("RelPosMlp", "cpb_mlp", "meta_mlp"),
+}  # fmt: skip
+_REASONS = {"squeeze_excite": "squeeze-excite", "position_bias": "position bias"}
+
+# Activations that stay for another reason, by class or class.attribute. EvoNorm's x·σ(vx) is a part of its normalisation.
+_FIXED: dict[str, str] = {
+    "LiteMLA.kernel_func": "kernel of a linear attention",
+    "EvoNorm2dB0": "part of its normalisation",
+    "EvoNorm2dS0": "part of its normalisation",
+    "EvoNorm2dS0a": "part of its normalisation",
+    "NASNetALarge": "a function on intermediate features only",
+    "PNASNet5Large": "a function on intermediate features only",
+    "Xception": "a function on intermediate features only",
+}
 
 
 @dataclass
@@ -38,38 +78,109 @@ class Report:
         line = f"replaced {self.replaced} of {self.total} activations ({was}) by {self.by}"
         if not self.left:
             return line
-        return line + "; left: " + ", ".join(f"{name} ({reason})" for name, reason in self.left)
+        first = {reason: name for name, reason in reversed(self.left)}
+        counts = Counter(reason for _, reason in self.left)
+        return line + "; left: " + ", ".join(f"{n} × {reason} ({first[reason]})" for reason, n in counts.items())
 
 
-def find_sites(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, str | None]]:
+def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, str, str | None]]:
     """Every activation module's place: (name, parent, attribute, reason to leave it or None), in registration order.
 
-    A module registered at several places is found at each of them.
+    ``also``: which of ``KINDS`` count as a block's own. A module registered at several places is found at each of them.
     """
+    if unknown := set(also) - KINDS.keys():
+        first = min(unknown)
+        raise GrafsError(f"also={first!r} is no kind of activation{nearest(first, KINDS)}; the kinds: {', '.join(KINDS)}")
+    labels: dict[str, tuple[str, ...]] = {}  # of each module: class and attribute names on the way down to it
     for parent_name, parent in model.named_modules():
+        above, _, attribute = parent_name.rpartition(".")
+        labels[parent_name] = (*labels.get(above, ()), attribute, type(parent).__name__)
+        if isinstance(parent, ACTIVATIONS):
+            continue  # an activation made of another one is replaced whole
         for attribute, child in parent._modules.items():  # named_children would name a shared module once only
-            if isinstance(child, ACTIVATIONS):
-                name = f"{parent_name}.{attribute}" if parent_name else attribute
-                gate = next((g for g in _GATES if type(parent).__name__.startswith(g)), None)
-                yield name, parent, attribute, gate and f"inside {type(parent).__name__}"
+            if child is None:
+                continue
+            reason = _left_as_is(parent, attribute, child, labels[parent_name], also)
+            if isinstance(child, ACTIVATIONS) or reason in _GATES:
+                yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
 
 
-def replace_sites(model: nn.Module, make: Callable[[nn.Module], nn.Module], by: str) -> Report:
-    """Replace, in place, each activation module m by make(m). GrafsError, the model untouched, where there is none."""
-    report, places = Report(by=by), list(find_sites(model))
-    for name, parent, attribute, reason in places:
-        report.total += 1
-        if reason is not None:
-            report.left.append((name, reason))
-            continue
+def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[str, ...], also: Collection[str]) -> str | None:
+    for reason, classes in _GATES.items():
+        if type(child).__name__ in classes:
+            return reason
+    place = f"{type(parent).__name__}.{attribute}"
+    if place in _FIXED:
+        return _FIXED[place]
+    for kind, names in KINDS.items():
+        if kind not in also and (place in names or not set(names).isdisjoint(way)):
+            return _REASONS[kind]
+    return None
+
+
+def is_aside(reason: str) -> bool:
+    """Whether a reason to leave an activation says that it is none of those that the model's own output passes."""
+    return reason != "part of its normalisation"
+
+
+def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """(name, reason) of the activations that no module stands for."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if kind in _FIXED and getattr(module, "v", module) is not None:  # an EvoNorm without v only normalises
+            yield name or kind, _FIXED[kind]
+
+
+def replace_sites(
+    model: nn.Module, make: Callable[[nn.Module], nn.Module], by: str, also: Collection[str] = (),
+    function: Callable[[Tensor], Tensor] | None = None,
+) -> Report:  # fmt: skip
+    """Replace, in place, each activation module m by make(m). GrafsError, with no site replaced, where there is none.
+
+    ``function``: what every new module computes; normaliser-free networks then get its gain in place of the old one.
+    """
+    functional.expose(model)
+    report, places = Report(by=by), list(find_sites(model, also))
+    report.left = [(name, reason) for name, _, _, reason in places if reason is not None] + list(without_module(model))
+    meant = [(parent, attribute) for _, parent, attribute, reason in places if reason is None]
+    report.total = len(meant) + len(report.left)
+    if not meant:
+        reasons = ", ".join(sorted({reason for _, reason in report.left}))
+        raise GrafsError(
+            f"{type(model).__name__} has no activation module to replace"
+            + (f": all {report.total} are left as they are ({reasons})" if reasons else "; does it call functions instead?")
+        )
+    ratio = _gain_ratio(model, meant, function) if function is not None else 1.0
+    for parent, attribute in meant:
         old = parent._modules[attribute]
         assert old is not None
         report.was[type(old).__name__] += 1
-        parent._modules[attribute] = make(old).train(old.training)
+        parent._modules[attribute] = _with_hooks_of(old, make(old).train(old.training))
+        if isinstance(parent, functional.ScaledActivation):
+            parent.gain *= ratio
         report.replaced += 1
-    if not report.replaced:
-        raise GrafsError(
-            f"{type(model).__name__} has no activation module to replace"
-            + (f": all {report.total} are gates" if report.total else "; does it call torch.nn.functional instead?")
-        )
+    if not any(isinstance(module, functional.ScaledActivation) for module in model.modules()):
+        for module in model.modules():
+            if isinstance(module, _SCALED_CONVS):
+                module.scale *= ratio
     return report
+
+
+def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+    """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
+    for hooks in (
+        "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+        "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    ):  # fmt: skip
+        getattr(new, hooks).update(getattr(old, hooks))
+    return new
+
+
+def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: Callable[[Tensor], Tensor]) -> float:
+    """New gain over old one in a normaliser-free network, 1 in others: the same function again leaves it as it was."""
+    if not any(isinstance(module, _SCALED_CONVS) for module in model.modules()):
+        return 1.0
+    parent, attribute = meant[0]
+    old = parent._modules[attribute]
+    assert old is not None
+    return gains.gain(function) / gains.gain(old)

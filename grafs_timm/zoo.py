@@ -11,7 +11,7 @@ import fnmatch
 import functools
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,9 @@ def resolve(activation: Any) -> Resolved:
         return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
     if isinstance(activation, str):
         return _by_name(activation)
+    if isinstance(activation, nn.Module):
+        learns = ", whose parameters all places would share" if list(activation.parameters()) else ""
+        raise GrafsError(f"an activation is a class, not an object{learns}: give {type(activation).__name__} itself")
     raise UnknownNameError(f"an activation is a name, a genotype file, its dict or a class; got {type(activation).__name__}")
 
 
@@ -181,8 +184,11 @@ def act_layer(activation: Any) -> Callable[..., nn.Module]:
     return resolve(activation).layer
 
 
-def replace_activations(model: nn.Module, activation: Any) -> surgery.Report:
-    """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced."""
+def replace_activations(model: nn.Module, activation: Any, also: Collection[str] = ()) -> surgery.Report:
+    """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced.
+
+    ``also``: ``"squeeze_excite"`` and ``"position_bias"``, the small MLPs that are left as they are by default.
+    """
     found = resolve(activation)
 
     def make(old: nn.Module) -> nn.Module:
@@ -191,25 +197,41 @@ def replace_activations(model: nn.Module, activation: Any) -> surgery.Report:
         except TypeError:
             return found.layer()
 
-    return surgery.replace_sites(model, make, by=found.name)
+    return surgery.replace_sites(model, make, by=found.name, also=also, function=found.genotype or found.layer())
 
 
-def create_model(architecture: str, activation: Any = "auto", **settings: Any) -> nn.Module:
+def create_model(architecture: str, activation: Any = "auto", *, also: Collection[str] = (), **settings: Any) -> nn.Module:
     """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
 
-    ``auto`` takes the recommended entry of the architecture's family, and is a GrafsError where the zoo has none.
+    One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
+    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the recommended entry of the
+    architecture's family, and is a GrafsError that names the nearest family where the zoo has none. ``also`` as in
+    `replace_activations`.
     """
-    if isinstance(activation, str) and activation == "auto":
-        family = families.family_of(architecture)
-        activation = f"grafs_{family}"
-        if activation not in names():
-            have = ", ".join(sorted({e.family for e in entries().values() if e.recommended}))
-            has = f"it has {have}" if have else "the zoo is empty"
-            raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; {has}")
-    found = resolve(activation)
+    if "act_layer" in settings:
+        raise GrafsError(
+            f"the activation is given twice: activation={activation!r} and act_layer={settings['act_layer']!r};"
+            " leave act_layer out"
+        )
+    families.check_name(architecture)
+    found = resolve(_recommended(architecture) if isinstance(activation, str) and activation == "auto" else activation)
     model: nn.Module = timm.create_model(architecture, **settings)
-    model.activation_report = replace_activations(model, found)  # type: ignore[assignment]
+    model.activation_report = replace_activations(model, found, also)  # type: ignore[assignment]
     return model
+
+
+def _recommended(architecture: str) -> str:
+    family = families.family_of(architecture)
+    if f"grafs_{family}" in names():
+        return f"grafs_{family}"
+    have = sorted({e.family for e in entries().values() if e.recommended})
+    if not have:
+        raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; it is empty")
+    near = families.nearest_family(family, have)
+    raise GrafsError(
+        f"the zoo has no activation for the family {family!r} of {architecture}; the nearest it has is of {near!r}: "
+        f"activation='grafs_{near}' puts that in, untested here"
+    )
 
 
 def register() -> None:

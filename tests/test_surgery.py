@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from grafs_timm.errors import GrafsError
+from grafs_timm.formula import Genotype
+from grafs_timm.gains import gain
 from grafs_timm.surgery import find_sites
-from grafs_timm.zoo import replace_activations
+from grafs_timm.zoo import act_layer, create_model, replace_activations
 
 GATED = {
     "format": "grafs-cell/1", "u1": {"op": "silu"}, "u2": {"op": "scale", "gamma": 0.5221}, "b1": {"op": "gate"},
@@ -42,9 +46,100 @@ def test_gates_are_left_and_named() -> None:
     model = timm.create_model("seresnet18", num_classes=3)
     report = replace_activations(model, GATED)
     assert report.left
-    assert all(".se" in name and "SEModule" in reason for name, reason in report.left)
-    assert "left: " in str(report)
+    assert all(".se" in name for name, _ in report.left)
+    assert {reason for _, reason in report.left} == {"squeeze-excite", "sigmoid gate"}
+    assert "left: 8 × squeeze-excite (layer1.0.se." in str(report)
+    assert report.total == report.replaced + len(report.left)
     assert model(torch.randn(1, 3, 64, 64)).isfinite().all()
+
+
+def only(op: str) -> dict[str, Any]:
+    """The genotype of one operation."""
+    slots = {slot: {"op": op if slot == "u1" else "identity"} for slot in ("u1", "u2", "u3", "u4")}
+    return {"format": "grafs-cell/1", **slots, "b1": {"op": "left"}, "b2": {"op": "left"}}
+
+
+RELU, GELU, SILU = only("relu"), only("gelu"), only("silu")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "genotype", "size"),
+    [
+        ("resnet18", RELU, 64), ("res2net50_14w_8s", RELU, 64), ("nf_resnet26", RELU, 64), ("hrnet_w18_small", RELU, 64),
+        ("dm_nfnet_f0", GELU, 64), ("test_vit", GELU, 160), ("beit_base_patch16_224", GELU, 224),
+        ("xcit_nano_12_p16_224", GELU, 224),
+        ("convnext_atto", GELU, 64), ("mixer_s32_224", GELU, 224), ("nfnet_l0", SILU, 64), ("efficientnet_b0", SILU, 64),
+        ("swinv2_tiny_window8_256", GELU, 256), ("crossvit_tiny_240", GELU, 240),
+    ],
+)  # fmt: skip
+def test_the_same_function_gives_the_stock_outputs(architecture: str, genotype: dict[str, Any], size: int) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(architecture, num_classes=5).eval()
+    x = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        stock = model(x)
+        assert len(replace_activations(model, genotype).was) == 1
+        assert torch.allclose(model(x), stock, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "more"), [("seresnet18", "squeeze_excite", 8), ("swinv2_tiny_window8_256", "position_bias", 12)]
+)
+def test_side_networks_on_request(architecture: str, kind: str, more: int) -> None:
+    with torch.device("meta"):
+        model, other = timm.create_model(architecture), timm.create_model(architecture)
+    assert replace_activations(other, GATED, also=[kind]).replaced == replace_activations(model, GATED).replaced + more
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(GrafsError, match="nearest: squeeze_excite"):
+        replace_activations(nn.Sequential(nn.ReLU()), GATED, also=["squeeze_exite"])
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "seresnet18", "convnext_atto", "test_vit", "densenet121"])
+def test_timms_own_argument_reaches_the_same_places(architecture: str) -> None:
+    also = ["squeeze_excite"] if architecture == "seresnet18" else []
+    outputs = []
+    for make in (
+        lambda: timm.create_model(architecture, num_classes=5, act_layer=act_layer(GATED)),
+        lambda: create_model(architecture, GATED, also=also, num_classes=5),
+    ):
+        torch.manual_seed(0)
+        model = make().eval()
+        with torch.no_grad():
+            outputs.append(model(torch.ones(1, 3, 160, 160)))
+    assert torch.allclose(*outputs, atol=1e-6)
+
+
+def test_a_composite_activation_is_replaced_whole() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("caformer_s18")
+    report = replace_activations(model, GATED)
+    assert report.was.keys() == {"StarReLU", "SquaredReLU"}
+    assert report.left == []
+
+
+def test_a_fused_activation_is_named() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("resnetv2_50d_evos")
+    with pytest.raises(GrafsError, match="part of its normalisation"):
+        replace_activations(model, GATED)
+
+
+@pytest.mark.parametrize("architecture", ["xception41p", "legacy_xception", "efficientnet_b0"])
+def test_hooks_on_activations_go_on(architecture: str) -> None:
+    model = create_model(architecture, GATED, features_only=True).eval()
+    assert len(model(torch.ones(1, 3, 96, 96))) == len(model.feature_info)
+
+
+def test_an_nfnet_gets_the_gain_of_its_function() -> None:
+    model = timm.create_model("nf_resnet26")
+    conv = model.stages[0][0].conv1
+    before = conv.scale
+    replace_activations(model, GATED)
+    assert conv.scale == pytest.approx(before * gain(Genotype.from_dict(GATED)) / gain(nn.ReLU()))
+    replace_activations(model, RELU)
+    assert conv.scale == pytest.approx(before)
 
 
 def test_an_activation_can_be_replaced_again() -> None:
