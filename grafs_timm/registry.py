@@ -1,5 +1,7 @@
-"""Make the zoo's names known to timm's activation factories, so that ``act_layer="grafs_resnet"`` works wherever timm takes one:
-in ``timm.create_model``, in its scripts' ``--model-kwargs``, in the ``model_args`` of a config.json.
+"""Make the zoo's names known to timm's activation factories.
+
+``act_layer="grafs_resnet"`` then works wherever timm takes it: in ``timm.create_model``, in its scripts' ``--model-kwargs``, in
+the ``model_args`` of a config.json.
 """
 
 from __future__ import annotations
