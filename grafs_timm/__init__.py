@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import timm_maps as timm_maps  # first: it says so where timm is too old for the rest to be imported
 from .families import family_of
+from .registry import register
 from .surgery import Report
 from .zoo import (
     Entry,
@@ -13,7 +15,6 @@ from .zoo import (
     entries,
     get_activation,
     list_activations,
-    register,
     replace_activations,
 )
 

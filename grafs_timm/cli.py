@@ -50,6 +50,7 @@ def main() -> None:
     grafs-timm search                     a search on the embedded digits, seconds on two cores
     grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
     grafs-timm zoo list
+    grafs-timm exec train.py ...          timm's own scripts with the zoo's names
     """
 
 
@@ -176,6 +177,22 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {float(summary['test_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
+
+
+@main.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
+def execute(script: Path, arguments: tuple[str, ...]) -> None:
+    """Run a Python script, such as timm's train.py, that may then name the zoo's activations. ARGS are the script's own.
+
+    \b
+    Example: timm's scripts, from its repository
+      grafs-timm exec train.py --data-dir path/to/images --model resnet50 --model-kwargs act_layer=grafs_resnet
+      torchrun --nproc_per_node 4 -m grafs_timm exec train.py ...
+    """
+    from .run_script import run_script
+
+    run_script(script, arguments)
 
 
 @main.group()

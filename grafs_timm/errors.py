@@ -26,3 +26,7 @@ class UnknownNameError(GrafsError, KeyError):
 
 class RunError(GrafsError, RuntimeError):
     """A run that cannot go on: its folder belongs to another run, it diverged, or its files cannot be written."""
+
+
+class TimmError(GrafsError, RuntimeError):
+    """A timm that is too old, or that keeps its activations elsewhere: names the versions that are supported."""

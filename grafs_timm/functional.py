@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm.layers
-from timm.layers import create_act
 from timm.layers.filter_response_norm import FilterResponseNormTlu2d, inv_instance_rms
 from timm.models.mobilevit import LinearSelfAttention
 from timm.models.nfnet import GammaAct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import timm_maps
 from .errors import GrafsError
 
 
@@ -65,7 +64,8 @@ def expose(model: nn.Module) -> None:
 
 
 def _layer_of(gamma_act: GammaAct) -> Any:
-    for name, function in create_act._ACT_FN_DEFAULT.items():
-        if function is gamma_act.act_fn:
-            return timm.layers.get_act_layer(name)
+    for known in timm_maps.find().functions:
+        for name, function in known.items():
+            if function is gamma_act.act_fn:
+                return timm_maps.layer(name)
     raise GrafsError(f"GammaAct applies {gamma_act.act_fn!r}, which timm has no module for")

@@ -1,4 +1,4 @@
-"""Found activations by name: read and check the entries, make them known to timm, resolve whatever names an activation.
+"""Found activations by name: read and check the entries, resolve whatever names an activation.
 
 An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's
 recommended one. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
@@ -10,17 +10,15 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.layers import create_act
-from torch import Tensor, nn
+from torch import nn
 
-from . import families, formula, resources, surgery
+from . import families, formula, resources, surgery, timm_maps
 from .activation import FoundActivation, activation_class
 from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
@@ -163,10 +161,10 @@ def _by_name(name: str) -> Resolved:
     if name in names():
         entry = names()[name]
         return Resolved(name, activation_class(entry.genotype, entry.name), entry.genotype)
-    usual = set(create_act._ACT_LAYER_DEFAULT)
-    if name in usual:
-        return Resolved(name, create_act.get_act_layer(name))
-    known = [*names(), *sorted(usual)]
+    layer = timm_maps.layer(name)
+    if layer is not None:
+        return Resolved(name, layer)
+    known = dict.fromkeys([*names(), *timm_maps.own_names()])
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
 
 
@@ -232,22 +230,3 @@ def _recommended(architecture: str) -> str:
         f"the zoo has no activation for the family {family!r} of {architecture}; the nearest it has is of {near!r}: "
         f"activation='grafs_{near}' puts that in, untested here"
     )
-
-
-def register() -> None:
-    """Make every zoo name known to timm's activation factories, layer and function."""
-    try:
-        known = names()
-    except GenotypeError as error:  # a broken entry must not keep the package from being imported
-        warnings.warn(f"the zoo's names are not known to timm: {error}")
-        return
-    for name, entry in known.items():
-        create_act._ACT_LAYER_DEFAULT[name] = activation_class(entry.genotype, entry.name)
-        create_act._ACT_FN_DEFAULT[name] = _function(entry.genotype)
-
-
-def _function(genotype: Genotype) -> Callable[..., Tensor]:
-    def activation(x: Tensor, inplace: bool = False) -> Tensor:
-        return genotype(x)
-
-    return activation

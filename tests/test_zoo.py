@@ -9,7 +9,7 @@ from timm.layers import create_act, get_act_fn, get_act_layer
 from tiny_runs import call, refused
 
 import grafs_timm
-from grafs_timm import resources, zoo
+from grafs_timm import registry, resources, zoo
 from grafs_timm.activation import FoundActivation
 from grafs_timm.errors import GenotypeError, GrafsError, UnknownNameError
 from grafs_timm.formula import Genotype
@@ -42,11 +42,10 @@ def shelf(tmp_path, monkeypatch):
     put(tmp_path, entry())
     put(tmp_path, entry("grafs_resnet_b2", recommended=False, genotype=OTHER, metrics=[]))
     monkeypatch.setattr(resources, "folder", lambda name: tmp_path)
-    for table in (create_act._ACT_LAYER_DEFAULT, create_act._ACT_FN_DEFAULT):
-        for key in ("grafs_resnet", "grafs_resnet_a1", "grafs_resnet_b2"):
-            monkeypatch.setitem(table, key, None)  # is put back after the test
+    for table in ("_ACT_LAYER_DEFAULT", "_ACT_LAYER_ME", "_ACT_FN_DEFAULT", "_ACT_FN_ME"):
+        monkeypatch.setattr(create_act, table, dict(getattr(create_act, table)))
     zoo.entries.cache_clear()
-    zoo.register()
+    registry.register()
     yield tmp_path
     zoo.entries.cache_clear()
 
@@ -158,7 +157,7 @@ def test_broken_entries(shelf, changes, said):
     assert str(path) in str(error.value)
     assert said in refused("zoo", "list")
     with pytest.warns(UserWarning, match="not known to timm"):
-        zoo.register()
+        registry.register()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 200_000, b"{}"])
