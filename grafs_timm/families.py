@@ -3,7 +3,7 @@
 A found activation is recommended per family (``grafs_resnet``), so this table decides what ``activation="auto"`` means.
 Every submodule of timm.models that registers architectures stands in one row; related ones share a row where structure and
 usual activation agree, so that one search serves them all. The row speaks for its small variant: a module with variants
-of several activations (byobnet, cspnet, eva, metaformer, nfnet) is filed once, under that variant's.
+of several activations (byobnet, efficientnet, eva, maxxvit, metaformer, nfnet and others) is filed once, under that one's.
 """
 
 from __future__ import annotations

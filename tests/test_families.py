@@ -10,6 +10,7 @@ import torch
 from timm.models import _registry, is_model_in_modules
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from grafs_timm.errors import UnknownNameError
 from grafs_timm.families import FAMILIES, family_of, nearest_family, usual_activation
@@ -22,9 +23,18 @@ NAMES = {
 }  # fmt: skip
 
 
+class NoInitialisation(TorchFunctionMode):
+    """Skips what fills a tensor: on the meta device it changes nothing, and is a good third of a model's construction."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if args and func.__name__ in {"normal_", "uniform_", "kaiming_uniform_", "fill_", "zero_", "clamp_"}:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 @cache
 def stock(architecture: str) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), NoInitialisation():
         return timm.create_model(architecture)
 
 
