@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used
 import torch
-from scipy import optimize
 from torch import Tensor
 
 from . import ops
@@ -310,7 +310,7 @@ def distance(f: Function, g: Function) -> float:
         coarse = at(sign * _SCALES)
         best = int(coarse.argmin())
         low, high = (math.log2(_SCALES[i]) for i in (max(best - 1, 0), min(best + 1, len(_SCALES) - 1)))
-        fine = optimize.minimize_scalar(
+        fine = scipy.optimize.minimize_scalar(
             lambda log: at(torch.tensor([sign * 2.0**log], dtype=torch.float64)).item(),
             bounds=(low, high), method="bounded", options={"xatol": 1e-7},
         )  # fmt: skip

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy  # loads its parts when they are used
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -134,7 +134,7 @@ def _div_reference(x: Array, y: Array, g: float, limits: Limits) -> Array:
 
 
 def _sigmoid(x: Array) -> Array:
-    return special.expit(x)
+    return scipy.special.expit(x)
 
 
 def _saturated(f: Callable[[Array], Array]) -> Callable[..., Array]:
@@ -223,7 +223,7 @@ _UNARY = (
         lambda x, gamma, limits: F.softplus(x, threshold=40),
         lambda x, g, L: np.logaddexp(x, 0), lambda S, x, g: S.Softplus(x),
     ),
-    Op("erf", "erf x", 1, lambda x, gamma, limits: x.erf(), lambda x, g, L: special.erf(x), lambda S, x, g: S.erf(x)),
+    Op("erf", "erf x", 1, lambda x, gamma, limits: x.erf(), lambda x, g, L: scipy.special.erf(x), lambda S, x, g: S.erf(x)),
     Op(
         "silu", "xσ(x)", 1,
         lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x),
@@ -231,7 +231,7 @@ _UNARY = (
     Op(
         "gelu", "x(1 + erf(x/√2))/2", 1,
         lambda x, gamma, limits: _finite(F.gelu(x)),  # x(1 + erf) is formed before the half of it
-        lambda x, g, L: x * special.ndtr(x), lambda S, x, g: S.GELU(x),
+        lambda x, g, L: x * scipy.special.ndtr(x), lambda S, x, g: S.GELU(x),
     ),
     Op(
         "elu", "max(x, 0) + min(eˣ − 1, 0)", 1,
@@ -327,7 +327,7 @@ _BINARY = (
     ),
     Op(
         "mix", "σ(γ)x₁ + (1 − σ(γ))x₂", 2, _mix,
-        lambda x, y, g, L: special.expit(g) * x + special.expit(-g) * y,
+        lambda x, y, g, L: scipy.special.expit(g) * x + scipy.special.expit(-g) * y,
         lambda S, x, y, g: S.share(g) * x + (1 - S.share(g)) * y, gamma_init=(0.0, 0.0),
     ),
     Op("left", "x₁", 2, lambda x, y, gamma, limits: x, lambda x, y, g, L: x, lambda S, x, y, g: x),
