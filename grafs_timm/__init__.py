@@ -19,11 +19,12 @@ from .zoo import (
 
 if TYPE_CHECKING:
     from .search import ActivationSearch
+    from .weights import load_pretrained, save_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
     "ActivationSearch", "Entry", "Report", "act_layer", "create_model", "entries", "family_of", "get_activation",
-    "list_activations", "register", "replace_activations",
+    "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
 ]  # fmt: skip
 
 register()
@@ -34,4 +35,8 @@ def __getattr__(name: str) -> Any:
         from .search import ActivationSearch
 
         return ActivationSearch
+    if name in ("load_pretrained", "save_pretrained"):
+        from . import weights
+
+        return getattr(weights, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

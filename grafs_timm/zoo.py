@@ -20,7 +20,7 @@ import timm
 from timm.layers import create_act
 from torch import Tensor, nn
 
-from . import families, formula, resources, surgery
+from . import binding, families, formula, resources, surgery
 from .activation import FoundActivation, activation_class
 from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
@@ -208,7 +208,10 @@ def create_model(architecture: str, activation: Any = "auto", **settings: Any) -
             raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; {has}")
     found = resolve(activation)
     model: nn.Module = timm.create_model(architecture, **settings)
+    before = binding.activation_of(model) if settings.get("pretrained") else None
     model.activation_report = replace_activations(model, found)  # type: ignore[assignment]
+    if before is not None:
+        binding.warn_if_pretrained(architecture, binding.activation_of(model), before)
     return model
 
 
