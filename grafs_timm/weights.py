@@ -9,6 +9,7 @@ Weights work with the function they were trained with and lose accuracy silently
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -320,6 +321,34 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
     if pretrained and not adapted:
         load_pretrained(model, path)
     return model
+
+
+def starting_from(source: str, architecture: str) -> dict[str, Any]:
+    """Arguments for timm.create_model to begin with the weights of ``source``, whichever activation they were trained with.
+
+    ``source``: a folder of ``save_pretrained`` or ``pretrained``, timm's own. timm adapts the input layer and begins a head of
+    other classes anew. WeightsError where the folder holds another architecture or no readable weights.
+    """
+    if source == "pretrained":
+        return {"pretrained": True}
+    folder = Path(source)
+    config, file = read_config(folder), weights_file(folder)
+    if config["architecture"] != architecture:
+        raise WeightsError(f"{folder} holds weights of {config['architecture']}, the model is {architecture}")
+    read_record(folder)  # refuses what is damaged
+    saved = config | config.get("pretrained_cfg", {})
+    kept = {key: saved[key] for key in ("input_size", "num_classes") if key in saved}
+    return {"pretrained": True, "pretrained_cfg_overlay": {**kept, "file": str(file), "custom_load": False}}
+
+
+def origin(source: str) -> dict[str, Any]:
+    """What a result should say of the weights it began with: their activation as far as it is known, and the file's hash."""
+    if source == "pretrained":
+        return {"start_from": source}
+    with weights_file(source).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = read_record(source)
+    return {"start_from": source, "start_sha256": sha256, "trained_with": str(record.bound) if record else None}
 
 
 def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
