@@ -16,6 +16,10 @@ from .errors import WeightsError
 from .formula import Genotype
 from .surgery import find_sites
 
+# timm's names stand for these values; with another one the module is another function.
+_SHAPE: dict[type[nn.Module], tuple[str, float]] = {
+    nn.LeakyReLU: ("negative_slope", 0.01), nn.ELU: ("alpha", 1.0), nn.CELU: ("alpha", 1.0),
+}  # fmt: skip
 _SAME = 1e-6  # the largest difference between two implementations of one function, in float64 on [−10, 10]
 
 
@@ -100,13 +104,19 @@ def _places(model: nn.Module, gates: bool) -> Iterator[tuple[str, nn.Module]]:
 
 
 def usual_name(module: nn.Module) -> str:
-    """timm's lower-case name of one of its own activation modules; its class's, where timm has no name for it."""
+    """timm's lower-case name of an activation module, with the value that shapes it where that is not the usual one.
+
+    Where timm has no name for its class, the class's own in lower case.
+    """
     if isinstance(module, nn.GELU) and module.approximate == "tanh":
         return "gelu_tanh"
     kind = type(module)
     title = kind.__name__.removesuffix("Me").lower()  # Me: timm's memory-efficient twin of the same function
     title = {"swish": "silu"}.get(title, title)
-    return next((name for name in create_act._ACT_LAYER_DEFAULT if name.replace("_", "") == title), title)
+    name = next((name for name in create_act._ACT_LAYER_DEFAULT if name.replace("_", "") == title), title)
+    attribute, usual = _SHAPE.get(kind, ("", 0.0))
+    value = getattr(module, attribute, usual)
+    return name if value == usual else f"{name}({value:g})"
 
 
 _warned = False

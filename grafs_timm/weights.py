@@ -104,6 +104,7 @@ def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any]) -> dict[
         "name": bound.name, "sha256": bound.sha256, "genotype": genotype, "beside": list(bound.beside),
         "places": [place for place, module in activations_at(model).items() if _same(module, bound)],
     }  # fmt: skip
+    _record_in(config, Path(CONFIG))  # what could not be read again is not written
     return config
 
 
@@ -353,24 +354,22 @@ def origin(source: str) -> dict[str, Any]:
 
 def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     """Give every recorded place the recorded activation, whatever stands there."""
-    places = record.places
-    if any(place not in activations_at(model) for place in places):
-        # functional calls became modules by replacement, and do so again
-        zoo.replace_activations(model, zoo.Resolved(record.bound.name, record.bound.layer, record.bound.genotype))
-        missing = [place for place in places if place not in activations_at(model)]
-        if missing and strict:
-            raise WeightsError(
-                f"{folder}: this {type(model).__name__} has no activation at {', '.join(missing[:_SHOWN])}{_more(missing)}"
-            )
-        places = tuple(place for place in places if place not in missing)
-    at = activations_at(model)
-    for place in places:
-        if not _same(at[place], record.bound):
+    bound, at = record.bound, activations_at(model)
+    if not bound.beside and any(place not in at or not _same(at[place], bound) for place in record.places):
+        # the same way as it went in: what an architecture needs besides, such as a gain, comes with it
+        zoo.replace_activations(model, zoo.Resolved(bound.name, bound.layer, bound.genotype))
+        at = activations_at(model)
+    missing = [place for place in record.places if place not in at]
+    if missing and strict:
+        shown = f"{', '.join(missing[:_SHOWN])}{_more(missing)}"
+        raise WeightsError(f"{folder}: this {type(model).__name__} has no activation at {shown}")
+    for place in record.places:
+        if place in at and not _same(at[place], bound):
             parent, _, attribute = place.rpartition(".")
-            layer = record.bound.layer().train(at[place].training)
-            model.get_submodule(parent)._modules[attribute] = layer
-    if strict and not (now := activation_of(model)).computes_as(record.bound):
-        raise WeightsError(f"{folder} records {record.bound}, the model built from it has {now}: set its activations by hand")
+            model.get_submodule(parent)._modules[attribute] = bound.layer().train(at[place].training)
+    now = activation_of(model)
+    if not now.computes_as(bound):
+        raise WeightsError(f"{folder} records {bound}, the model built from it has {now}: set its activations by hand")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 import grafs_timm
-from grafs_timm import binding, zoo
+from grafs_timm import binding, surgery, zoo
 from grafs_timm.activation import FoundActivation, activation_class
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.formula import Genotype
@@ -175,6 +175,16 @@ def test_an_activation_put_into_some_places_comes_back_there(tmp_path):
     assert found == {"layer1.0.se.act", "layer2.1.act2"}
     assert activation_of(again).beside == ("relu",)
     assert torch.equal(outputs(again), outputs(model))
+
+
+def test_a_slope_that_is_not_the_usual_one(tmp_path):
+    model = build(activation=None)
+    surgery.replace_sites(model, lambda old: nn.LeakyReLU(0.3), by="hand")
+    assert activation_of(model).name == "leaky_relu(0.3)"
+    save_pretrained(model, tmp_path)
+    refuses(r"trained with leaky_relu\(0.3\), the model has leaky_relu:", build(activation="leaky_relu"), tmp_path)
+    with pytest.raises(WeightsError, match=r"no activation 'leaky_relu\(0.3\)'"):
+        create_from(tmp_path)
 
 
 def test_weights_of_an_activation_with_parameters(tmp_path):
@@ -353,6 +363,8 @@ def test_what_cannot_be_saved(tmp_path, monkeypatch):
         save_pretrained(timm.create_model("test_resnet", norm_layer=nn.BatchNorm2d), tmp_path / "a")
     with pytest.raises(WeightsError, match="checkpoint_path"):
         save_pretrained(build(), tmp_path / "a", model_args={"checkpoint_path": "x"})
+    with pytest.raises(WeightsError, match="without slashes"):
+        save_pretrained(build(activation=activation_class(MINE, "a/b")), tmp_path / "a")
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="is a file"):
