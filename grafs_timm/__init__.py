@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import timm_maps as timm_maps  # first: it says so where timm is too old for the rest to be imported
+from .create import create_model
 from .families import family_of
 from .registry import register
 from .surgery import Report
 from .zoo import (
     Entry,
     act_layer,
-    create_model,
     entries,
     get_activation,
     list_activations,
@@ -20,11 +20,12 @@ from .zoo import (
 
 if TYPE_CHECKING:
     from .search import ActivationSearch
+    from .weights import load_pretrained, save_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
     "ActivationSearch", "Entry", "Report", "act_layer", "create_model", "entries", "family_of", "get_activation",
-    "list_activations", "register", "replace_activations",
+    "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
 ]  # fmt: skip
 
 register()
@@ -35,4 +36,8 @@ def __getattr__(name: str) -> Any:
         from .search import ActivationSearch
 
         return ActivationSearch
+    if name in ("load_pretrained", "save_pretrained"):
+        from . import weights
+
+        return getattr(weights, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -157,12 +157,15 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 @_run_options
 def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
              settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
-    """Train the recipe's model from scratch with one activation and test it.
+    """Train the recipe's model with one activation, from scratch or evaluate.start_from, and test it.
 
     \b
     Example: the same budget for a found function and for ReLU
       grafs-timm evaluate resnet_digits --activation runs/search_resnet_digits_s0/genotype.json
       grafs-timm evaluate resnet_digits --activation relu
+    Fine-tuning: the weights that ReLU was trained with, trained again with a found function
+      grafs-timm evaluate resnet_digits --activation grafs_resnet --set evaluate.epochs=5
+        --set evaluate.start_from=runs/evaluate_resnet_digits_relu_s0/weights --out runs/finetuned
     """
     from .training import run_evaluate
     from .zoo import resolve

@@ -24,6 +24,10 @@ class UnknownNameError(GrafsError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class WeightsError(GrafsError, ValueError):
+    """Weights that another activation or another model was trained with, or that cannot be read: names both sides."""
+
+
 class RunError(GrafsError, RuntimeError):
     """A run that cannot go on: its folder belongs to another run, it diverged, or its files cannot be written."""
 

@@ -184,10 +184,15 @@ class Search(_Section):
 
 
 class Evaluate(_Section):
-    """A training from scratch with one activation."""
+    """A training with one activation, from scratch or fine-tuning.
+
+    ``start_from``: a folder of weights (grafs_timm.save_pretrained, or another evaluation's ``weights``) or ``pretrained``,
+    timm's own for the model; whichever activation those were trained with. A head of other classes is begun anew.
+    """
 
     epochs: Count = 200
     batch_size: Count = 128
+    start_from: Name | None = None
     weights: Weights = Weights(sched="multistep", decay_epochs=(100, 150))
 
     @model_validator(mode="after")

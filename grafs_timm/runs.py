@@ -3,7 +3,7 @@
     recipe.yaml  every setting, resolved        checkpoint.pt   what going on needs
     run.json     what the run is: see below     genotype.json   what a search found
     log.jsonl    every number, as it came       summary.json    the result; it stands there when the run is finished
-    plots/
+    plots/                                       weights/        the trained model of an evaluation, saved with its activation
 
 ``run.json`` holds the run's facts (kind, model, data, seed, activation ...) and the versions it began with. A folder is
 only ever gone on with by the run it belongs to, and nothing that lies in one is deleted.
@@ -120,6 +120,10 @@ class RunFolder:
     @property
     def plots(self) -> Path:
         return self.path / "plots"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""

@@ -39,7 +39,7 @@ WAYS = {
 @dataclass(frozen=True)
 class Row:
     """One architecture. ``act_layer``: one of WAYS, for a class given to timm; ``by_name``: the same for a zoo name;
-    ``replaced``: how many places `zoo.create_model` fills; ``main_left``: its own non-linearities that stay, with reasons;
+    ``replaced``: how many places `create.create_model` fills; ``main_left``: its own non-linearities that stay, with reasons;
     ``others_left``: gates and small side networks that stay by the rule of `surgery`."""
 
     architecture: str

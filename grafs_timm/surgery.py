@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 import timm.layers
 import timm.layers.activations_me as memory_efficient
+import torch
 from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains
+from . import functional, gains, timm_maps
 from .activation import FoundActivation
 from .errors import GrafsError
 from .ops import nearest
@@ -166,6 +167,14 @@ def replace_sites(
     return report
 
 
+def report_of(model: nn.Module, by: str) -> Report:
+    """The report of a model whose activations are in already."""
+    places = [(name, reason) for name, _, _, reason in find_sites(model)]
+    left = [(name, reason) for name, reason in places if reason is not None] + list(without_module(model))
+    meant = len(places) - sum(reason is not None for _, reason in places)
+    return Report(replaced=meant, total=meant + len(left), by=by, left=left)
+
+
 def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
     """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
     for hooks in (
@@ -177,10 +186,15 @@ def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
 
 
 def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: Callable[[Tensor], Tensor]) -> float:
-    """New gain over old one in a normaliser-free network, 1 in others: the same function again leaves it as it was."""
+    """New gain over old one in a normaliser-free network, 1 in others and for the function it has already."""
     if not any(isinstance(module, _SCALED_CONVS) for module in model.modules()):
         return 1.0
     parent, attribute = meant[0]
     old = parent._modules[attribute]
     assert old is not None
-    return gains.gain(function) / gains.gain(old)
+    x = torch.linspace(-10, 10, 2001, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        if torch.allclose(old(x.clone()), function(x.clone()), rtol=1e-6, atol=1e-6):
+            return 1.0  # timm's own constants are sampled, and the model keeps them
+    tabulated = (gain for name, gain in timm_maps.nfnet_gains().items() if timm_maps.layer(name) is type(old))
+    return gains.gain(function) / next(tabulated, gains.gain(old))

@@ -16,7 +16,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, parallel, zoo
+from . import checkpoint, parallel, weights, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
 from .errors import RecipeError, RunError, UnknownNameError
 from .ops import nearest
@@ -134,20 +134,23 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
     return load_split(open_dataset(recipe.data.name), split, limit=limit, device=device)
 
 
-def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device) -> nn.Module:
-    """The recipe's timm model for this data's classes and channels.
+def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device, start_from: str | None = None) -> nn.Module:
+    """The recipe's timm model for this data's classes and channels, with the weights of ``start_from`` or new ones.
 
-    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such images.
+    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such images;
+    WeightsError where ``start_from`` holds no weights of this architecture.
     """
     from . import models  # noqa: F401  registers the small models of the paper
 
     if not timm.is_model(recipe.model):
         raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
     settings = {"num_classes": data.num_classes, "in_chans": data.images.shape[1], **recipe.model_kwargs}
+    start = weights.starting_from(start_from, recipe.model) if start_from else {}
     try:
-        model: nn.Module = timm.create_model(recipe.model, **settings).to(device)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise RecipeError(f"model {recipe.model} cannot be built with {settings}: {_first_line(error)}") from error
+        model: nn.Module = timm.create_model(recipe.model, **settings, **start).to(device)
+    except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:  # OSError: weights not to be had
+        begun = f" from {start_from}" if start_from else ""
+        raise RecipeError(f"model {recipe.model} cannot be built{begun} with {settings}: {_first_line(error)}") from error
     size = "×".join(map(str, data.images.shape[1:]))
     try:
         with torch.no_grad():
@@ -180,9 +183,10 @@ def run_evaluate(
     recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
     resume: bool = False, wandb: Mode = "disabled", quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the recipe's model from scratch with ``activation`` (name, file, dict or genotype); returns the summary.
+    """Train the recipe's model with ``activation`` (name, file, dict or genotype), from scratch or ``evaluate.start_from``.
 
-    The run folder gets log.jsonl, checkpoint.pt after each epoch, summary.json at the end. A finished folder is only read.
+    The run folder gets log.jsonl, checkpoint.pt after each epoch, weights/ and summary.json at the end; the summary is
+    returned. A finished folder is only read.
     RunError where several processes were started: it takes one.
     """
     parallel.require_one("evaluate")
@@ -193,7 +197,9 @@ def run_evaluate(
         return folder.summary()
     train_set, test_set = load_data(recipe, "train", device), load_data(recipe, "test", device)
     checkpoint.seed_all(seed)
-    model = make_model(recipe, train_set, device)
+    start_from = recipe.evaluate.start_from
+    model = make_model(recipe, train_set, device, start_from)
+    origin = weights.origin(start_from) if start_from else {}
     report = zoo.replace_activations(model, found)
     if recipe.compile == "model":
         model.forward = torch.compile(model.forward)
@@ -238,8 +244,9 @@ def run_evaluate(
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),
             "test_images": len(test_set.labels), "epochs": settings.epochs, "report": str(report),
-            "formula": found.formula, **values, "skipped": step.skipped,
+            **origin, "formula": found.formula, **values, "skipped": step.skipped,
         }  # fmt: skip
         log.summary(**summary)
+        weights.save_pretrained(model, folder.weights)
         folder.finish(summary)
     return summary

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
-from . import families, formula, resources, surgery, timm_maps
+from . import formula, resources, surgery, timm_maps
 from .activation import FoundActivation, activation_class
 from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
@@ -196,37 +195,3 @@ def replace_activations(model: nn.Module, activation: Any, also: Collection[str]
             return found.layer()
 
     return surgery.replace_sites(model, make, by=found.name, also=also, function=found.genotype or found.layer())
-
-
-def create_model(architecture: str, activation: Any = "auto", *, also: Collection[str] = (), **settings: Any) -> nn.Module:
-    """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
-
-    One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
-    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the recommended entry of the
-    architecture's family, and is a GrafsError that names the nearest family where the zoo has none. ``also`` as in
-    `replace_activations`.
-    """
-    if "act_layer" in settings:
-        raise GrafsError(
-            f"the activation is given twice: activation={activation!r} and act_layer={settings['act_layer']!r};"
-            " leave act_layer out"
-        )
-    families.check_name(architecture)
-    found = resolve(_recommended(architecture) if isinstance(activation, str) and activation == "auto" else activation)
-    model: nn.Module = timm.create_model(architecture, **settings)
-    model.activation_report = replace_activations(model, found, also)  # type: ignore[assignment]
-    return model
-
-
-def _recommended(architecture: str) -> str:
-    family = families.family_of(architecture)
-    if f"grafs_{family}" in names():
-        return f"grafs_{family}"
-    have = sorted({e.family for e in entries().values() if e.recommended})
-    if not have:
-        raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; it is empty")
-    near = families.nearest_family(family, have)
-    raise GrafsError(
-        f"the zoo has no activation for the family {family!r} of {architecture}; the nearest it has is of {near!r}: "
-        f"activation='grafs_{near}' puts that in, untested here"
-    )

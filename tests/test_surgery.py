@@ -9,11 +9,12 @@ import timm
 import torch
 from torch import nn
 
+from grafs_timm.create import create_model
 from grafs_timm.errors import GrafsError
 from grafs_timm.formula import Genotype
 from grafs_timm.gains import gain
 from grafs_timm.surgery import find_sites
-from grafs_timm.zoo import act_layer, create_model, replace_activations
+from grafs_timm.zoo import act_layer, replace_activations
 
 GATED = {
     "format": "grafs-cell/1", "u1": {"op": "silu"}, "u2": {"op": "scale", "gamma": 0.5221}, "b1": {"op": "gate"},
@@ -137,9 +138,9 @@ def test_an_nfnet_gets_the_gain_of_its_function() -> None:
     conv = model.stages[0][0].conv1
     before = conv.scale
     replace_activations(model, GATED)
-    assert conv.scale == pytest.approx(before * gain(Genotype.from_dict(GATED)) / gain(nn.ReLU()))
+    assert conv.scale == pytest.approx(gain(Genotype.from_dict(GATED)) * conv.weight[0].numel() ** -0.5)
     replace_activations(model, RELU)
-    assert conv.scale == pytest.approx(before)
+    assert conv.scale == pytest.approx(before, rel=2e-3)  # timm's own constants are sampled
 
 
 def test_an_activation_can_be_replaced_again() -> None:

@@ -3,15 +3,17 @@
 import json
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 import yaml
-from tiny_runs import SETTINGS, call, contents, kill_after, recipe, start
+from tiny_runs import SETTINGS, WEIGHTS, call, contents, kill_after, recipe, start
 
-from grafs_timm import checkpoint, training
+from grafs_timm import checkpoint, training, weights
 from grafs_timm.errors import GrafsError, RunError
 from grafs_timm.runs import RunFolder
 from grafs_timm.tracking import read_log
-from grafs_timm.training import WeightStep, accuracy, run_evaluate
+from grafs_timm.training import WeightStep, accuracy, load_data, make_model, run_evaluate
 
 pytestmark = pytest.mark.usefixtures("plain")
 RECIPE = recipe()
@@ -20,8 +22,8 @@ RECIPE = recipe()
 def result(folder):
     """Every number of a run but the clock's, and its weights."""
     lines = [{key: value for key, value in line.items() if key not in ("time", "seconds")} for line in read_log(folder)]
-    weights = checkpoint.load(folder / "checkpoint.pt")["model"]
-    return lines, {key: value.tolist() for key, value in weights.items()}, (folder / "summary.json").read_bytes()
+    tensors = checkpoint.load(folder / "checkpoint.pt")["model"]
+    return lines, {key: value.tolist() for key, value in tensors.items()}, (folder / "summary.json").read_bytes()
 
 
 def test_what_an_evaluation_leaves(tmp_path):
@@ -39,6 +41,50 @@ def test_what_an_evaluation_leaves(tmp_path):
     with pytest.raises(RunError, match='activation: "gelu" there, "relu" here'):
         run_evaluate(RECIPE, "relu", tmp_path)
     assert contents(tmp_path) == before
+
+
+def test_fine_tuning_begins_with_saved_weights(tmp_path):
+    first = run_evaluate(RECIPE, "relu", tmp_path / "relu", quiet=True)
+    folder = str(tmp_path / "relu" / "weights")
+    still = SETTINGS["evaluate"] | {"epochs": 1, "weights": WEIGHTS | {"lr": 1e-12, "warmup_epochs": 0}}
+    begun = run_evaluate(recipe(evaluate=still | {"start_from": folder}), "relu", tmp_path / "same", quiet=True)
+    anew = run_evaluate(recipe(evaluate=still), "relu", tmp_path / "anew", quiet=True)
+    assert abs(begun["test_loss"] - first["test_loss"]) < 0.5 * abs(anew["test_loss"] - first["test_loss"])
+    assert begun["start_from"] == folder
+    assert begun["trained_with"] == "relu"
+    assert "start_from" not in anew
+    model = make_model(recipe(), load_data(RECIPE, "train", "cpu"), "cpu", folder)
+    kept = safetensors.torch.load_file(tmp_path / "relu" / "weights" / "model.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+    other = run_evaluate(recipe(evaluate=still | {"start_from": folder}), "gelu", tmp_path / "gelu", quiet=True)
+    assert other["trained_with"] == "relu"
+    assert weights.activation_of(weights.create_from(tmp_path / "gelu" / "weights", pretrained=True)).name == "gelu"
+
+
+def test_weights_to_begin_with_for_other_images_and_classes(tmp_path):
+    model = timm.create_model("test_resnet", num_classes=7)  # of three channels
+    weights.save_pretrained(model, tmp_path)
+    adapted = make_model(RECIPE, load_data(RECIPE, "train", "cpu"), "cpu", str(tmp_path))
+    assert adapted.num_classes == 10
+    assert torch.equal(adapted.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("start_from", "said"),
+    [
+        ("nowhere", "missing or damaged"),
+        ("vit", "holds weights of test_vit, the model is test_resnet"),
+        ("empty", "no weights"),
+    ],
+)
+def test_weights_to_begin_with_that_are_none(tmp_path, start_from, said):
+    weights.save_pretrained(timm.create_model("test_vit"), tmp_path / "vit")
+    weights.save_pretrained(timm.create_model("test_resnet"), tmp_path / "empty")
+    (tmp_path / "empty" / "model.safetensors").unlink()
+    settings = SETTINGS["evaluate"] | {"start_from": str(tmp_path / start_from)}
+    with pytest.raises(GrafsError, match=said):
+        run_evaluate(recipe(evaluate=settings), "relu", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
@@ -95,8 +141,8 @@ def test_models_that_do_not_fit(tmp_path, changes, said):
 def tiny_step(amp="off", **settings):
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 3)
-    weights = recipe(evaluate={"weights": settings}).evaluate.weights
-    return model, WeightStep(model, weights, epochs=4, steps_per_epoch=5, amp=amp, max_skips=3)
+    rule = recipe(evaluate={"weights": settings}).evaluate.weights
+    return model, WeightStep(model, rule, epochs=4, steps_per_epoch=5, amp=amp, max_skips=3)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
