@@ -247,6 +247,7 @@ def run_evaluate(
             **origin, "formula": found.formula, **values, "skipped": step.skipped,
         }  # fmt: skip
         log.summary(**summary)
-        weights.save_pretrained(model, folder.weights)
+        trained_on = {"input_size": list(train_set.images.shape[1:]), "mean": list(train_set.mean), "std": list(train_set.std)}
+        weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
         folder.finish(summary)
     return summary

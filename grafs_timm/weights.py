@@ -23,7 +23,7 @@ import safetensors.torch
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.models._hub import save_config_for_hf
+from timm.models._hub import load_model_config_from_path, save_config_for_hf
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
@@ -55,12 +55,19 @@ class Record:
 # --- saving ---
 
 
-def save_pretrained(model: nn.Module, folder: str | Path, model_args: Mapping[str, Any] | None = None) -> Path:
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    model_args: Mapping[str, Any] | None = None,
+    pretrained_cfg: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the model's weights and what they are bound to into ``folder``; returns it. Both files appear whole.
 
     ``model``: one that timm built, wrapped (DDP, EMA, compiled) or not, on any device. ``model_args``: arguments it was
-    built with that timm does not record itself, as plain JSON values. The folder's config holds ``act_layer`` where plain
-    timm restores every activation by it; for the other architectures ``grafs_timm.create_model("local-dir:FOLDER")`` does.
+    built with that timm does not record itself; ``pretrained_cfg``: what of timm's description of the weights is otherwise
+    now (``input_size``, ``mean``, ``std`` of the images they were trained with); both as plain JSON values. The folder's
+    config holds ``act_layer`` where plain timm restores every activation by it; for the other architectures ``create_from``
+    does.
     WeightsError where the model is none of timm's, has several found activations or weights that are not there (meta);
     RunError where the folder cannot be written.
     """
@@ -68,7 +75,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, model_args: Mapping[st
     bound = activation_of(model)
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file; weights are saved into a folder")
-    config = _config(model, bound, dict(model_args or {}))
+    config = _config(model, bound, dict(model_args or {}), dict(pretrained_cfg or {}))
     tensors = {}
     for name, tensor in model.state_dict().items():
         if tensor.is_meta:
@@ -80,7 +87,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, model_args: Mapping[st
     return folder
 
 
-def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any]) -> dict[str, Any]:
+def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
     """timm's config.json for this model, with the activation in it."""
     cfg = getattr(model, "pretrained_cfg", None)
     architecture = cfg.get("architecture") if cfg else None
@@ -91,7 +98,8 @@ def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any]) -> dict[
             raise WeightsError(f"model_args: {name} is no argument of a model")
     own = getattr(model, "_model_args", {}) | model_args
     asked = own.pop("act_layer", None)
-    config = _timm_config(model, model_args | ({"act_layer": "none"} if asked is not None else {}))
+    placeholder = {"act_layer": "none"} if asked is not None else {}  # timm would refuse to write a class
+    config = _timm_config(model, model_args | placeholder, changed_cfg)
     arguments = config.get("model_args", {})
     arguments.pop("act_layer", None)
     restoring = _restoring_name(model, bound, architecture, arguments)
@@ -108,11 +116,11 @@ def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any]) -> dict[
     return config
 
 
-def _timm_config(model: nn.Module, model_args: dict[str, Any]) -> dict[str, Any]:
+def _timm_config(model: nn.Module, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / CONFIG
         try:
-            save_config_for_hf(model, str(path), model_args=model_args)
+            save_config_for_hf(model, str(path), model_config={"pretrained_cfg": changed_cfg}, model_args=model_args)
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise WeightsError(f"timm cannot describe this {type(model).__name__}: {error}; see model_args") from error
@@ -340,7 +348,7 @@ def starting_from(source: str, architecture: str) -> dict[str, Any]:
     if config["architecture"] != architecture:
         raise WeightsError(f"{folder} holds weights of {config['architecture']}, the model is {architecture}")
     read_record(folder)  # refuses what is damaged
-    saved = config | config.get("pretrained_cfg", {})
+    saved, _, _ = load_model_config_from_path(folder)
     kept = {key: saved[key] for key in ("input_size", "num_classes") if key in saved}
     return {"pretrained": True, "pretrained_cfg_overlay": {**kept, "file": str(file), "custom_load": False}}
 

@@ -43,7 +43,7 @@ def test_what_an_evaluation_leaves(tmp_path):
     assert contents(tmp_path) == before
 
 
-def test_fine_tuning_begins_with_saved_weights(tmp_path):
+def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     first = run_evaluate(RECIPE, "relu", tmp_path / "relu", quiet=True)
     folder = str(tmp_path / "relu" / "weights")
     still = SETTINGS["evaluate"] | {"epochs": 1, "weights": WEIGHTS | {"lr": 1e-12, "warmup_epochs": 0}}
@@ -54,6 +54,10 @@ def test_fine_tuning_begins_with_saved_weights(tmp_path):
     assert begun["trained_with"] == "relu"
     assert "start_from" not in anew
     model = make_model(recipe(), load_data(RECIPE, "train", "cpu"), "cpu", folder)
+    assert not caplog.text  # timm says there what of weights and model disagrees
+    data = load_data(RECIPE, "train", "cpu")
+    cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text())["pretrained_cfg"]
+    assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([1, 8, 8], list(data.mean), list(data.std))
     kept = safetensors.torch.load_file(tmp_path / "relu" / "weights" / "model.safetensors")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
     other = run_evaluate(recipe(evaluate=still | {"start_from": folder}), "gelu", tmp_path / "gelu", quiet=True)
