@@ -19,14 +19,15 @@ from .errors import TimmError
 SUPPORTED = ">=1.0.24"  # as in pyproject.toml
 TESTED = "1.0.31"
 
-try:
-    from timm.layers import create_act, get_act_fn, get_act_layer
+try:  # the newest of the names that this package imports from timm: where they are, the rest of it can be imported
+    import timm.layers
+    from timm.layers import calculate_drop_path_rates as calculate_drop_path_rates
+    from timm.layers import get_act_fn, get_act_layer
     from timm.models import nfnet
 except ImportError as error:
     raise ImportError(
-        f"timm {timm.__version__} has no activation factories in timm.layers; grafs_timm supports timm{SUPPORTED} (tested: "
-        f'{TESTED}); pip install "timm{SUPPORTED}"'
-    ) from error
+        f"grafs_timm cannot be used with timm {timm.__version__} ({error}); it supports timm{SUPPORTED} (tested: {TESTED})"
+    ) from None
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def moved(name: str) -> TimmError:
 
 def _maps(prefix: str) -> tuple[dict[str, Any], ...]:
     """The dicts of that prefix; none without the default one, which every factory falls back to."""
-    found = {key: value for key, value in vars(create_act).items() if key.startswith(prefix) and isinstance(value, dict)}
+    places = getattr(getattr(timm.layers, "create_act", None), "__dict__", {})
+    found = {key: value for key, value in places.items() if key.startswith(prefix) and isinstance(value, dict)}
     return tuple(found.values()) if f"{prefix}DEFAULT" in found else ()
 
 

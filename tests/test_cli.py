@@ -14,7 +14,7 @@ from tiny_runs import ROOT, SETTINGS, call, contents, refused
 from grafs_timm import __version__, formula
 
 pytestmark = pytest.mark.usefixtures("plain")
-COMMANDS = [["search"], ["evaluate"], ["zoo", "list"], ["zoo", "show"], ["zoo", "plot"]]
+COMMANDS = [["search"], ["evaluate"], ["exec"], ["zoo", "list"], ["zoo", "show"], ["zoo", "plot"]]
 GENOTYPE = {
     "format": "grafs-cell/1", "u1": {"op": "identity"}, "u2": {"op": "scale", "gamma": 1.5}, "b1": {"op": "gate"},
     "u3": {"op": "relu"}, "u4": {"op": "identity"}, "b2": {"op": "max"},

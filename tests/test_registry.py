@@ -131,10 +131,13 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
 
-def test_the_package_works_where_the_maps_have_moved():
+@pytest.mark.parametrize(
+    "moved", ["timm.layers.create_act = types.ModuleType('create_act')", "del timm.layers.create_act"], ids=["maps", "module"]
+)
+def test_the_package_works_where_the_maps_have_moved(moved):
     done = python(
         "import types, timm.layers\n"
-        "timm.layers.create_act = types.ModuleType('create_act')\n"
+        f"{moved}\n"
         "import grafs_timm\n"
         "print(grafs_timm.replace_activations(timm.create_model('test_resnet'), 'grafs_resnet').replaced)\n"
         "print(grafs_timm.act_layer('gelu').__name__)\n"
@@ -147,11 +150,13 @@ def test_the_package_works_where_the_maps_have_moved():
     assert "Traceback" not in done.stderr
 
 
-def test_a_timm_without_factories_is_named():
-    done = python("import sys, timm; timm.__version__ = '0.6.13'; sys.modules['timm.layers'] = None; import grafs_timm")
+@pytest.mark.parametrize("lacks", ["sys.modules['timm.layers'] = None", "del timm.layers.calculate_drop_path_rates"])
+def test_a_timm_that_cannot_be_used_is_named(lacks):
+    done = python(f"import sys, timm.layers; timm.__version__ = '0.9.16'; {lacks}; import grafs_timm")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("ImportError: timm 0.6.13 has no activation factories")
-    assert "timm>=1.0.24" in done.stderr
+    *_, said = done.stderr.splitlines()
+    assert said.startswith("ImportError: grafs_timm cannot be used with timm 0.9.16 (")
+    assert "it supports timm>=1.0.24" in said
 
 
 def test_the_range_is_the_projects():
