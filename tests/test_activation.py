@@ -123,6 +123,7 @@ def test_copies_and_pickles_are_the_same_function() -> None:
 def test_timms_way_of_building_it() -> None:
     made = activation_class(GATED, "grafs_test_gated")
     assert made is activation_class(GATED, "grafs_test_gated")
+    assert activation_class(GATED) is activation_class(GATED, "found") is activation_class(GATED, name="found")
     assert isinstance(made(), nn.Module)
     assert isinstance(made(inplace=True), nn.Module)
     assert "grafs_test_gated" in repr(made())
