@@ -7,10 +7,11 @@ machines without a compiler, compute the formula operation by operation.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,20 @@ class _KeepInputOnly(torch.autograd.Function):
         return _backward(ctx.genotype, x, g), None
 
 
-class FoundActivation(nn.Module):
+class _MadeAtRunTime(type):
+    """The type of the activations' classes, by which pickle knows them: timm's models keep classes they were built from."""
+
+
+def _class_as_data(made: _MadeAtRunTime) -> str | tuple[Any, ...]:
+    if made is FoundActivation:
+        return made.__name__  # this one is imported by its name
+    return _class_from_data, (made.genotype.to_dict(), made.activation_name)  # type: ignore[attr-defined]
+
+
+copyreg.pickle(_MadeAtRunTime, _class_as_data)
+
+
+class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
     """f(x) of one genotype, elementwise; any shape, float16, bfloat16, float32 or float64, same dtype out.
 
     Subclasses made by ``activation_class`` carry ``genotype`` and ``activation_name`` and, like every timm activation,
@@ -134,10 +148,8 @@ class FoundActivation(nn.Module):
         self.__dict__ |= _scripted(self.genotype)
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # the class is made at run time: a copy or a pickle carries the genotype as data and makes it anew
-        state = {key: value for key, value in self.__dict__.items() if not key.startswith("_scripted_")}
-        return _rebuild, (self.genotype.to_dict(), self.activation_name), state
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_scripted_")}
 
 
 @functools.cache
@@ -151,8 +163,8 @@ def _scripted(genotype: Genotype) -> dict[str, Any]:
     }
 
 
-def _rebuild(genotype: Mapping[str, Any], name: str) -> FoundActivation:
-    return activation_class(Genotype.from_dict(genotype), name)()
+def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FoundActivation]:
+    return activation_class(Genotype.from_dict(genotype), name)
 
 
 def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActivation]:
@@ -163,4 +175,5 @@ def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActiv
 @functools.cache  # a cache holds a call with the default left out apart from one that gives it
 def _class(genotype: Genotype, name: str) -> type[FoundActivation]:
     title = "".join(part.capitalize() for part in re.split(r"\W|_", name) if part) or "Found"
-    return type(title, (FoundActivation,), {"genotype": genotype, "activation_name": name, "__module__": __name__})
+    contents = {"genotype": genotype, "activation_name": name, "__module__": __name__}
+    return cast(type[FoundActivation], _MadeAtRunTime(title, (FoundActivation,), contents))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import warnings
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from grafs_timm.activation import activation_class
+from grafs_timm.activation import FoundActivation, activation_class
 from grafs_timm.formula import Gene, Genotype, random_genotype
 
 GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
@@ -117,7 +118,18 @@ def test_copies_and_pickles_are_the_same_function() -> None:
     again = torch.load(buffer, weights_only=False)  # a whole pickled model, written one line above
     for other in (copy.deepcopy(model), again):
         assert torch.equal(other(x), model(x))
+        assert type(other[1]) is type(model[1])
         assert other[1].activation_name == "grafs_test_gated"
+
+
+def test_a_model_that_keeps_the_class_is_pickled_too() -> None:
+    """As timm's models do that hand their ``act_layer`` on."""
+    model = nn.Sequential(activation_class(GATED, "grafs_test_gated")())
+    model.act_layer = type(model[0])  # type: ignore[assignment]
+    model.base = FoundActivation  # type: ignore[assignment]
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.act_layer is model.act_layer is type(again[0])
+        assert again.base is FoundActivation
 
 
 def test_timms_way_of_building_it() -> None:
