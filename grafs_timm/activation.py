@@ -81,9 +81,10 @@ class _KeepInputOnly(torch.autograd.Function):
         return _forward(genotype, x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what is done here will itself be differentiated
+            return curve.recorded_gradient(ctx.genotype, x, g), None
         return _backward(ctx.genotype, x, g), None
 
 
