@@ -145,8 +145,8 @@ def test_copies_and_pickles_are_the_same_function() -> None:
 def test_a_model_that_keeps_the_class_is_pickled_too() -> None:
     """As timm's models do that hand their ``act_layer`` on."""
     model = nn.Sequential(activation_class(GATED, "grafs_test_gated")())
-    model.act_layer = type(model[0])  # type: ignore[assignment]
-    model.base = FoundActivation  # type: ignore[assignment]
+    model.act_layer = type(model[0])
+    model.base = FoundActivation
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert again.act_layer is model.act_layer is type(again[0])
         assert again.base is FoundActivation
