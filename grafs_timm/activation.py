@@ -7,10 +7,11 @@ machines without a compiler, compute the formula operation by operation.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,27 +81,60 @@ class _KeepInputOnly(torch.autograd.Function):
         return _forward(genotype, x)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what is done here will itself be differentiated
+            return curve.recorded_gradient(ctx.genotype, x, g), None
         return _backward(ctx.genotype, x, g), None
 
 
-class FoundActivation(nn.Module):
+class _MadeAtRunTime(type):
+    """The type of the activations' classes, by which pickle knows them: timm's models keep classes they were built from."""
+
+
+def _class_as_data(made: _MadeAtRunTime) -> str | tuple[Any, ...]:
+    if made is FoundActivation:
+        return made.__name__  # this one is imported by its name
+    return _class_from_data, (made.genotype.to_dict(), made.activation_name)  # type: ignore[attr-defined]
+
+
+copyreg.pickle(_MadeAtRunTime, _class_as_data)
+
+
+class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
     """f(x) of one genotype, elementwise; any shape, float16, bfloat16, float32 or float64, same dtype out.
 
     Subclasses made by ``activation_class`` carry ``genotype`` and ``activation_name`` and, like every timm activation,
-    take ``inplace`` (accepted and without effect: x is needed for backward). Under ``torch.compile`` and export the plain
-    formula is seen, so that a compiler can fuse it with its neighbours.
+    take ``inplace`` (accepted and without effect: x is needed for backward). Under ``torch.compile``, export and
+    ``torch.jit.script`` the plain formula is seen, so that a compiler can fuse it with its neighbours.
     """
 
     genotype: ClassVar[Genotype]
     activation_name: ClassVar[str]
 
+    if TYPE_CHECKING:  # seen by torch.jit.script alone, which takes no annotation of a function
+        _scripted_float16: Callable[[Tensor], Tensor]
+        _scripted_bfloat16: Callable[[Tensor], Tensor]
+        _scripted_float32: Callable[[Tensor], Tensor]
+        _scripted_float64: Callable[[Tensor], Tensor]
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # the four functions that __prepare_scriptable__ has put here
+            if x.dtype == torch.float16:
+                return self._scripted_float16(x)
+            if x.dtype == torch.bfloat16:
+                return self._scripted_bfloat16(x)
+            if x.dtype == torch.float64:
+                return self._scripted_float64(x)
+            return self._scripted_float32(x)
+        else:
+            return self._eager(x)
+
+    @torch.jit.unused
+    def _eager(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed(x):
             return self.genotype(x)
         if torch.is_grad_enabled() and x.requires_grad:
@@ -110,17 +144,37 @@ class FoundActivation(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.activation_name}"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # the class is made at run time: a copy or a pickle carries the genotype as data and makes it anew
-        return _rebuild, (self.genotype.to_dict(), self.activation_name), self.__dict__
+    def __prepare_scriptable__(self) -> FoundActivation:
+        """Called by ``torch.jit.script``, which puts what this returns into the eager model too: so it is the module itself."""
+        self.__dict__ |= _scripted(self.genotype)
+        return self
 
-
-def _rebuild(genotype: Mapping[str, Any], name: str) -> FoundActivation:
-    return activation_class(Genotype.from_dict(genotype), name)()
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_scripted_")}
 
 
 @functools.cache
+def _scripted(genotype: Genotype) -> dict[str, Any]:
+    """The formula as TorchScript, one function of a tensor of any shape for each dtype: what it saturates at is a constant."""
+    return {
+        f"_scripted_{str(dtype).removeprefix('torch.')}": torch.jit.trace(
+            genotype.__call__, torch.zeros(8, dtype=dtype), check_trace=False
+        )
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    }
+
+
+def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FoundActivation]:
+    return activation_class(Genotype.from_dict(genotype), name)
+
+
 def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActivation]:
     """The module class of a genotype: ``activation_class(g)()`` is ready to use; the same arguments give the same class."""
+    return _class(genotype, name)
+
+
+@functools.cache  # a cache holds a call with the default left out apart from one that gives it
+def _class(genotype: Genotype, name: str) -> type[FoundActivation]:
     title = "".join(part.capitalize() for part in re.split(r"\W|_", name) if part) or "Found"
-    return type(title, (FoundActivation,), {"genotype": genotype, "activation_name": name, "__module__": __name__})
+    contents = {"genotype": genotype, "activation_name": name, "__module__": __name__}
+    return cast(type[FoundActivation], _MadeAtRunTime(title, (FoundActivation,), contents))

@@ -35,6 +35,14 @@ def gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tens
     return torch.autograd.grad(y, x, g, materialize_grads=True)[0] if y.requires_grad else torch.zeros_like(x)
 
 
+def recorded_gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tensor:
+    """g·f′(x) by the formula, itself differentiable by x, which requires a gradient, and by g."""
+    y = function(x)
+    if not y.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(y, x, g, create_graph=True, materialize_grads=True)[0]
+
+
 @functools.lru_cache(maxsize=256)
 def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
     """float32 [INTERVALS + 1, 4]: each interval's cubic in x minus its left knot; NaN where the formula has to be asked.

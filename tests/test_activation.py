@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
+import subprocess
+import sys
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from grafs_timm.activation import activation_class
+from grafs_timm.activation import FoundActivation, activation_class
 from grafs_timm.formula import Gene, Genotype, random_genotype
 
 GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
@@ -100,6 +106,21 @@ def test_half_precision_and_shapes() -> None:
         layer(torch.arange(3))
 
 
+@pytest.mark.parametrize("n", [50, 20_000])
+def test_a_gradient_can_be_differentiated_again(n: int) -> None:
+    """As gradient penalties do; a second derivative left out of one would go unnoticed."""
+
+    def penalty(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad((w * f(x)).sum(), x, create_graph=True)
+        return torch.cat([g.flatten() for g in torch.autograd.grad(slope.square().sum(), (x, w))])
+
+    w = torch.randn(n, requires_grad=True)
+    torch.testing.assert_close(
+        *(penalty(f, torch.linspace(-3, 3, n, requires_grad=True)) for f in (activation_class(GATED)(), GATED))
+    )
+    assert torch.autograd.gradgradcheck(activation_class(GATED)(), torch.randn(5, dtype=torch.float64, requires_grad=True))
+
+
 def test_a_constant_function_has_a_zero_gradient() -> None:
     one = Gene("const", 1.0)
     constant = activation_class(Genotype(one, one, Gene("add"), Gene("identity"), one, Gene("left")))()
@@ -117,12 +138,37 @@ def test_copies_and_pickles_are_the_same_function() -> None:
     again = torch.load(buffer, weights_only=False)  # a whole pickled model, written one line above
     for other in (copy.deepcopy(model), again):
         assert torch.equal(other(x), model(x))
+        assert type(other[1]) is type(model[1])
         assert other[1].activation_name == "grafs_test_gated"
+
+
+def test_a_model_that_keeps_the_class_is_pickled_too() -> None:
+    """As timm's models do that hand their ``act_layer`` on."""
+    model = nn.Sequential(activation_class(GATED, "grafs_test_gated")())
+    model.act_layer = type(model[0])
+    model.base = FoundActivation
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.act_layer is model.act_layer is type(again[0])
+        assert again.base is FoundActivation
+
+
+def test_a_timm_model_is_read_by_another_process(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=2, act_layer=activation_class(GATED, "grafs_test_gated")).eval()
+    x = torch.randn(1, 3, 32, 32)
+    torch.save({"model": model, "x": x, "y": model(x)}, tmp_path / "whole.pt")
+    read = """
+import sys, torch
+whole = torch.load(sys.argv[1], weights_only=False)
+torch.testing.assert_close(whole["model"](whole["x"]), whole["y"])
+"""
+    subprocess.run([sys.executable, "-c", read, str(tmp_path / "whole.pt")], check=True)
 
 
 def test_timms_way_of_building_it() -> None:
     made = activation_class(GATED, "grafs_test_gated")
     assert made is activation_class(GATED, "grafs_test_gated")
+    assert activation_class(GATED) is activation_class(GATED, "found") is activation_class(GATED, name="found")
     assert isinstance(made(), nn.Module)
     assert isinstance(made(inplace=True), nn.Module)
     assert "grafs_test_gated" in repr(made())
