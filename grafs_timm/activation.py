@@ -135,6 +135,9 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
 
     @torch.jit.unused
     def _eager(self, x: Tensor) -> Tensor:
+        if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, as it does torch's own
+            traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+            return traced
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed(x):
             return self.genotype(x)
         if torch.is_grad_enabled() and x.requires_grad:

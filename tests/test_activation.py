@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from timm.models._features_fx import create_feature_extractor
 from torch import Tensor, nn
 
+import grafs_timm
 from grafs_timm.activation import FoundActivation, activation_class
 from grafs_timm.formula import Gene, Genotype, random_genotype
 
@@ -193,3 +195,16 @@ def test_the_kernels_made_for_cuda_are_the_formula() -> None:
         x, g = torch.randn(count), torch.randn(count)
         torch.testing.assert_close(_by_kernel(GATED, x, None), GATED(x), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(_by_kernel(GATED, x, g), gradient(GATED, x, g), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("extract", [False, True])
+def test_symbolic_tracing_keeps_it_as_one_call(extract: bool) -> None:
+    model = grafs_timm.create_model("resnet18", "grafs_resnet", num_classes=3).eval()
+    x = torch.randn(1, 3, 32, 32)
+    if extract:
+        assert torch.equal(create_feature_extractor(model, ["layer2", "fc"])(x)["fc"], model(x))
+        return
+    traced = torch.fx.symbolic_trace(model)
+    assert torch.equal(traced(x), model(x))
+    kept = [node for node in traced.graph.nodes if node.op == "call_module" and "act" in str(node.target)]
+    assert len(kept) == model.activation_report.replaced
