@@ -10,7 +10,9 @@ from torch import Tensor
 
 from .errors import GrafsError
 
-_REACH, _KNOTS = 12.0, 2**16  # the normal density is 2e-32 at 12; an even number of intervals puts a knot at kinks in 0
+# The normal density is 2e-32 at 12. An even number of intervals puts a knot at kinks in 0; so few are one thread's work,
+# as every zoo name's gain is computed on import.
+_REACH, _KNOTS = 12.0, 2**14
 
 
 def gain(function: Callable[[Tensor], Tensor]) -> float:

@@ -7,6 +7,7 @@ the ``model_args`` of a config.json.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from typing import Any
 
@@ -59,7 +60,10 @@ def register() -> None:
 
 def _supply_gain(name: str, entry: zoo.Entry) -> None:
     with contextlib.suppress(GrafsError):  # a function without a variance is none for a normaliser-free network
-        timm_maps.nfnet_gains()[name] = gains.gain(entry.genotype)
+        timm_maps.nfnet_gains()[name] = _gain(entry.genotype)
+
+
+_gain = functools.cache(gains.gain)  # an entry may have two names
 
 
 def _is_foreign(name: str, known: dict[str, Any]) -> bool:
