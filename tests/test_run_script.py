@@ -36,6 +36,7 @@ def script(tmp_path, monkeypatch):
     """A script with a module beside it; what running it in this process changes is put back."""
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # torch.distributed and W&B leave their own
     path = tmp_path / "scripts" / "own.py"
     path.parent.mkdir()
     path.write_text(SCRIPT)
