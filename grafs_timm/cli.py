@@ -178,7 +178,8 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
     _say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
-    result = f"test accuracy {summary['test_accuracy']:.2f} %, loss {float(summary['test_loss']):.4f}"
+    split = summary.get("measured_on", "test")
+    result = f"{split} accuracy {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
 
 

@@ -86,6 +86,10 @@ class DatasetInfo:
     splits: dict[str, SplitInfo]
     classes: tuple[str, ...] | None
 
+    def location(self, filename: str) -> str:
+        """Where a shard of `_info.json` lies."""
+        return str(self.folder / filename)
+
 
 def open_dataset(name: str | Path) -> DatasetInfo:
     """Find a data set and read its `_info.json`; no shard is opened.

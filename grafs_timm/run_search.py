@@ -18,9 +18,9 @@ from tqdm import tqdm
 from . import checkpoint, formula, parallel, plots
 from .data import Batches
 from .errors import RecipeError
-from .recipe import Recipe, Search
 from .runs import RunFolder
 from .search import ActivationSearch, Site
+from .settings import Recipe, Search
 from .table import Grid
 from .tracking import Mode, RunLog
 from .training import WeightStep, accuracy, load_data, make_batches, make_model

@@ -21,7 +21,8 @@ from typing import Any
 from . import strict_yaml
 from .errors import RecipeError, RunError
 from .files import write_json, write_whole
-from .recipe import Recipe, parse_recipe
+from .recipe import parse_recipe
+from .settings import Recipe
 from .tracking import without_nan
 
 FORMAT = "grafs-run/1"

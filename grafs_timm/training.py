@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from . import checkpoint, parallel, weights, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
-from .errors import RecipeError, RunError, UnknownNameError
+from .errors import DataError, RecipeError, RunError, UnknownNameError
 from .ops import nearest
-from .recipe import Recipe, Weights
 from .runs import RunFolder
+from .settings import Recipe, Weights
 from .tracking import Mode, RunLog
 
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -128,10 +128,31 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: W
     return 100 * correct / count, loss / count
 
 
+def measured_on(recipe: Recipe) -> str:
+    """The split accuracy is measured on: ``test``, or ``validation`` where the recipe holds images out for choosing."""
+    return "validation" if recipe.data.validation_images else "test"
+
+
 def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSet:
-    """The recipe's ``train`` or ``test`` images on ``device``."""
-    limit = recipe.data.train_images if split == "train" else recipe.data.test_images
-    return load_split(open_dataset(recipe.data.name), split, limit=limit, device=device)
+    """The recipe's ``train``, ``validation`` or ``test`` images on ``device``.
+
+    Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
+    """
+    data, info = recipe.data, open_dataset(recipe.data.name)
+    if split == "test":
+        return load_split(info, data.test_split, limit=data.test_images, device=device)
+    held_out = data.validation_images or 0
+    if not held_out:
+        return load_split(info, data.train_split, limit=data.train_images, device=device)
+    both = load_split(info, data.train_split, limit=data.train_images and data.train_images + held_out, device=device)
+    wanted = (data.train_images or both.num_classes) + held_out
+    if len(both) < wanted:
+        raise DataError(
+            f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
+            f"need at least {wanted}"
+        )
+    train, validation = both.split(1 - held_out / len(both))
+    return train if split == "train" else validation
 
 
 def make_model(recipe: Recipe, data: ImageSet, device: str | torch.device, start_from: str | None = None) -> nn.Module:
@@ -195,7 +216,8 @@ def run_evaluate(
     folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
     if folder.finished:
         return folder.summary()
-    train_set, test_set = load_data(recipe, "train", device), load_data(recipe, "test", device)
+    split = measured_on(recipe)
+    train_set, test_set = load_data(recipe, "train", device), load_data(recipe, split, device)
     checkpoint.seed_all(seed)
     start_from = recipe.evaluate.start_from
     model = make_model(recipe, train_set, device, start_from)
@@ -235,15 +257,15 @@ def run_evaluate(
                 total += step(loss)
             seconds = time.perf_counter() - begin
             test_accuracy, test_loss = accuracy(model, tests.epoch(0), step)
-            values = {"train_loss": float(total) / len(batches), "test_accuracy": test_accuracy, "test_loss": test_loss}
+            values = {"train_loss": float(total) / len(batches), f"{split}_accuracy": test_accuracy, f"{split}_loss": test_loss}
             log.log("epoch", epoch=epoch + 1, **values, skipped=step.skipped, seconds=seconds)
-            bar.set_postfix(loss=f"{values['train_loss']:.3f}", test=f"{test_accuracy:.2f} %")
+            bar.set_postfix({"loss": f"{values['train_loss']:.3f}", split: f"{test_accuracy:.2f} %"})
             bar.update()
             state = {"epoch": epoch + 1, "model": model.state_dict(), "step": step.state_dict(), "values": values}
             checkpoint.save(folder.checkpoint_file, {**state, "rng": checkpoint.rng_state(), "log": log.sync()})
         summary = {
             **facts, "model": recipe.model, "data": recipe.data.name, "train_images": len(train_set.labels),
-            "test_images": len(test_set.labels), "epochs": settings.epochs, "report": str(report),
+            f"{split}_images": len(test_set.labels), "measured_on": split, "epochs": settings.epochs, "report": str(report),
             **origin, "formula": found.formula, **values, "skipped": step.skipped,
         }  # fmt: skip
         log.summary(**summary)

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from grafs_timm import strict_yaml
 from grafs_timm.errors import RecipeError
-from grafs_timm.recipe import Recipe, load_recipe, parse_recipe
+from grafs_timm.recipe import load_recipe, parse_recipe
 from grafs_timm.resources import folder
+from grafs_timm.settings import Recipe
 
 NAMES = sorted(path.stem for path in folder("recipes").glob("*.yaml"))
 LEAST = {"model": "cifar_resnet20", "data": "digits"}
@@ -129,6 +130,15 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("search.grid.intervals", 4095, "no knot at 0"),
         ("search.grid.low", 16, "0 must lie between low (16) and high (16)"),
         ("search.grid.low", -3.3, "no knot at 0"),
+        ("data", {"name": "d", "channels": 2}, "data.channels: expected 1 or 3, got 2"),
+        ("data", {"name": "d", "loading": "stream", "augment": ["flip"]}, "data.augment: streaming takes"),
+        ("data", {"name": "d", "transform": {"re_prob": 0.1}}, "data.transform: timm's transform is for loading: stream"),
+        ("data", {"name": "d", "mean": [0.5]}, "data.std: mean and std are given together"),
+        ("evaluate.accumulate", 24, "the next smaller that does is 16"),
+        ("evaluate.ema_decay", 1, "expected a number < 1"),
+        ("transfer.seeds", 0, "expected a number ≥ 1, got 0"),
+        ("transfer.data", [{"name": "d", "augmnt": []}], "transfer.data.0.augmnt: unknown key; nearest: augment"),
+        ("transfer.data", ["d", {"name": "d", "loading": "strem"}], "transfer.data.1.loading: expected one of auto, resident"),
         ("search.wide", "yes", "expected true or false, got the text 'yes'"),
         ("search.usual", "", "text that is not empty"),
         ("data", 3, "expected a mapping of keys, got 3"),

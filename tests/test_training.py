@@ -43,6 +43,24 @@ def test_what_an_evaluation_leaves(tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_with_images_held_out_the_test_split_is_never_opened(tmp_path, monkeypatch):
+    opened = []
+    load = training.load_split
+    monkeypatch.setattr(training, "load_split", lambda info, split, **more: opened.append(split) or load(info, split, **more))
+    held_out = recipe(data=SETTINGS["data"] | {"validation_images": 200})
+    summary = run_evaluate(held_out, "relu", tmp_path, quiet=True)
+    assert set(opened) == {"train"}
+    assert summary["measured_on"] == "validation"
+    assert summary["validation_accuracy"] == read_log(tmp_path)[-1]["validation_accuracy"]
+    assert "test_accuracy" not in summary
+    train, validation = load_data(held_out, "train", "cpu"), load_data(held_out, "validation", "cpu")
+    assert (len(train), len(validation)) == (summary["train_images"], summary["validation_images"])
+    assert abs(len(train) - 300) <= 10
+    assert not {image.numpy().tobytes() for image in train.images} & {image.numpy().tobytes() for image in validation.images}
+    with pytest.raises(GrafsError, match=r"validation_images \(9000\)"):
+        load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}), "train", "cpu")
+
+
 def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     first = run_evaluate(RECIPE, "relu", tmp_path / "relu", quiet=True)
     folder = str(tmp_path / "relu" / "weights")

@@ -10,7 +10,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from grafs_timm.cli import main
-from grafs_timm.recipe import Recipe, parse_recipe
+from grafs_timm.recipe import parse_recipe
+from grafs_timm.settings import Recipe
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = {"opt": "momentum", "lr": 0.05, "sched": "cosine"}
