@@ -167,7 +167,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
       grafs-timm evaluate resnet_digits --activation grafs_resnet --set evaluate.epochs=5
         --set evaluate.start_from=runs/evaluate_resnet_digits_relu_s0/weights --out runs/finetuned
     """
-    from .training import run_evaluate
+    from .run_evaluate import run_evaluate
     from .zoo import resolve
 
     chosen, device = _prepare(recipe, model, data, settings, device)

@@ -228,6 +228,12 @@ class ImageSet:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         # From the counts of the 256 levels: exact, in any number of images, without a float copy of them.

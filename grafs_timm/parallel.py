@@ -1,4 +1,4 @@
-"""Several processes on one search, as torchrun starts them: who each is, what they share, and how they end.
+"""Several processes on one run, as torchrun starts them: who each is, what they share, and how they end.
 
 Rank 0 keeps the run's files and speaks for all. Gradients meet in one all-reduce; plain values and checkpoints travel as
 bytes over gloo, read without running anything. With one process nothing here has an effect, so that such a run computes
@@ -66,13 +66,6 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this process writes and prints for all, also before the group is there and after it is gone."""
     return rank() == 0 if world() > 1 else launched() == 1 or _number("RANK") == 0
-
-
-def require_one(what: str) -> None:
-    """RunError where several processes were started for ``what``, which takes one."""
-    count = max(launched(), world())
-    if count > 1:
-        raise RunError(f"{what} takes one process and {count} were started; call it without torchrun (a search takes several)")
 
 
 def own_seed(seed: int) -> int:

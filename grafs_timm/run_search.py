@@ -23,7 +23,8 @@ from .search import ActivationSearch, Site
 from .settings import Recipe, Search
 from .table import Grid
 from .tracking import Mode, RunLog
-from .training import WeightStep, accuracy, load_data, make_batches, make_model
+from .training import has_idle_weights, load_data, make_batches, make_model
+from .weight_step import WeightStep, accuracy
 from .zoo import known_as, resolve
 
 
@@ -60,16 +61,9 @@ def _pays(recipe: Recipe, images: int, device: str) -> bool:
     return recipe.compile == "model" or (recipe.compile == "auto" and (device != "cpu" or steps >= WORTH_COMPILING))
 
 
-def _has_idle_weights(model: nn.Module, images: Tensor) -> bool:
-    """Whether some weights take no part in some weight step: a site's own, such as PReLU's, or what the forward leaves out."""
-    if any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters()):
-        return True
-    weights = [p for p in model.parameters() if p.requires_grad]
-    was = model.training
-    model.eval()  # nothing is drawn, no statistics change
-    slopes = torch.autograd.grad(model(images).sum(), weights, allow_unused=True)
-    model.train(was)
-    return any(slope is None for slope in slopes)
+def _own_weights(model: nn.Module) -> bool:
+    """Whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
+    return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
 
 
 class _Run:
@@ -82,7 +76,7 @@ class _Run:
         train_set = load_data(recipe, "train", device)
         weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
         checkpoint.seed_all(seed)
-        self.model = make_model(recipe, train_set, device)
+        self.model = make_model(recipe, train_set.num_classes, train_set.shape, device)
         self.search = ActivationSearch(
             self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start,
             lr=settings.architecture.lr, betas=settings.architecture.betas,
@@ -97,7 +91,9 @@ class _Run:
         self.inner = make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share)
         self.outer = make_batches(recipe, architecture_set, train_set, size, seed + 1_000_003, train=True, share=share)
         self.held_out = make_batches(recipe, architecture_set, train_set, 256, seed, train=False)
-        idle = parallel.world() > 1 and _has_idle_weights(self.model, next(self.held_out.epoch(0))[0][:2])
+        idle = parallel.world() > 1 and (
+            _own_weights(self.model) or has_idle_weights(self.model, next(self.held_out.epoch(0))[0][:2])
+        )
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp, idle=idle)
         fp16 = recipe.amp == "fp16"
         self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if fp16 else None

@@ -11,8 +11,10 @@ from torch import nn
 
 from grafs_timm import checkpoint, parallel, run_search
 from grafs_timm.errors import DataError, RunError
+from grafs_timm.recipe import load_recipe
+from grafs_timm.run_evaluate import run_evaluate
 from grafs_timm.search import ActivationSearch
-from grafs_timm.training import WeightStep
+from grafs_timm.weight_step import WeightStep
 
 
 def net():
@@ -158,10 +160,8 @@ def drifted():
             search.end_epoch()
 
 
-def stopped_search(recipe_file, out, saves):
+def _gone_after(saves):
     """Rank 0 is gone, without a word, when it has written ``saves`` checkpoints."""
-    from grafs_timm.recipe import load_recipe
-
     save, left = checkpoint.save, [int(saves)]
 
     def save_or_end(*arguments):
@@ -171,8 +171,18 @@ def stopped_search(recipe_file, out, saves):
         return save(*arguments)
 
     checkpoint.save = save_or_end
+
+
+def stopped_search(recipe_file, out, saves):
+    _gone_after(saves)
     with contextlib.suppress(RunError):
         run_search.run_search(load_recipe(recipe_file), out, quiet=True)
+
+
+def stopped_training(recipe_file, out, saves):
+    _gone_after(saves)
+    with contextlib.suppress(RunError):
+        run_evaluate(load_recipe(recipe_file), "relu", out, quiet=True)
 
 
 def broken_on_one_rank(recipe_file, out):

@@ -218,9 +218,9 @@ def _in_a_process(settings: dict[str, Any], kind: str, batch: int) -> int:
 def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[str, Any]]:
     """A search over a training from scratch, at the recipe's lengths, from measured epochs of both."""
     from grafs_timm.recipe import load_recipe
+    from grafs_timm.run_evaluate import run_evaluate
     from grafs_timm.run_search import run_search
     from grafs_timm.tracking import read_log
-    from grafs_timm.training import run_evaluate
 
     recipe = load_recipe(recipe_name)
     epochs, trained = recipe.search.epochs, recipe.evaluate.epochs

@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from grafs_timm.recipe import load_recipe
+from grafs_timm.run_evaluate import run_evaluate
 from grafs_timm.run_search import run_search
-from grafs_timm.training import run_evaluate
 
 SEEDS = (0, 1, 2)
 ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classes=10)'

@@ -10,10 +10,12 @@ import yaml
 from tiny_runs import SETTINGS, WEIGHTS, call, contents, kill_after, recipe, start
 
 from grafs_timm import checkpoint, training, weights
+from grafs_timm import run_evaluate as module
 from grafs_timm.errors import GrafsError, RunError
+from grafs_timm.run_evaluate import run_evaluate
 from grafs_timm.runs import RunFolder
 from grafs_timm.tracking import read_log
-from grafs_timm.training import WeightStep, accuracy, load_data, make_model, run_evaluate
+from grafs_timm.training import load_data, make_model
 
 pytestmark = pytest.mark.usefixtures("plain")
 RECIPE = recipe()
@@ -71,7 +73,7 @@ def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     assert begun["start_from"] == folder
     assert begun["trained_with"] == "relu"
     assert "start_from" not in anew
-    model = make_model(recipe(), load_data(RECIPE, "train", "cpu"), "cpu", folder)
+    model = make_model(recipe(), 10, (1, 8, 8), "cpu", folder)
     assert not caplog.text  # timm says there what of weights and model disagrees
     data = load_data(RECIPE, "train", "cpu")
     cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text())["pretrained_cfg"]
@@ -86,7 +88,7 @@ def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
 def test_weights_to_begin_with_for_other_images_and_classes(tmp_path):
     model = timm.create_model("test_resnet", num_classes=7)  # of three channels
     weights.save_pretrained(model, tmp_path)
-    adapted = make_model(RECIPE, load_data(RECIPE, "train", "cpu"), "cpu", str(tmp_path))
+    adapted = make_model(RECIPE, 10, (1, 8, 8), "cpu", str(tmp_path))
     assert adapted.num_classes == 10
     assert torch.equal(adapted.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
 
@@ -121,6 +123,81 @@ def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
     assert result(out) == result(whole)
 
 
+EVERYTHING = {"accumulate": 2, "smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "ema_decay": 0.9, "checkpoint_steps": 2}
+
+
+def test_all_of_timms_parts_at_once(tmp_path):
+    everything = recipe(evaluate=SETTINGS["evaluate"] | EVERYTHING, channels_last=True, amp="bf16")
+    summary = run_evaluate(everything, "gelu", tmp_path, quiet=True)
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    kept = weights.create_from(tmp_path / "weights", pretrained=True).state_dict()
+    assert state["ema"].keys() == state["model"].keys()
+    # what is measured and left is the moving average
+    assert all(torch.equal(kept[key], value) for key, value in state["ema"].items())
+    assert not torch.equal(state["ema"]["fc.weight"], state["model"]["fc.weight"])
+    lines = read_log(tmp_path)
+    assert [(line["kind"], line.get("step")) for line in lines[:5]] == [*(("step", n) for n in (2, 4, 6, 8)), ("epoch", None)]
+    assert summary["train_loss"] > 1.0  # against mixed and smoothed labels
+
+
+def test_a_moving_average_of_no_memory_is_the_model(tmp_path):
+    evaluate = SETTINGS["evaluate"] | {"epochs": 1, "weights": WEIGHTS | {"warmup_epochs": 0}}
+    plain = run_evaluate(recipe(evaluate=evaluate), "relu", tmp_path / "plain", quiet=True)
+    averaged = run_evaluate(recipe(evaluate=evaluate | {"ema_decay": 1e-12}), "relu", tmp_path / "ema", quiet=True)
+    assert averaged["test_accuracy"] == plain["test_accuracy"]
+    assert averaged["test_loss"] == pytest.approx(plain["test_loss"], rel=1e-4)
+
+
+def test_mixing_needs_pairs(tmp_path):
+    with pytest.raises(GrafsError, match=r"evaluate\.batch_size: mixup and cutmix pair images, and 31"):
+        run_evaluate(recipe(evaluate=SETTINGS["evaluate"] | {"batch_size": 31, "mixup": 0.1}), "relu", tmp_path, quiet=True)
+
+
+def test_killed_within_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
+    """Everything that draws or remembers is on; the kill falls between two epochs, where only checkpoint_steps saves."""
+    settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | EVERYTHING, "amp": "off"}
+    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "whole", quiet=True)
+    save, saved = checkpoint.save, []
+
+    def stop(path, state):
+        save(path, state)
+        saved.append((state["epoch"], state["done"]))
+        if len(saved) == 8:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True)
+    assert saved[-1] == (1, 6)
+    torch.manual_seed(77)  # what comes in between must not matter
+    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True, resume=True)
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_out_of_memory(tmp_path, monkeypatch, asked):
+    losses = module._Training._losses
+
+    def too_large(self, images, labels):
+        if len(images) // self.accumulate > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return losses(self, images, labels)
+
+    same = run_evaluate(recipe(evaluate=SETTINGS["evaluate"] | {"accumulate": 4}), "relu", tmp_path / "four", quiet=True)
+    monkeypatch.setattr(module._Training, "_losses", too_large)
+    if not asked:
+        with pytest.raises(RunError, match=r"out of memory with 32 images at a time on cpu: evaluate.accumulate=2 .*halve"):
+            run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True)
+        return
+    halving = recipe(evaluate=SETTINGS["evaluate"] | {"out_of_memory": "halve"})
+    with pytest.warns(UserWarning, match="goes on with") as warned:
+        summary = run_evaluate(halving, "relu", tmp_path / "run", quiet=True)
+    assert len(warned) == 2
+    assert summary["accumulate"] == 4
+    assert summary["test_loss"] == same["test_loss"]
+
+
 @pytest.mark.parametrize("where", ["before the first checkpoint", "after the last one"])
 def test_stopped_at_either_end(tmp_path, monkeypatch, where):
     run_evaluate(RECIPE, "relu", tmp_path / "whole", quiet=True)
@@ -137,7 +214,7 @@ def test_stopped_at_either_end(tmp_path, monkeypatch, where):
 
 
 def test_a_result_that_is_not_finite_is_still_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "accuracy", lambda *arguments: (10.0, float("nan")))
+    monkeypatch.setattr(module, "measure", lambda *arguments: torch.tensor([10, float("nan"), 100], dtype=torch.float64))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
     ended = call("evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--out", tmp_path / "run", "--quiet")
     assert ended.exit_code == 0, ended.output
@@ -158,72 +235,3 @@ def test_models_that_do_not_fit(tmp_path, changes, said):
     with pytest.raises(GrafsError, match=said):
         run_evaluate(recipe(**changes), "relu", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def tiny_step(amp="off", **settings):
-    torch.manual_seed(0)
-    model = torch.nn.Linear(4, 3)
-    rule = recipe(evaluate={"weights": settings}).evaluate.weights
-    return model, WeightStep(model, rule, epochs=4, steps_per_epoch=5, amp=amp, max_skips=3)
-
-
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_a_step_that_is_not_finite_leaves_the_weights(amp):
-    model, step = tiny_step(amp)
-    before = model.weight.clone()
-    step(model(torch.full((2, 4), float("inf"))).sum())
-    assert torch.equal(model.weight, before)
-    assert (step.updates, step.skipped) == (1, 1)
-    step(model(torch.ones(2, 4)).sum())
-    assert not torch.equal(model.weight, before)
-    for _ in range(2):
-        step(model(torch.full((2, 4), float("nan"))).sum())
-    with pytest.raises(RunError, match=r"3 weight steps in a row .* \(last loss nan\)"):
-        step(model(torch.full((2, 4), float("nan"))).sum())
-
-
-def test_the_schedule_goes_on_from_a_state():
-    runs = []
-    for stop in (None, 7):
-        model, step = tiny_step(sched="cosine", warmup_epochs=1, clip_grad=1.0)
-        rates = []
-        for update in range(20):
-            if update == stop:
-                state, weights = step.state_dict(), model.state_dict()
-                model, step = tiny_step(sched="cosine", warmup_epochs=1, clip_grad=1.0)
-                model.load_state_dict(weights)
-                step.load_state_dict(state)
-            step(model(torch.ones(2, 4) * update).square().mean())
-            rates.append(step.optimizer.param_groups[0]["lr"])
-        runs.append((rates, model.weight.tolist()))
-    assert runs[0] == runs[1]
-    assert max(runs[0][0]) > 5 * runs[0][0][-1]
-
-
-@pytest.mark.parametrize("amp", ["off", "fp16"])
-def test_micro_batches_make_the_same_step(amp):
-    x, y = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
-    results = []
-    for parts in (1, 2, 3):
-        model, step = tiny_step(amp, clip_grad=0.1)
-        loss = [
-            lambda x=x, y=y, model=model: torch.nn.functional.cross_entropy(model(x), y)
-            for x, y in zip(x.chunk(parts), y.chunk(parts), strict=True)
-        ]
-        mean = step(loss[0]() if parts == 1 else loss)
-        assert step.updates == 1
-        results.append((mean, model.weight.detach().clone()))
-    torch.testing.assert_close(results[1], results[0])
-    torch.testing.assert_close(results[2], results[0])
-
-
-def test_accuracy_puts_the_mode_back():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.9)).train()
-    with torch.no_grad():
-        model[0].weight.copy_(torch.eye(2))
-        model[0].bias.zero_()
-    batches = [(torch.eye(2), torch.tensor([0, 1])), (torch.eye(2)[:1], torch.tensor([1]))]
-    top1, loss = accuracy(model, batches)
-    assert top1 == pytest.approx(200 / 3)
-    assert loss == pytest.approx((2 * 0.3132617 + 1.3132617) / 3, abs=1e-6)
-    assert model.training

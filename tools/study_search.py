@@ -1,0 +1,104 @@
+"""What makes a search end well at a small budget: one setting of a recipe changed at a time, each found function trained.
+
+    python tools/study_search.py OUT --data path/to/cifar10 [--seeds 3] [--set KEY=VALUE ...]
+
+Every search and training is a run folder below OUT, so that a stopped study goes on where it was. Accuracy is of images of the
+training split that neither the searches nor the trainings see. What has been finished is written to OUT/study.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from grafs_timm import formula
+from grafs_timm.files import write_whole
+from grafs_timm.recipe import load_recipe
+from grafs_timm.run_evaluate import run_evaluate
+from grafs_timm.run_search import run_search
+from grafs_timm.settings import Recipe
+from grafs_timm.zoo import known_as
+
+# name -> what it changes of the recipe, and whether that keeps the budget (steps of the search) as it is
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "recipe": (),
+    "squeezed": ("search.warm_start=1", "search.shrink_start=2"),  # the paper's schedule in this length
+    "squeezed, α lr × 3": ("search.warm_start=1", "search.shrink_start=2", "search.architecture.lr=6e-3"),
+    "α lr ÷ 3": ("search.architecture.lr=6e-4",),
+    "α lr × 3": ("search.architecture.lr=6e-3",),
+    "α lr × 10": ("search.architecture.lr=2e-2",),
+    "half warm": ("search.warm_start=12", "search.shrink_start=10"),
+    "warm, drops at once after": ("search.warm_start=8", "search.shrink_start=9"),
+    "even split": ("search.architecture_fraction=0.5",),
+    "half as long": ("search.epochs=12", "search.warm_start=4", "search.shrink_start=3", "search.architecture.lr=4e-3"),
+    "twice as long": ("search.epochs=48", "search.warm_start=16", "search.shrink_start=12", "search.architecture.lr=1e-3"),
+    "batch 64": ("search.batch_size=64",),
+    "constant weight lr": ("search.weights.sched=none",),
+}
+USUAL = ("relu", "gelu", "silu")
+COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "search_seconds", "accuracy", "n")
+
+
+def train(recipe: Recipe, activation: Any, folder: Path, trainings: int) -> list[float]:
+    """Validation accuracies in per cent of ``trainings`` seeds."""
+    runs = [
+        run_evaluate(recipe, activation, folder / f"t{seed}", seed=seed, resume=True, quiet=True) for seed in range(trainings)
+    ]
+    return [float(run["validation_accuracy"]) for run in runs]
+
+
+def row(setting: str, changes: str, seed: Any, text: str, accuracies: list[float], **more: Any) -> dict[str, Any]:
+    mean = round(float(np.mean(accuracies)), 3)
+    own = {"setting": setting, "changes": changes, "search_seed": seed, "formula": text, "accuracy": mean, "n": len(accuracies)}
+    return dict.fromkeys(COLUMNS, "") | own | more
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, text.getvalue())
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--recipe", default="resnet_cifar10_small", show_default=True)
+@click.option("--data", help="Shards of CIFAR-10.")
+@click.option("--seeds", default=3, show_default=True, help="Search seeds of each setting.")
+@click.option("--trainings", default=2, show_default=True, help="Training seeds of each found function.")
+@click.option("--random", "count", default=4, show_default=True, help="Random cells beside them.")
+@click.option("--only", multiple=True, help="These settings alone.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe for all of them.")
+def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, count: int, only: tuple[str, ...],
+         changes: tuple[str, ...]) -> None:  # fmt: skip
+    common = ["data.validation_images=5000", *([f"data.name={data}"] if data else []), *changes]
+    plain = load_recipe(recipe, common)
+    rows = []
+    for name in USUAL:
+        rows.append(row("usual", "", "", name, train(plain, name, out / "usual" / name, trainings)))
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        cell = formula.random_genotype(rng)
+        rows.append(row("random", "", number, cell.text, train(plain, cell, out / "random" / str(number), trainings)))
+        write(rows, out / "study.csv")
+    for seed in range(seeds):  # outermost, so that a study stopped early has seen every setting as often as any
+        for name in only or SETTINGS:
+            folder = out / name.replace(" ", "_") / f"s{seed}"
+            found = run_search(load_recipe(recipe, [*common, *SETTINGS[name]]), folder, seed=seed, resume=True, quiet=True)
+            genotype = formula.load(folder / "genotype.json")
+            accuracies = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
+            more = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
+            seconds = round(found["seconds"], 1)
+            rows.append(row(name, " ".join(SETTINGS[name]), seed, found["formula"], accuracies, search_seconds=seconds, **more))
+            write(rows, out / "study.csv")
+            click.echo(f"{name:28s} seed {seed}: {rows[-1]['accuracy']:.2f} %  {found['formula']}")
+
+
+if __name__ == "__main__":
+    main()
