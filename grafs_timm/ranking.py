@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,10 @@ LEVEL = 0.05  # of the adjusted p below which a change from the usual activation
 
 @dataclass(frozen=True)
 class Ranked:
-    """One activation beside the usual one; ``p``: Holm-adjusted over the ranking; ``lost``: its trainings without a figure."""
+    """One activation beside the usual one.
+
+    ``p``: Holm-adjusted over the ranking; ``lost``: trainings of the usual one that it has no counterpart to.
+    """
 
     activation: str
     kind: Kind
@@ -55,8 +59,10 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
         if any(label != usual[place.model] for place in where):
             found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference)
     adjusted = holm({label: own.p for label, own in found.items()})
-    lost = {label: sum(not row.has_figure for row in rows if row.activation == label) for label in found}
-    ranked = [Ranked(label, known[label].kind, own, adjusted[label], lost[label]) for label, own in found.items()]
+    ranked = []
+    for label, own in found.items():
+        lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
+        ranked.append(Ranked(label, known[label].kind, own, adjusted[label], lost))
     ranked.sort(key=lambda row: (row.difference.mean is None, -(row.difference.mean or 0.0)))
     names = {usual[place.model] for place in where}
     name = names.pop() if len(names) == 1 else "the usual activation"
@@ -85,7 +91,7 @@ def verdict(own: Difference, usual: str, noun: str = "activations") -> str:
 def recommend(ranking: Ranking) -> tuple[str, str]:
     """The activation to take, and why. The usual one, unless another's interval lies above 0 and holds beside all the others.
 
-    An activation that lost a training is not recommended: the lost one would have been its worst.
+    An activation that lost a training is not recommended: it may have been its worst.
     """
     usual, rows = ranking.usual, ranking.rows
     looked_at = sum(row.p is not None for row in rows)
@@ -97,7 +103,7 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     above = [row for row in rows if row.difference.low is not None and row.difference.low > 0]
     if above:
         row = above[0]
-        lost = f"; {row.lost} of its trainings gave no figure" if row.lost else ""
+        lost = f"; it has no figure for {row.lost} of the trainings of {usual}" if row.lost else ""
         reason = f"{_named(row)} is {verdict(row.difference, usual)}{_adjusted(row, looked_at)}{lost}: too little for a change"
         return usual, f"Keep {usual}. {reason}. More training seeds would tell."
     if not rows or rows[0].difference.mean is None:
@@ -163,7 +169,12 @@ def _over_places(table: Mapping[tuple[str, Place], Mapping[int, float]], chosen:
     """{seed: accuracy averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
     columns = [table.get((label, place), {}) for place, label in chosen.items()]
     seeds = sorted(set().union(*columns))
-    return {seed: sum(column.get(seed, float("nan")) for column in columns) / len(columns) for seed in seeds}
+    return {seed: sum(column.get(seed, math.nan) for column in columns) / len(columns) for seed in seeds}
+
+
+def _lacking(table: Mapping[tuple[str, Place], Mapping[int, float]], label: str, usual: str, place: Place) -> list[int]:
+    own, theirs = table.get((label, place), {}), table.get((usual, place), {})
+    return [seed for seed, value in theirs.items() if math.isfinite(value) and not math.isfinite(own.get(seed, math.nan))]
 
 
 def _named(row: Ranked) -> str:

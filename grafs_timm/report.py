@@ -37,8 +37,8 @@ def write_report(
 ) -> Path:
     """Write report.md, results.csv, summary.csv and plots/ into ``folder``; returns the path of report.md.
 
-    ``usual``: {model: its usual activation}, what everything is compared with. ``failed``: (job, reason) of jobs that ended without
-    a result. ``notes``: further sentences on what was not measured. ``cost``: a sentence on what it took. ``formulas``:
+    ``usual``: {model: its usual activation}, what all is compared with. ``failed``: (job, reason) of jobs that ended without a
+    result. ``notes``: further sentences on what was not measured. ``cost``: a sentence on what it took. ``formulas``:
     {activation: its formula}. ``classes``: {data: number of classes}, by which trainings at chance are told. Every cell of the
     matrix without a row, or with one whose accuracy is NaN, is counted as missing. The rows' order doesn't matter.
 

@@ -59,7 +59,7 @@ def heatmap(table: Table, path: str | Path) -> Path:
                 axes.add_patch(_box(x, y))
     _heads(axes, table, narrow)
     more = sizes and max(sizes) > reach
-    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24, extend="both" if more else "neither")
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24, extend="both" if more else "neither", extendfrac=0.03)
     bar.set_label("points beside the usual", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
@@ -153,7 +153,7 @@ def _limits(differences: Iterable[Difference]) -> tuple[float, float]:
     means = [own.mean for own in known if own.mean is not None]
     halves = sorted(own.mean - own.low for own in known if own.mean is not None and own.low is not None)
     middle = halves[len(halves) // 2] if halves else 0.0
-    reach = _reach([abs(value) for value in means], floor=0.05)
+    reach = _reach([abs(value) for value in means], floor=0.05, fine=5.0)
     inside = [value for value in means if abs(value) <= reach] + [0.0]
     span = max(max(inside) - min(inside), 1.5 * middle, 0.1)
     low = max(min([own.low for own in known if own.low is not None] + inside), min(inside) - span)
@@ -162,12 +162,12 @@ def _limits(differences: Iterable[Difference]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _reach(sizes: Sequence[float], floor: float) -> float:
-    """The largest size, unless it's an outlier: then four times the third quartile."""
+def _reach(sizes: Sequence[float], floor: float, fine: float = 0.0) -> float:
+    """The largest size, unless it's an outlier: then four times the third quartile. Up to ``fine`` none is one."""
     ordered = sorted(sizes)
     if not ordered:
         return floor
-    return max(floor, min(ordered[-1], 4 * ordered[(3 * (len(ordered) - 1)) // 4]))
+    return max(floor, min(ordered[-1], max(fine, 4 * ordered[(3 * (len(ordered) - 1)) // 4])))
 
 
 def _forest_legend(figure: Any, table: Table) -> None:
