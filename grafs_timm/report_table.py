@@ -1,0 +1,167 @@
+"""The numbers of a matrix's report, computed once for its text, its CSV files and its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from . import statistics
+from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """One activation at one place.
+
+    ``differences``: to each baseline; ``usual`` is the one that is usual there, None where none is given or trained, and ``p``
+    that difference's, Holm-adjusted over the place. ``planned``: the trainings that the matrix has for it;
+    ``collapsed``: those that ended at chance or with a loss that isn't finite, with a figure and counted in the mean.
+    """
+
+    activation: str
+    kind: Kind
+    place: Place
+    mean: Mean
+    planned: int
+    collapsed: int
+    differences: dict[str, Difference]
+    usual: str | None
+    p: float | None
+    rank: float | None
+
+    @property
+    def to_usual(self) -> Difference | None:
+        return self.differences.get(self.usual) if self.usual else None
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One batch of searches, or the random cells, at one place."""
+
+    group: Group
+    place: Place
+    mean: GroupMean
+    differences: dict[str, Difference]
+    usual: str | None
+
+    @property
+    def to_usual(self) -> Difference | None:
+        return self.differences.get(self.usual) if self.usual else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of a matrix. The planned cells are every activation at every place with every seed that any training has."""
+
+    results: Sequence[Result]
+    usual: Mapping[str, str]
+    classes: Mapping[str, int]
+
+    @cached_property
+    def places(self) -> list[Place]:
+        return statistics.places(self.results)
+
+    @cached_property
+    def activations(self) -> dict[str, Result]:
+        return statistics.activations(self.results)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        return statistics.groups(self.results)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return sorted({row.seed for row in self.results})
+
+    @cached_property
+    def baselines(self) -> list[str]:
+        return [label for label, row in self.activations.items() if row.kind == "baseline"]
+
+    @property
+    def planned(self) -> int:
+        return len(self.activations) * len(self.places) * len(self.seeds)
+
+    @property
+    def with_figure(self) -> int:
+        return sum(row.has_figure for row in self.results)
+
+    def usual_at(self, place: Place) -> str | None:
+        name = self.usual.get(place.model)
+        return name if name in self.activations else None
+
+    @cached_property
+    def rows(self) -> dict[tuple[str, Place], Row]:
+        return {(row.activation, row.place): row for place in self.places for row in self._rows_at(place)}
+
+    @cached_property
+    def group_rows(self) -> dict[tuple[Group, Place], GroupRow]:
+        rows = {}
+        for place in self.places:
+            for group in self.groups:
+                members = [self._scores.get((label, place), {}) for label in group.members]
+                against = {
+                    name: statistics.group_difference(members, self._scores.get((name, place), {}))
+                    for name in self._references(place)
+                }
+                rows[group, place] = GroupRow(group, place, statistics.group_mean(members), against, self.usual_at(place))
+        return rows
+
+    def missing(self, label: str, place: Place) -> list[int]:
+        """The seeds whose training has no figure."""
+        own = self._scores.get((label, place), {})
+        return [seed for seed in self.seeds if not math.isfinite(own.get(seed, math.nan))]
+
+    def collapsed(self, row: Result) -> bool:
+        """Whether a training with a figure ended at chance, where the number of classes is known, or with a loss not finite."""
+        guessing = row.data in self.classes and statistics.at_chance(row.accuracy, self.classes[row.data])
+        return row.has_figure and (guessing or not math.isfinite(row.loss))
+
+    @property
+    def intervals(self) -> int:
+        """How many intervals the report shows."""
+        every = [row.differences for row in self.rows.values()]
+        every += [row.differences for row in self.group_rows.values() if row.group.several]
+        return sum(own.low is not None for differences in every for own in differences.values())
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, Place], dict[int, float]]:
+        return statistics.scores(self.results)
+
+    def _references(self, place: Place) -> list[str]:
+        """What is compared with at a place: its usual activation first, then the other baselines."""
+        usual = self.usual_at(place)
+        return ([usual] if usual else []) + [name for name in self.baselines if name != usual]
+
+    def _compared(self, label: str, place: Place) -> list[str]:
+        """Baselines are compared with the usual one only."""
+        only_usual = label in self.baselines
+        usual = self.usual_at(place)
+        return [name for name in self._references(place) if name != label and (name == usual or not only_usual)]
+
+    def _rows_at(self, place: Place) -> list[Row]:
+        own = {label: self._scores.get((label, place), {}) for label in self.activations}
+        means = {label: statistics.mean(seeds) for label, seeds in own.items()}
+        rank = statistics.ranks({label: value.mean for label, value in means.items()})
+        usual = self.usual_at(place)
+        against = {
+            label: {name: statistics.difference(own[label], own[name]) for name in self._compared(label, place)}
+            for label in own
+        }
+        p = statistics.holm({label: against[label][usual].p for label in own if usual and label != usual})
+        return [
+            Row(
+                activation=label,
+                kind=self.activations[label].kind,
+                place=place,
+                mean=means[label],
+                planned=len(self.seeds),
+                collapsed=sum(self.collapsed(row) for row in self.results if (row.activation, row.place) == (label, place)),
+                differences=against[label],
+                usual=usual,
+                p=p.get(label),
+                rank=rank.get(label),
+            )
+            for label in own
+        ]
