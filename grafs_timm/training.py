@@ -216,6 +216,14 @@ def run_evaluate(
     folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)
     if folder.finished:
         return folder.summary()
+    with folder.locked():
+        folder = RunFolder.open(out, recipe, facts, resume=resume, begin=False)  # another process may just have ended there
+        return folder.summary() if folder.finished else _evaluate(folder, found, seed, device, wandb, quiet)
+
+
+def _evaluate(folder: RunFolder, found: zoo.Resolved, seed: int, device: str, wandb: Mode, quiet: bool) -> dict[str, Any]:
+    """The training, in its own folder, from its last checkpoint on; returns the summary."""
+    recipe, facts = folder.recipe, folder.facts
     split = measured_on(recipe)
     train_set, test_set = load_data(recipe, "train", device), load_data(recipe, split, device)
     checkpoint.seed_all(seed)
