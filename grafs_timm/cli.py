@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -52,6 +52,9 @@ def main() -> None:
     grafs-timm zoo list
     grafs-timm exec train.py ...          timm's own scripts with the zoo's names
     """
+    from .launch import end_with_stdin
+
+    end_with_stdin()
 
 
 def _run_options(command: Any) -> Any:
@@ -312,3 +315,76 @@ def models(pattern: str, measure: bool) -> None:
                 f"the table is of timm {support.timm_version()}, here is {timm.__version__}: --measure looks again", err=True
             )
     click.echo(support.as_text(rows))
+
+
+@main.command()
+@click.argument("recipe")
+@click.option("--activation", "activations", multiple=True, help="Zoo or timm name, genotype.json, or folder of searches.")
+@click.option("--baseline", "baselines", multiple=True, help="Usual activation to compare with.")
+@click.option("--random", type=click.IntRange(0), help="So many random cells of the searched space, the control.")
+@click.option("--model", "models", multiple=True, help="timm model.")
+@click.option(
+    "--data", "datasets", multiple=True, help="Data, as evaluate takes it; the rest as the recipe's data section says."
+)
+@click.option("--seeds", type=click.IntRange(1), help="Training seeds: 0 to N-1.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the matrix.  [default: runs/transfer_<recipe>]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
+@click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="What a missing or damaged shard does to a job.")
+@click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 1]")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda (each GPU), cuda:0,cuda:2, or auto.")
+@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where jobs run.")
+@click.option("--address", help="Address of the Ray cluster.  [default: the one this machine is part of]")
+@click.option("--gpus-per-job", type=click.FloatRange(0), help="Of a Ray job, such as 0.25.  [default: 1; 0 with --device cpu]")
+@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Goes on so often after a crash or kill.")
+@click.option("--print-jobs", is_flag=True, help="Print one command a line for what is left, and run none.")
+@click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing.")
+@click.option("--wandb", type=click.Choice(["disabled", "offline", "online"]), default="disabled", show_default=True,
+              help="Mirror each job's log in Weights & Biases, in one group.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
+             datasets: tuple[str, ...], seeds: int | None, out: Path | None, settings: tuple[str, ...], device: str,
+             on_bad_shard: str | None, workers: int | None, launcher: Literal["local", "ray"], address: str | None,
+             gpus_per_job: float | None, retries: int, print_jobs: bool, dry_run: bool, wandb: Mode,
+             quiet: bool) -> None:  # fmt: skip
+    """Train every activation on every model and data set with every seed, and report on all. Options replace RECIPE's lists.
+
+    Stop it and call it again: what is done is kept, what is half done goes on. More of anything extends the matrix.
+
+    \b
+    Example: a batch of searches beside the usual activations and five random cells, two jobs at once
+      grafs-timm transfer resnet_cifar10 --activation runs/batch --random 5 --model cifar_resnet20 --model cifar_resnet32
+        --data cifar10 --data fashion-mnist --seeds 3 --workers 2 --out runs/matrix
+    """
+    from . import launch
+    from . import transfer as matrix
+    from .recipe import load_recipe
+
+    lists = {"activations": activations, "baselines": baselines, "models": models, "data": datasets}
+    changes = [*settings, *(f"transfer.{key}={json.dumps(value)}" for key, value in lists.items() if value)]
+    changes += [f"transfer.{key}={value}" for key, value in (("random", random), ("seeds", seeds)) if value is not None]
+    chosen = load_recipe(recipe, changes)
+    chosen = matrix.with_bad_shards(chosen, on_bad_shard) if on_bad_shard else chosen
+    out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
+    here = launcher == "local" and not print_jobs
+    devices = launch.devices(device) if here else (device,)
+    options = ["--device", devices[0].partition(":")[0]]
+    if wandb != "disabled":
+        grouped = any(option.name == "wandb_group" for option in evaluate.params)
+        options += ["--wandb", wandb, *(["--wandb-group", out.name] if grouped else [])]
+    if dry_run:
+        click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
+        return
+    if print_jobs:
+        for line in matrix.print_jobs(chosen, out, options):
+            click.echo(line)
+        return
+    result = matrix.run_transfer(
+        chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
+        gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
+    )  # fmt: skip
+    for outcome in result.failed:
+        click.echo(f"failed: {outcome.job.name} ({outcome.job.output})\n  " + outcome.message.replace("\n", "\n  "), err=True)
+    counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
+    click.echo(f"{counts}    report: {out / result.report.name if result.report else 'none, as no job is done'}")
+    if result.failed:
+        sys.exit(1)

@@ -1,12 +1,15 @@
-"""Files appear whole or not at all: written beside, synced, renamed."""
+"""Files appear whole or not at all: written beside, synced, renamed. A folder is one process's while it holds its lock."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import socket
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,3 +51,67 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], No
 def write_json(path: str | Path, value: Any) -> Path:
     """``value`` as indented JSON, NaN refused, written whole."""
     return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Hold ``folder``, made where it is missing, against every other process that asks for it, on other machines too.
+
+    The lock is the operating system's (flock on the hidden file ``.lock``): a process that dies, however, holds nothing any
+    more. Afterwards the file is gone, and so are folders that were made for it and are still empty. RunError where another
+    process holds it, naming that process, its machine and since when; or where the folder can't be written.
+    """
+    folder = Path(folder)
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _held(folder / ".lock", folder)
+    except FileExistsError:
+        raise RunError(f"{folder} is a file; a run needs a folder") from None
+    except OSError as error:
+        raise RunError(f"{folder} cannot be locked: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / ".lock").unlink()  # while it is held: whoever waits for this very file looks again
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            for place in missing:
+                place.rmdir()
+
+
+def _held(file: Path, folder: Path) -> int:
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_at(handle, file):  # its holder took it away between the two calls
+                os.close(handle)
+                continue
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+            os.truncate(handle, 0)
+            os.write(handle, json.dumps(holder).encode())
+            return handle
+        except BlockingIOError:
+            said = os.pread(handle, 1000, 0)
+            os.close(handle)
+            raise RunError(f"{folder} is in use{_who(said)}; wait until it ends, or name another --out") from None
+        except BaseException:
+            os.close(handle)
+            raise
+
+
+def _is_at(handle: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(file))
+    except FileNotFoundError:
+        return False
+
+
+def _who(said: bytes) -> str:
+    try:
+        holder = json.loads(said)
+        return f" by process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return " by another process"  # which has it for less than a moment

@@ -151,11 +151,11 @@ def run_evaluate(
     """
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
-    with parallel.joined(device) as own_device:
+    with parallel.joined(device) as own_device, contextlib.ExitStack() as held:
         folder = RunFolder(Path(out), recipe, facts)
 
         def opened() -> dict[str, Any]:
-            there = RunFolder.open(out, recipe, facts, resume=resume or parallel.restarted(), begin=False)
+            there = RunFolder.claim(held, out, recipe, facts, resume=resume or parallel.restarted())
             return {"summary": there.summary() if there.finished else None, "half_done": there.half_done}
 
         state = parallel.from_main(opened)

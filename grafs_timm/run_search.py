@@ -157,11 +157,11 @@ def run_search(
     Processes that torchrun started search together, data-parallel; rank 0 alone touches the folder, and one that torchrun
     started anew goes on as if with ``resume``.
     """
-    with parallel.joined(device) as own_device:
+    with parallel.joined(device) as own_device, contextlib.ExitStack() as held:
         folder = RunFolder(Path(out), recipe, {"kind": "search", "seed": seed})
 
         def opened() -> dict[str, Any]:
-            there = RunFolder.open(out, recipe, folder.facts, resume=resume or parallel.restarted(), begin=False)
+            there = RunFolder.claim(held, out, recipe, folder.facts, resume=resume or parallel.restarted())
             return {"summary": there.summary() if there.finished else None, "half_done": there.half_done}
 
         found = parallel.from_main(opened)

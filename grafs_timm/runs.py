@@ -11,6 +11,7 @@ only ever gone on with by the run it belongs to, and nothing that lies in one is
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 from . import strict_yaml
 from .errors import RecipeError, RunError
-from .files import write_json, write_whole
+from .files import locked, write_json, write_whole
 from .recipe import parse_recipe
 from .settings import Recipe
 from .tracking import without_nan
@@ -97,6 +98,20 @@ class RunFolder:
         if not (self.path / "recipe.yaml").exists():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
 
+    @classmethod
+    def claim(
+        cls, held: contextlib.ExitStack, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False
+    ) -> RunFolder:
+        """``open`` without beginning, and unless the run is finished the folder's lock, kept until ``held`` is closed.
+
+        RunError where another process has it, naming that process.
+        """
+        there = cls.open(folder, recipe, facts, resume=resume, begin=False)
+        if there.finished:
+            return there
+        held.enter_context(locked(there.path))
+        return cls.open(folder, recipe, facts, resume=resume, begin=False)  # another may just have ended there
+
     @property
     def finished(self) -> bool:
         return self.summary_file.exists()
@@ -155,17 +170,22 @@ def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[
     if about.get("format") != FORMAT:
         return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
     own = ("format", "recipe_sha256", "versions")
-    there = _flat({key: value for key, value in about.items() if key not in own})
-    here = _flat({key: value for key, value in facts.items() if key not in own})
+    there = {key: value for key, value in about.items() if key not in own}
+    here = {key: value for key, value in facts.items() if key not in own}
     if (path / "recipe.yaml").exists():
         try:
             kept = parse_recipe(strict_yaml.read(path / "recipe.yaml"), str(path / "recipe.yaml"))
         except RecipeError as error:
             raise RunError(f"the recipe of the run in {path} cannot be read: {error}") from error
-        there |= _flat(kept.model_dump(mode="json"), "recipe.")
-        here |= _flat(recipe.model_dump(mode="json"), "recipe.")
+        there["recipe"], here["recipe"] = kept.model_dump(mode="json"), recipe.model_dump(mode="json")
     else:
         there["recipe"], here["recipe"] = about.get("recipe_sha256"), recipe.sha256
+    return differences(there, here)
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The keys, ``outer.inner`` for those of mappings in mappings, whose values are not equal, each with both values."""
+    there, here = _flat(there), _flat(here)
     keys = [*here, *(key for key in there if key not in here)]
     missing = object()
     return [
