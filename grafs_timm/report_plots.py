@@ -53,7 +53,7 @@ def heatmap(table: Table, path: str | Path) -> Path:
     for y, label in enumerate(labels):
         for x, place in enumerate(where):
             row, value = table.rows[label, place], values[y][x]
-            dark = value is not None and abs(value) > 0.62 * reach
+            dark = value is not None and abs(value) > 0.55 * reach
             axes.text(x, y, _cell(row, narrow), ha="center", va="center", fontsize=8, color="white" if dark else "#222")
             if label == row.usual:
                 axes.add_patch(_box(x, y))
@@ -177,7 +177,10 @@ def _forest_legend(figure: Any, table: Table) -> None:
     marks = [Line2D([], [], color=COLOURS[kind], marker="o", ms=5, lw=1.4, label=NAMES[kind]) for kind in kinds]
     if any(group.several for group in table.groups):
         marks.append(Line2D([], [], color="#222", marker="D", ms=6, lw=2.2, label="mean of a group: members × paired seeds"))
-    marks.append(Line2D([], [], color="#222", marker="o", mfc="white", ms=5, lw=0, label="too little for an interval"))
+    shown = [row.to_usual for row in table.rows.values()]
+    shown += [row.to_usual for row in table.group_rows.values() if row.group.several]
+    if any(own is not None and own.mean is not None and own.low is None for own in shown):
+        marks.append(Line2D([], [], color="#222", marker="o", mfc="white", ms=5, lw=0, label="too little for an interval"))
     figure.legend(
         handles=marks,
         loc="outside upper center",
