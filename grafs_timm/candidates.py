@@ -73,8 +73,8 @@ def gather(
     """
     names = dict.fromkeys([name.lower() for name in baselines] + [each for model in models if (each := usual(model))])
     found = [_named(name, "baseline") for name in names]
-    for given in activations:
-        found += [each for each in _given(given) if each.kind != "baseline" or each.label not in names]
+    for text in activations:
+        found += [each for each in given(text) if each.kind != "baseline" or each.label not in names]
     return found + [
         Candidate(f"random{number}", "random", cell) for number, cell in enumerate(random_cells(random, random_seed))
     ]
@@ -123,7 +123,8 @@ def random_cells(count: int, seed: int) -> Iterator[Genotype]:
             yield cell
 
 
-def _given(text: str) -> list[Candidate]:
+def given(text: str) -> list[Candidate]:
+    """What a name, a genotype file or a folder of searches stands for; errors as `gather`."""
     path = Path(text).expanduser()
     if path.is_dir():
         return _searches(path)
@@ -147,7 +148,7 @@ def _searches(folder: Path) -> list[Candidate]:
     """Every genotype.json below, in the order of search seeds; one that lies in the folder itself is a search on its own."""
     batch = folder.resolve().name
     if (folder / "genotype.json").is_file():
-        return _given(str(folder / "genotype.json"))
+        return given(str(folder / "genotype.json"))
     files = sorted(folder.rglob("genotype.json"))
     if not files:
         raise GenotypeError(f"{folder}: no genotype.json below; a search writes it when it ends")

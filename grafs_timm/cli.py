@@ -101,9 +101,7 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
     import torch
 
     from .parallel import own_device
-    from .recipe import load_recipe
 
-    changes = [*settings, *([f"model={model}"] if model else []), *([f"data.name={data}"] if data else [])]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = own_device(device)
@@ -111,7 +109,19 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise GrafsError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from error
-    return load_recipe(recipe, changes), device
+    return _recipe(recipe, model, data, settings), device
+
+
+def _recipe(recipe: str, model: str | None, data: str | None, settings: tuple[str, ...]) -> Any:
+    from .recipe import load_recipe
+
+    changes = [*settings, *([f"model={model}"] if model else []), *([f"data.name={data}"] if data else [])]
+    return load_recipe(recipe, changes)
+
+
+def _say_failed(outcomes: Any) -> None:
+    for outcome in outcomes:
+        click.echo(f"failed: {outcome.job.name} ({outcome.job.output})\n  " + outcome.message.replace("\n", "\n  "), err=True)
 
 
 def _say_if(finished: bool, out: Path) -> None:
@@ -119,22 +129,63 @@ def _say_if(finished: bool, out: Path) -> None:
         click.echo(f"already finished, nothing was run: {out}")
 
 
+def _where_options(command: Any) -> Any:
+    """Where many jobs run; the names are those of ``launch.run_jobs``."""
+    for option in reversed(
+        [
+            click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 1]"),
+            click.option(
+                "--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where jobs run."
+            ),
+            click.option("--address", help="Address of the Ray cluster.  [default: the one this machine is part of]"),
+            click.option(
+                "--gpus-per-job",
+                type=click.FloatRange(0),
+                help="Of a Ray job, such as 0.25.  [default: 1; 0 with --device cpu]",
+            ),
+            click.option(
+                "--retries",
+                type=click.IntRange(0),
+                default=1,
+                show_default=True,
+                help="Goes on so often after a crash or kill.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("recipe", default="resnet_digits")
 @_run_options
+@click.option("--seeds", type=click.IntRange(1), help="So many searches, seeds 0 to N-1, each in a folder of its own.")
+@click.option("--select", is_flag=True, help="Then choose among them by short trainings beside the usual activation.")
+@_where_options
 def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
+           settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool, seeds: int | None, select: bool,
+           **where: Any) -> None:  # fmt: skip
     """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
+
+    One search is one draw: --seeds 8 --select runs eight and trains what they found, and random cells, beside the family's
+    usual activation, on images held out of the training split. It ends with a ranking, or the advice to keep the usual one.
 
     \b
     Example: CIFAR-10 shards, the paper's settings, the third search seed
       grafs-timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
-    The same on the four GPUs of a machine, together
+    Eight searches and a choice among what they found, two jobs at a time
+      grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 8 --select --workers 2 --out runs/choice
+    One search on the four GPUs of a machine, together
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
     from .parallel import is_main
     from .run_search import run_search
 
+    if select and not seeds:
+        raise click.UsageError("--select chooses among several searches: give --seeds N")
+    if seeds:
+        _searches(recipe, model, data, out, settings, device, wandb, quiet, seeds, select, where)
+        return
     chosen, device = _prepare(recipe, model, data, settings, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
@@ -152,6 +203,34 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
     click.echo(f"files     {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")
     click.echo(f"next      grafs-timm evaluate {recipe} --activation {out}/genotype.json")
+
+
+def _searches(recipe: str, model: str | None, data: str | None, out: Path | None, settings: tuple[str, ...], device: str,
+              wandb: Mode, quiet: bool, seeds: int, select: bool, where: dict[str, Any]) -> None:  # fmt: skip
+    """Several searches, and with ``select`` a choice among them."""
+    from . import launch, selection
+
+    chosen = _recipe(recipe, model, data, settings)
+    out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
+    devices = launch.devices(device) if where["launcher"] == "local" else (device,)
+    options = ["--device", devices[0].partition(":")[0]]
+    if wandb != "disabled":
+        options += ["--wandb", wandb]
+    where = {**where, "devices": devices, "quiet": quiet}
+    if not select:
+        failed = selection.run_searches(chosen, out, seeds, options=options, **where)
+        _say_failed(failed)
+        click.echo(f"next      grafs-timm transfer {recipe} --activation {out}")
+        sys.exit(1 if failed else 0)
+    summary = selection.run_selection(chosen, out, seeds, options=options, **where)
+    for row in summary["ranking"]:
+        click.echo(f"{row['activation']:16s} {row['verdict']}    {row['formula']}")
+    click.echo(f"in round 1, {summary['searched_against_random']}")
+    click.echo(f"cost      {summary['cost']['full_trainings']} full trainings of {summary['usual']}")
+    click.echo(f"choice    {summary['why']}")
+    click.echo(f"files     {out}/report.md, {out}/final/report.md")
+    for line in summary["failed"]:
+        click.echo(f"failed: {line}", err=True)
 
 
 @main.command()
@@ -330,12 +409,8 @@ def models(pattern: str, measure: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the matrix.  [default: runs/transfer_<recipe>]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
 @click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="What a missing or damaged shard does to a job.")
-@click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 1]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda (each GPU), cuda:0,cuda:2, or auto.")
-@click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where jobs run.")
-@click.option("--address", help="Address of the Ray cluster.  [default: the one this machine is part of]")
-@click.option("--gpus-per-job", type=click.FloatRange(0), help="Of a Ray job, such as 0.25.  [default: 1; 0 with --device cpu]")
-@click.option("--retries", type=click.IntRange(0), default=1, show_default=True, help="Goes on so often after a crash or kill.")
+@_where_options
 @click.option("--print-jobs", is_flag=True, help="Print one command a line for what is left, and run none.")
 @click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing.")
 @click.option("--wandb", type=click.Choice(["disabled", "offline", "online"]), default="disabled", show_default=True,
@@ -382,8 +457,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
         chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
         gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
     )  # fmt: skip
-    for outcome in result.failed:
-        click.echo(f"failed: {outcome.job.name} ({outcome.job.output})\n  " + outcome.message.replace("\n", "\n  "), err=True)
+    _say_failed(result.failed)
     counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
     click.echo(f"{counts}    report: {out / result.report.name if result.report else 'none, as no job is done'}")
     if result.failed:

@@ -78,7 +78,7 @@ class RunFolder:
                 new.begin()
             return new
 
-        about = _read_json(path / "run.json")
+        about = read_json(path / "run.json")
         differing = _differences(path, about, recipe, facts)
         if differing:
             more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
@@ -143,7 +143,7 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""
-        return _read_json(self.summary_file)
+        return read_json(self.summary_file)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the result, which marks the run finished: the last thing a run does. RunError where it can't.
@@ -153,7 +153,8 @@ class RunFolder:
         write_json(self.summary_file, without_nan(summary))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. RunError where it can't be read or holds something else."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:

@@ -263,6 +263,19 @@ class Evaluate(_Section):
         return _checked(self, _parts(self.batch_size, self.accumulate) + _warmup(self.weights, self.epochs))
 
 
+class Select(_Section):
+    """A choice among searches. Each round trains every activation that is left, the usual one and at first as many random
+    cells beside them, for ``epochs`` (null: a quarter of evaluate.epochs) with ``seeds`` seeds more, and keeps the better half
+    until ``keep`` are left. Those train with ``final_seeds`` fresh seeds for ``final_epochs`` (null: evaluate.epochs).
+    """
+
+    epochs: Count | None = None
+    seeds: Count = 2
+    keep: Count = 2
+    final_epochs: Count | None = None
+    final_seeds: Annotated[int, Field(ge=2)] = 4
+
+
 class Transfer(_Section):
     """The matrix activations × models × data × seeds; each of its cells is one training as ``evaluate`` says.
 
@@ -293,6 +306,7 @@ class Recipe(_Section):
     data: DataOrName
     search: Search = Search()
     evaluate: Evaluate = Evaluate()
+    select: Select = Select()
     transfer: Transfer = Transfer()
     amp: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switched_off)] = "off"
     channels_last: bool = False

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from . import estimate
+from . import estimate, report
 from .data import open_dataset
-from .errors import RunError
-from .files import locked, write_whole
+from .files import locked
 from .launch import Job, Outcome, run_jobs
 from .matrix import Cell, Matrix
+from .results import no_result, read_result
 from .settings import Recipe
-from .tracking import read_log
+from .statistics import Result
+from .training import measured_on
 
 
 @dataclass(frozen=True)
@@ -154,29 +153,24 @@ def duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------------------- after it ran
 
 
-def rows(matrix: Matrix) -> list[dict[str, Any]]:
-    """The fields of ``statistics.Result`` for each finished cell. RunError for a summary that can't be read."""
+def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
+    """What each cell came to: every finished one, and without a figure those of the ``failed`` folders.
+
+    A search that ended in the function of another stands there on its own, so that the spread over searches is theirs.
+    RunError for a summary that can't be read.
+    """
     found = []
     for cell in matrix.cells():
-        path = matrix.job_folder(cell) / "summary.json"
-        if not path.exists():
+        folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
+        if (folder / "summary.json").exists():
+            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+        elif folder in failed:
+            split = measured_on(matrix.cell_recipe(cell.model, cell.data))
+            row = no_result(candidate, cell.model, cell.data, cell.seed, split, matrix.recipe.evaluate.epochs)
+        else:
             continue
-        try:
-            summary = json.loads(path.read_bytes())
-            split, candidate = summary["measured_on"], matrix.activations[cell.activation]
-            seconds = sum(float(line["seconds"]) for line in read_log(path.parent) if line["kind"] == "epoch")
-            found.append(
-                {
-                    "activation": cell.activation, "kind": candidate.kind, "batch": candidate.batch,
-                    "search_seed": candidate.search_seed, "sha256": candidate.sha256, "model": cell.model,
-                    "data": cell.data, "seed": cell.seed, "accuracy": float(summary[f"{split}_accuracy"]),
-                    "loss": float(summary[f"{split}_loss"]), "split": split, "epochs": summary["epochs"], "seconds": seconds,
-                }
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{path} is no summary of an evaluation: {error!r}; remove it and that cell is trained again"
-            ) from error
+        found.append(row)
+        found += [replace(row, activation=f"{candidate.batch}_s{seed}", search_seed=seed) for seed in candidate.also]
     return found
 
 
@@ -197,27 +191,26 @@ def notes(matrix: Matrix) -> list[str]:
 
 def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     """The report of every finished cell, those of earlier calls too; None where there is none."""
-    found = rows(matrix)
-    if not found:
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    found = results(matrix, {outcome.job.folder for outcome in failed})
+    if not any(row.has_figure for row in found):
         return None
-    total = sum(row["seconds"] for row in found)
-    try:
-        report, statistics = (importlib.import_module(f"grafs_timm.{name}") for name in ("report", "statistics"))
-    except ImportError:
-        lines = [",".join(found[0]), *(",".join("" if v is None else str(v) for v in row.values()) for row in found)]
-        return write_whole(matrix.folder / "results.csv", "\n".join(lines) + "\n")
-    path: Path = report.write_report(
-        [statistics.Result(**row) for row in found],
+    own = {each.label for each in matrix.activations.values()}
+    trained = [row for row in found if row.activation in own and row.seconds is not None]
+    formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
+    for each in matrix.activations.values():
+        formulas |= {f"{each.batch}_s{seed}": each.formula for seed in each.also}
+    return report.write_report(
+        found,
         matrix.folder,
         usual=matrix.usual(),
         title=f"Transfer of activations: {matrix.folder.name}",
-        failed=[(outcome.job.name, outcome.message) for outcome in outcomes if outcome.state == "failed"],
+        failed=[(outcome.job.name, outcome.message) for outcome in failed],
         notes=notes(matrix),
-        cost=f"{len(found)} trainings took {duration(total)} of training steps, one after another.",
-        formulas={label: each.formula for label, each in matrix.activations.items() if each.genotype},
+        cost=f"{len(trained)} trainings took {duration(sum(row.seconds or 0.0 for row in trained))} of training steps.",
+        formulas=formulas,
         classes=_classes(matrix),
     )
-    return path
 
 
 def _classes(matrix: Matrix) -> dict[str, int]:
