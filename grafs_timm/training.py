@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,22 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
     Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
     """
     data, info = recipe.data, open_dataset(recipe.data.name)
+
+    def load(name: str, limit: int | None) -> ImageSet:
+        found = load_split(
+            info, name, limit=limit, device=device,
+            image_size=data.image_size, channels=data.channels, on_bad_shard=data.on_bad_shard,
+        )  # fmt: skip
+        for notice in found.notices:
+            warnings.warn(notice)
+        return found
+
     if split == "test":
-        return load_split(info, data.test_split, limit=data.test_images, device=device)
+        return load(data.test_split, data.test_images)
     held_out = data.validation_images or 0
     if not held_out:
-        return load_split(info, data.train_split, limit=data.train_images, device=device)
-    both = load_split(info, data.train_split, limit=data.train_images and data.train_images + held_out, device=device)
+        return load(data.train_split, data.train_images)
+    both = load(data.train_split, data.train_images and data.train_images + held_out)
     wanted = (data.train_images or both.num_classes) + held_out
     if len(both) < wanted:
         raise DataError(
