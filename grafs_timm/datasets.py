@@ -29,7 +29,7 @@ ACCEPTED = (
 )
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
-_MOST_SHARDS = 1_000_000
+_MOST_SHARDS = 100_000
 
 
 class SplitInfo(BaseModel):
@@ -180,11 +180,12 @@ def _of_shards(text: str) -> DatasetInfo:
         return _counted(folder, names)
     info = _read_info(folder)
     listed = [name for split in info.splits.values() for name in split.filenames]
-    if unlisted := [name for name in names if name not in set(listed)]:
-        raise DataError(f"{folder}/_info.json does not list {unlisted[0]!r}{nearest(unlisted[0], listed)}")
+    if unlisted := set(names) - set(listed):
+        raise DataError(f"{folder}/_info.json does not list {min(unlisted)!r}{nearest(min(unlisted), listed)}")
     splits = {}
     for split, spec in info.splits.items():
-        chosen = [name for name in names if name in set(spec.filenames)]
+        own = set(spec.filenames)
+        chosen = [name for name in names if name in own]
         splits[split] = spec.only(chosen) if chosen else spec
     return DatasetInfo(info.name, folder, splits, info.classes)
 

@@ -97,4 +97,6 @@ def _by_webdataset(url: str, file: BinaryIO) -> None:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return str(error)
     return str(getattr(error, "reason", None) or error.strerror or error)
