@@ -1,14 +1,19 @@
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from shard_files import colour, encoded, only, samples, two_shards, write_info, write_tar
+from tiny_runs import recipe
 
 from grafs_timm.data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from grafs_timm.errors import DataError
+from grafs_timm.training import load_data
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -91,6 +96,85 @@ def test_images_of_two_sizes(tmp_path):
     write_info(tmp_path, {"bad.tar": 2, "second.tar": 1})
     with pytest.raises(DataError, match=r"second\.tar: images of 9×9, those of bad\.tar 8×8"):
         load(tmp_path)
+
+
+# ---------------------------------------------------------------------------- sizes, channels and shards left out
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("to", [16, 40])
+def test_images_are_brought_to_one_size_as_timm_evaluates(tmp_path, to):
+    from timm.data import create_transform
+
+    pictures = [picture(32, 45), picture(51, 23), picture(24, 24), picture(to, to)]
+    files = [(f"{i}.{end}", c) for i, p in enumerate(pictures) for end, c in (("png", encoded(p)), ("cls", b"0"))]
+    found = load(only(tmp_path, files, 4), image_size=to)
+    transform = create_transform((3, to, to), crop_pct=1.0, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3)
+    for image, original in zip(found.images, pictures, strict=True):
+        assert torch.equal(image, (transform(Image.fromarray(original)) * 255).round().byte())
+    assert found.notices == (f"{tmp_path.name}, train: 3 of 4 images resized to {to}×{to}, centre kept",)
+    assert found.subset([0]).notices == found.notices
+
+
+def test_grey_is_repeated_where_colour_is_wanted(tmp_path):
+    grey = colour(0)[..., 0]
+    folder = only(tmp_path, [("0.png", encoded(grey)), ("0.cls", b"0")], 1)
+    found = load(folder, channels=3)
+    assert torch.equal(found.images, torch.from_numpy(grey).expand(1, 3, 8, 8))
+    assert found.notices == (f"{tmp_path.name}, train: 1 of 1 grey images repeated to 3 channels",)
+    assert load(folder, channels=1).notices == load(folder).notices == ()
+
+
+def test_colour_becomes_luma_where_grey_is_wanted(tmp_path):
+    grey = np.repeat(colour(1)[..., :1], 3, axis=2)
+    files = [("0.png", encoded(colour(0))), ("0.cls", b"0"), ("1.webp", encoded(grey, "webp")), ("1.cls", b"0")]
+    found = load(only(tmp_path, files, 2), channels=1)
+    luma = colour(0) @ np.array([0.299, 0.587, 0.114])
+    assert found.images.shape == (2, 1, 8, 8)
+    assert np.abs(found.images[0, 0].numpy() - luma).max() <= 0.51
+    assert torch.equal(found.images[1, 0], torch.from_numpy(grey[..., 0]))
+    assert found.notices == (f"{tmp_path.name}, train: 1 of 2 colour images made grey (BT.601 luma)",)
+
+
+@pytest.mark.parametrize("bad", ["cut off", "missing", "label"])
+def test_a_bad_shard_is_left_out_where_asked(folder, bad):
+    whole = load(folder)
+    if bad == "cut off":
+        (folder / "a.tar").write_bytes((folder / "a.tar").read_bytes()[:3000])
+    elif bad == "missing":
+        (folder / "a.tar").unlink()
+    else:
+        write_tar(folder / "a.tar", [*samples(5), ("x.png", encoded(colour(9))), ("x.cls", b"3")])
+    with pytest.raises(DataError, match=r"a\.tar"):
+        load(folder)
+    found = load(folder, on_bad_shard="skip")
+    assert torch.equal(found.images, whole.images[6:])
+    assert len(found.notices) == 1
+    assert re.search(r"train: 1 of 2 shards left out: .*a\.tar: ", found.notices[0])
+    assert len(load(folder, on_bad_shard="skip", limit=4)) == 4  # from the second, as the first is bad
+
+
+def test_no_shard_left(folder):
+    (folder / "a.tar").unlink()
+    (folder / "b.tar.gz").write_bytes(b"noise")
+    with pytest.raises(DataError, match=r"every shard of split train is bad; the first: .*a\.tar: no such file"):
+        load(folder, on_bad_shard="skip")
+
+
+def test_recipe_settings_reach_the_loader(folder):
+    (folder / "a.tar").unlink()
+    data = {"name": str(folder), "image_size": 12, "channels": 1, "on_bad_shard": "skip"}
+    with pytest.warns(UserWarning, match="train: ") as caught:
+        found = load_data(recipe(data=data), "train", "cpu")
+    assert found.images.shape == (6, 1, 12, 12)
+    assert [str(warning.message) for warning in caught] == list(found.notices)
+    assert len(found.notices) == 3
+
+
+# ------------------------------------------------------------------------------------------- sets and batches
 
 
 def image_set(count: int = 60, classes: int = 3, channels: int = 3, size: int = 8) -> ImageSet:
