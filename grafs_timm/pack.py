@@ -183,15 +183,20 @@ def _held_out(source: Source, fraction: float | None) -> _Parts:
 
 
 def interleaved(split: Split, indices: Sequence[int] | NDArray[np.int64]) -> list[int]:
-    """``indices`` in an order that depends on the images' names alone and spreads every class evenly from first to last."""
+    """``indices`` in an order that depends on the images' names alone and spreads every class evenly from first to last.
+
+    Where all classes are of one size each takes one place in every turn.
+    """
     by_class: dict[int, list[tuple[bytes, int]]] = {}
     for index in map(int, indices):
         digest = hashlib.sha256(split.name(index).encode("utf-8", "surrogateescape")).digest()
         by_class.setdefault(int(split.labels[index]), []).append((digest, index))
     placed = []
     for members in by_class.values():
-        placed += [((rank + 0.5) / len(members), *member) for rank, member in enumerate(sorted(members))]
-    return [index for *_, index in sorted(placed)]
+        for rank, (digest, index) in enumerate(sorted(members)):
+            within = int.from_bytes(digest[-4:]) / 2**32
+            placed.append(((rank + within) / len(members), index))
+    return [index for _, index in sorted(placed)]
 
 
 def _encoded(
