@@ -96,8 +96,8 @@ class DatasetInfo:
     classes: tuple[str, ...] | None
 
     def location(self, filename: str) -> str:
-        """The path or the URL of a shard of `_info.json`."""
-        return remote.join(self.folder, filename) if isinstance(self.folder, str) else str(self.folder / filename)
+        """The absolute path or the URL of a shard of `_info.json`."""
+        return remote.join(self.folder, filename) if isinstance(self.folder, str) else str(self.folder.absolute() / filename)
 
     def split(self, name: str) -> SplitInfo:
         """UnknownNameError, with those there are, for a split that isn't there."""
