@@ -70,7 +70,8 @@ def load_split(
     if on_bad_shard == "raise" and isinstance(info.folder, Path):
         for location, *_ in jobs:
             if not Path(location).is_file():
-                raise DataError(f"{location}: no such shard, though {info.folder / '_info.json'} lists it")
+                lists = f"though {info.folder / '_info.json'} lists it"
+                raise DataError(f"{location}: no such shard, {lists} (data.on_bad_shard: skip goes on without)")
     read = _read_enough(jobs, limit, classes, on_bad_shard == "skip")
     shards = [shard for shard in read if isinstance(shard, Shard)]
     bad = [error for error in read if isinstance(error, DataError)]

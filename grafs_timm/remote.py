@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from .errors import DataError
 
-SCHEMES = ("http", "https", "gs", "hf", "ais")
+SCHEMES = ("http", "https", "ftps", "sftp", "scp", "gs", "hf", "ais")
 _WAITS = (0.5, 2.0)  # seconds before the second and the third attempt
 _TIMEOUT = 60.0  # seconds without a byte
 

@@ -222,6 +222,21 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(monkeypatch):
         thread.join()
 
 
+def test_buckets_are_read_by_the_programs_that_webdataset_calls(tmp_path, monkeypatch):
+    folder = two_shards(tmp_path / "set")
+    program = tmp_path / "bin" / "gsutil"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$1" = cat ] && exec cat "{tmp_path}/${{2#gs://bucket/}}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(remote, "_WAITS", ())
+    info = open_dataset("gs://bucket/set")
+    assert torch.equal(load_split(info, "train").labels, load_split(open_dataset(folder), "train").labels)
+    (folder / "a.tar").unlink()
+    with pytest.raises(DataError, match=r"gs://bucket/set/a\.tar: cannot be read"):
+        load_split(info, "train")
+
+
 @pytest.mark.parametrize("name", ["pipe:touch made", "pipe:touch made; .tar", "file:///etc", "ftp://host/x", "s3://bucket/x"])
 def test_other_urls_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
