@@ -287,7 +287,7 @@ class Batches:
         channels = imageset.images.shape[1]
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
-                raise DataError(f"{name} of {len(values)} channels for images of {channels}")
+                raise DataError(f"{name} of {len(values)} channels for images of {channels}; data.channels brings all to one")
         centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64)
         # One grey level at least: a channel that is constant must not be divided by zero.
         scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64).clamp(min=1 / 255)

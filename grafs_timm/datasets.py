@@ -244,7 +244,14 @@ def _count(path: Path, size: int, changed: int) -> tuple[int, int]:
     return len(labels), max(labels, default=0)
 
 
-_SPLITS = {"train": "train", "training": "train", "test": "test", "val": "validation", "valid": "validation"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+}
 _SPLITS |= {"validation": "validation"}
 
 

@@ -22,6 +22,7 @@ from .errors import DataError, UnknownNameError
 from .ops import nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_USUAL = ("train", "trainval", "val", "valid", "test")
 _ARGUMENTS = {"EMNIST": {"split": "balanced"}}  # what a class asks for beside the split
 
 
@@ -104,11 +105,13 @@ def _of_torchvision(name: str, root: Path | None, splits: Mapping[str, str] | No
     if "train" in parameters:
         choices: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in parameters:
-        choices = {split: {"split": split} for split in (splits.values() if splits else ("train", "val", "valid", "test"))}
+        choices = {split: {"split": split} for split in (splits.values() if splits else _USUAL)}
     else:
         choices = {"train": {}}
     found: dict[str, Any] = {}
     for split in splits.values() if splits else choices:
+        if split == "trainval" and "train" in found and not splits:
+            continue  # the same images once more
         if split not in choices:
             raise UnknownNameError(f"{name} has no split {split!r}{nearest(split, choices)}")
         arguments = {**_ARGUMENTS.get(cls.__name__, {}), **choices[split], **({"download": True} if fetch else {})}
@@ -155,12 +158,11 @@ def _image(dataset: Any, index: int) -> Any:
 
 
 def _labels(what: str, dataset: Any) -> NDArray[np.int64]:
-    """From the attribute in which most sets keep them, else by reading every sample."""
-    for attribute in ("targets", "labels", "_labels"):
-        kept = getattr(dataset, attribute, None)
-        if kept is not None and len(kept) == len(dataset):
-            break
-    else:
+    """From an attribute in which most sets keep them, else by reading every sample."""
+    lists = [getattr(dataset, attribute, None) for attribute in ("targets", "labels", "_labels")]
+    lists += [[label for _, label in getattr(dataset, "_samples", ())]]  # (file, label) of each
+    kept = next((labels for labels in lists if labels is not None and len(labels) == len(dataset)), None)
+    if kept is None:
         kept = [dataset[index][1] for index in range(len(dataset))]
     labels = np.asarray(kept)
     if labels.shape != (len(dataset),) or labels.dtype.kind not in "iu" or int(labels.min()) < 0:

@@ -19,12 +19,13 @@ import torchvision
 from PIL import Image
 from shard_files import colour, encoded
 from tiny_runs import ROOT, call, contents, refused
+from torchvision.datasets.utils import verify_str_arg
 
 from grafs_timm import pack as module
 from grafs_timm.data import load_split, open_dataset
 from grafs_timm.errors import DataError, RunError, UnknownNameError
 from grafs_timm.pack import Packing, interleaved, pack
-from grafs_timm.sources import Split, torchvision_name
+from grafs_timm.sources import Split, open_source, torchvision_name
 
 
 @pytest.fixture
@@ -185,6 +186,33 @@ def test_svhn_from_its_own_files(tmp_path, monkeypatch):
     assert train.labels.bincount().tolist() == [3] * 10
     with pytest.raises(DataError, match=r"torchvision can't read svhn in .*not found or corrupted"):
         pack("svhn", tmp_path / "extra", Packing(splits={"train": "extra"}), root=tmp_path)
+
+
+@pytest.mark.parametrize("first", ["train", "trainval"])
+def test_the_splits_of_a_set_are_those_it_knows(tmp_path, monkeypatch, first):
+    class Pets:
+        _samples = [(None, number % 2) for number in range(6)]  # noqa: RUF012
+        classes = [("dog", "hound"), ("cat",)]  # noqa: RUF012
+
+        def __init__(self, root, split="test", transform=None):
+            verify_str_arg(split, "split", {first, "trainval", "test"})
+            self.split = split
+
+        def __len__(self):
+            return len(self._samples)
+
+        def __getitem__(self, index):
+            return Image.fromarray(colour(index)), index % 2
+
+    monkeypatch.setattr(torchvision.datasets, "Pets", Pets, raising=False)
+    monkeypatch.setattr(torchvision.datasets, "__all__", ("Pets",))
+    source = open_source("pets", tmp_path)
+    assert {name: split.read.args[0].split for name, split in source.splits.items()} == {"train": first, "test": "test"}
+    assert source.classes == ("dog", "cat")
+    assert source.splits["train"].labels.tolist() == [0, 1] * 3
+    assert list(open_source("pets", tmp_path, {"a": "trainval"}).splits) == ["a"]
+    with pytest.raises(DataError, match=r"pets, split up: Unknown value 'up'"):
+        open_source("pets", tmp_path, {"a": "up"})
 
 
 def test_names_of_torchvision():
