@@ -58,7 +58,10 @@ def open_source(source: str, root: Path | None = None, splits: Mapping[str, str]
         )
     if root is not None:
         raise DataError(f"{source} is a folder of images; --root is where a torchvision data set's files lie")
-    return _of_folder(Path(source), splits)
+    try:
+        return _of_folder(Path(source), splits)
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: cannot be read: {error.strerror}") from error
 
 
 # ------------------------------------------------------------------------------------------------------ torchvision
