@@ -1,4 +1,4 @@
-"""webdataset shards -> batches, held on the device: the only way images enter.
+"""webdataset shards -> batches, held on the device.
 
 A data set is a folder of tars (``.tar`` or ``.tar.gz``) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text),
 and the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` the shards
@@ -12,193 +12,151 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 from torch import Tensor
 
 from .augment import augment as apply_augmentations
 from .augment import checked
-from .errors import DataError, UnknownNameError
-from .ops import nearest
-from .shards import Shard, read_shard, size
+from .datasets import DatasetInfo as DatasetInfo
+from .datasets import open_dataset as open_dataset
+from .errors import DataError
+from .shards import Shard, Wanted, read_shard, size
 
-EMBEDDED = {"digits": Path(__file__).parent / "digits"}
-ACCEPTED = "--data takes `digits` (embedded), a folder with _info.json, or its name in $GRAFS_TIMM_DATA or ./data"
-SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
-"shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
+# --------------------------------------------------------------------------------------------------- shards -> images
 
 
-# ---------------------------------------------------------------------------------------------------- _info.json
-
-
-class SplitInfo(BaseModel):
-    """One split of `_info.json`: its shards in order, how many samples each holds, and their sha256 where given."""
-
-    model_config = ConfigDict(strict=True, frozen=True)  # further keys are other readers' business
-
-    filenames: Annotated[list[str], Field(min_length=1)]
-    shard_lengths: list[PositiveInt]
-    num_samples: PositiveInt
-    sha256: dict[str, str] = {}
-    alt_label: str = ""
-
-    @field_validator("filenames")
-    @classmethod
-    def _inside(cls, names: list[str]) -> list[str]:
-        for name in names:
-            posix, windows = PurePosixPath(name), PureWindowsPath(name)
-            if not name or posix.is_absolute() or windows.anchor or ".." in (*posix.parts, *windows.parts):
-                raise ValueError(f"{name!r} must be a relative path that stays inside the folder")
-        if len(set(names)) < len(names):
-            raise ValueError("a shard is listed twice")
-        return names
-
-    @model_validator(mode="after")
-    def _agrees(self) -> SplitInfo:
-        if len(self.shard_lengths) != len(self.filenames):
-            raise ValueError(f"{len(self.filenames)} filenames but {len(self.shard_lengths)} shard_lengths")
-        if sum(self.shard_lengths) != self.num_samples:
-            raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}")
-        if self.alt_label:
-            raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
-        if unlisted := set(self.sha256) - set(self.filenames):
-            raise ValueError(f"sha256 of {min(unlisted)!r}, which is not among the filenames")
-        return self
-
-
-class _InfoFile(BaseModel):
-    model_config = ConfigDict(strict=True)
-    splits: Annotated[dict[str, SplitInfo], Field(min_length=1)]
-    classes: Annotated[list[str], Field(min_length=1)] | None = None
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A data set as its `_info.json` describes it. ``classes`` is None where the file lists none."""
-
-    name: str
-    folder: Path
-    splits: dict[str, SplitInfo]
-    classes: tuple[str, ...] | None
-
-    def location(self, filename: str) -> str:
-        """Where a shard of `_info.json` lies."""
-        return str(self.folder / filename)
-
-
-def open_dataset(name: str | Path) -> DatasetInfo:
-    """Find a data set and read its `_info.json`; no shard is opened.
-
-    ``name`` is ``digits``, a folder, or the bare name of a folder in ``$GRAFS_TIMM_DATA`` or ``./data``.
-    UnknownNameError where there is no such data set, DataError where its `_info.json` is missing or wrong.
-    """
-    folder = _find(name)
-    path = folder / "_info.json"
-    try:
-        info = _InfoFile.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no _info.json; the smallest valid one: {SMALLEST_INFO}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path}: {where}: {message}; the smallest valid one: {SMALLEST_INFO}") from None
-    return DatasetInfo(folder.name, folder, info.splits, tuple(info.classes) if info.classes else None)
-
-
-def _find(name: str | Path) -> Path:
-    text = str(name)
-    if text in EMBEDDED:
-        return EMBEDDED[text]
-    places = [Path(place) for place in (os.environ.get("GRAFS_TIMM_DATA"), "data") if place]
-    bare = text == Path(text).name and text not in (".", "..", "")
-    for folder in [place / text for place in places if bare] + [Path(text).expanduser()]:
-        if text and folder.is_dir():
-            return folder
-    known = [*EMBEDDED, *(info.parent.name for place in places for info in sorted(place.glob("*/_info.json")))]
-    raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
-
-
-# ------------------------------------------------------------------------------------------------------- shards
-
-
-_Job = tuple[Path, int, str | None, int | None]  # the arguments of read_shard
+_Job = tuple[str, int, str | None, int | None, Wanted]  # the arguments of read_shard
 _LARGE = 16_384  # bytes of an image file, about 128×128 pixels
 
 
-def load_split(info: DatasetInfo, split: str, limit: int | None = None, device: str | torch.device = "cpu") -> ImageSet:
+def load_split(
+    info: DatasetInfo,
+    split: str,
+    limit: int | None = None,
+    device: str | torch.device = "cpu",
+    *,
+    image_size: int | None = None,
+    channels: Literal[1, 3] | None = None,
+    on_bad_shard: Literal["raise", "skip"] = "raise",
+) -> ImageSet:
     """Read a split onto ``device``, in shard order.
 
     ``limit`` takes that many images at most, as many of each class as there are to take, and reads no more shards than
-    that needs. A set whose every image is grey has one channel, also where the file format knows only colour (WebP).
-    Without ``classes`` in `_info.json` the class count is the highest label read plus one.
+    that needs. Without ``classes`` in `_info.json` the class count is the highest label read plus one.
+
+    Images are brought to ``image_size`` pixels square (short side by antialiased bicubic, then the centre) and to ``channels``:
+    grey is repeated to 3, colour becomes its ITU-R BT.601 luma at 1. With None a set whose every image is grey has one channel,
+    also where the file format knows only colour (WebP), any other three. `ImageSet.notices` says what was converted.
 
     UnknownNameError for a split that isn't there; DataError, naming shard and sample, for a missing, altered, truncated
     or corrupt shard, a count other than promised, a sample without image or label, a label outside the classes, an
-    image that cannot be decoded or is of another size.
+    image that cannot be decoded or, without ``image_size``, is of another size. ``on_bad_shard="skip"`` leaves such a shard
+    out, with a notice; DataError where no shard is left.
     """
-    if split not in info.splits:
-        raise UnknownNameError(f"{info.name} has no split {split!r}{nearest(split, info.splits)}")
+    spec = info.split(split)
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1 image, got {limit}")
-    spec = info.splits[split]
     limit = min(limit or spec.num_samples, spec.num_samples)
     classes = len(info.classes) if info.classes else None
     jobs: list[_Job] = [
-        (info.folder / name, length, spec.sha256.get(name), classes)
+        (info.location(name), length, spec.sha256.get(name), classes, Wanted(image_size, channels))
         for name, length in zip(spec.filenames, spec.shard_lengths, strict=True)
     ]
-    for path, *_ in jobs:
-        if not path.is_file():
-            raise DataError(f"{path}: no such shard, though {info.folder / '_info.json'} lists it")
-    needed = int(np.searchsorted(np.cumsum(spec.shard_lengths), limit)) + 1
-    shards = _read_all(jobs[:needed])
-    for job in jobs[needed:]:  # shards that hold few classes each: on until the rarest can be had in equal part
-        labels = np.concatenate([shard.labels for shard in shards])
-        if np.bincount(labels, minlength=classes or 0).min() >= limit // (classes or int(labels.max()) + 1):
-            break
-        shards.append(read_shard(*job))
-    images, labels = _joined(shards)
+    if on_bad_shard == "raise" and isinstance(info.folder, Path):
+        for location, *_ in jobs:
+            if not Path(location).is_file():
+                lists = f"though {info.folder / '_info.json'} lists it"
+                raise DataError(f"{location}: no such shard, {lists} (data.on_bad_shard: skip goes on without)")
+    read = _read_enough(jobs, limit, classes, on_bad_shard == "skip")
+    shards = [shard for shard in read if isinstance(shard, Shard)]
+    bad = [error for error in read if isinstance(error, DataError)]
+    if not shards:
+        raise DataError(f"{info.name}: every shard of split {split} is bad; the first: {bad[0]}")
+    images, labels = _joined(shards, channels)
+    notices = _notices(f"{info.name}, {split}", shards, images.shape[1], Wanted(image_size, channels), bad, len(read))
     if limit < len(labels):
         kept = _balanced(labels, limit)
         images, labels = images[kept], labels[kept]
     names = info.classes or tuple(str(label) for label in range(int(labels.max()) + 1))
-    return ImageSet(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), names)
+    return ImageSet(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), names, notices)
 
 
-def _read_all(jobs: Sequence[_Job]) -> list[Shard]:
-    """The shards of ``jobs`` in order, in threads where the images are large.
+def _read_enough(jobs: Sequence[_Job], limit: int, classes: int | None, skip: bool) -> list[Shard | DataError]:
+    """Shards from the first on, until ``limit`` images can be taken in equal parts of the classes."""
+    needed = int(np.searchsorted(np.cumsum([length for _, length, *_ in jobs]), limit)) + 1
+    read = _read_all(jobs[:needed], skip)
+    for job in jobs[needed:]:  # where a shard was bad, or shards hold few classes each
+        labels = np.concatenate([[], *(shard.labels for shard in read if isinstance(shard, Shard))]).astype(np.int64)
+        if len(labels) >= limit and _rarest(labels, classes) >= limit // (classes or int(labels.max()) + 1):
+            break
+        read.append(_read(job, skip))
+    return read
+
+
+def _rarest(labels: NDArray[np.int64], classes: int | None) -> int:
+    return int(np.bincount(labels, minlength=classes or 0).min())
+
+
+def _read(job: _Job, skip: bool) -> Shard | DataError:
+    try:
+        return read_shard(*job)
+    except DataError as error:
+        if not skip:
+            raise
+        return error
+
+
+def _read_all(jobs: Sequence[_Job], skip: bool) -> list[Shard | DataError]:
+    """The shards of ``jobs`` in order, in threads where the images are large or come from afar.
 
     Decoding a large image leaves the interpreter to others; with small ones the threads only wait for each other. No
     processes: to start them safely a caller's script would need a guarded ``__main__``.
     """
-    bytes_each = sum(path.stat().st_size for path, *_ in jobs) / sum(length for _, length, *_ in jobs)
-    if bytes_each < _LARGE or len(jobs) == 1:
-        return [read_shard(*job) for job in jobs]
+    files = [Path(location) for location, *_ in jobs if Path(location).is_file()]
+    bytes_each = sum(file.stat().st_size for file in files) / sum(length for _, length, *_ in jobs)
+    if len(jobs) == 1 or (files and bytes_each < _LARGE):
+        return [_read(job, skip) for job in jobs]
     with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
         try:
-            return list(pool.map(lambda job: read_shard(*job), jobs))
+            return list(pool.map(lambda job: _read(job, skip), jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what is wrong with one shard need not wait for the others
             raise
 
 
-def _joined(shards: Sequence[Shard]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _joined(shards: Sequence[Shard], channels: int | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     first = shards[0]
     for shard in shards:
         if shard.images.shape[2:] != first.images.shape[2:]:
-            sizes = f"{size(shard.images[0, 0])}, those of {first.path.name} {size(first.images[0, 0])}"
-            raise DataError(f"{shard.path}: images of {sizes}; all must be of one size")
-    channels = max(shard.images.shape[1] for shard in shards)
+            sizes = f"{size(shard.images[0, 0])}, those of {Path(first.location).name} {size(first.images[0, 0])}"
+            raise DataError(f"{shard.location}: images of {sizes}; set data.image_size to bring all to one")
+    channels = max(channels or 1, *(shard.images.shape[1] for shard in shards))
     images = [np.broadcast_to(s.images, (len(s.images), channels, *s.images.shape[2:])) for s in shards]
     return np.concatenate(images), np.concatenate([shard.labels for shard in shards])
+
+
+def _notices(
+    what: str, shards: Sequence[Shard], channels: int, wanted: Wanted, bad: Sequence[DataError], tried: int
+) -> tuple[str, ...]:
+    """A line for each thing that was done to the images, and for each shard left out."""
+    total = sum(len(shard.labels) for shard in shards)
+    resized, greyed = sum(shard.resized for shard in shards), sum(shard.greyed for shard in shards)
+    repeated = sum(len(s.labels) if s.images.shape[1] < channels else s.repeated for s in shards)
+    lines = []
+    if resized:
+        lines.append(f"{what}: {resized} of {total} images resized to {wanted.image_size}×{wanted.image_size}, centre kept")
+    if greyed:
+        lines.append(f"{what}: {greyed} of {total} colour images made grey (BT.601 luma)")
+    if repeated:
+        lines.append(f"{what}: {repeated} of {total} grey images repeated to 3 channels")
+    if bad:
+        lines.append(f"{what}: {len(bad)} of {tried} shards left out: {'; '.join(map(str, bad))}")
+    return tuple(lines)
 
 
 def _balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -215,11 +173,15 @@ def _balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images on one device: ``images`` uint8 [N,C,H,W], ``labels`` int64 [N], ``classes`` their names."""
+    """Labelled images on one device: ``images`` uint8 [N,C,H,W], ``labels`` int64 [N], ``classes`` their names.
+
+    ``notices``: what was converted or left out when they were read, a line each, for the caller to say.
+    """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -331,7 +293,7 @@ class Batches:
         channels = imageset.images.shape[1]
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
-                raise DataError(f"{name} of {len(values)} channels for images of {channels}")
+                raise DataError(f"{name} of {len(values)} channels for images of {channels}; data.channels brings all to one")
         centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64)
         # One grey level at least: a channel that is constant must not be divided by zero.
         scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64).clamp(min=1 / 255)

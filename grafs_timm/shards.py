@@ -8,57 +8,98 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import remote
 from .errors import DataError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 # Extension -> the decoder to try first. Only these three decoders ever see a file.
-_FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
+FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What a shard holds: images [N,C,H,W], C=1 if all of them are grey, else 3, and labels [N]."""
+class Wanted:
+    """What images are brought to: ``image_size`` pixels square, 1 or 3 ``channels``; None leaves them as they are."""
 
-    path: Path
+    image_size: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds: images [N,C,H,W], C=1 if all of them are grey, else 3, and labels [N].
+
+    How many images were resized, made grey from colour, and repeated from grey into colour, is counted.
+    """
+
+    location: str
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    resized: int = 0
+    greyed: int = 0
+    repeated: int = 0
 
 
-def read_shard(path: Path, length: int, sha256: str | None = None, classes: int | None = None) -> Shard:
-    """Read a shard that should hold ``length`` samples with labels below ``classes``, and have this ``sha256``.
+def read_shard(
+    location: str, length: int, sha256: str | None = None, classes: int | None = None, wanted: Wanted | None = None
+) -> Shard:
+    """Read a shard (path or URL) that should hold ``length`` samples with labels below ``classes``, and have this ``sha256``.
 
-    DataError, naming shard and sample, where it does not, cannot be read or decoded, or has images of several sizes.
+    DataError, naming shard and sample, where it does not, cannot be read or decoded, or has images of several sizes that
+    ``wanted`` does not bring to one.
     """
+    wanted = wanted or Wanted()
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    with file:
-        if sha256 and (found := hashlib.file_digest(file, "sha256").hexdigest()) != sha256.lower():
-            raise DataError(f"{path}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
-        file.seek(0)
-        for sample in _samples(file, path):
-            where = f"{path}: sample {sample['__key__']!r}"
+    resized = greyed = 0
+    with remote.open_file(location) as file:
+        if sha256 and (found := checksum(file)) != sha256.lower():
+            raise DataError(f"{location}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
+        for sample in samples(file, location):
+            where = f"{location}: sample {sample['__key__']!r}"
             if len(images) == length:
                 raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
-            image = _decode_image(sample, where)
-            if images and image.shape[:2] != images[0].shape[:2]:
-                raise DataError(f"{where}: image of {size(image)}, those before it {size(images[0])}; one size is wanted")
-            images.append(image)
-            labels.append(_decode_label(sample, where, classes))
+            original = decode_image(sample, where)
+            image = _fitted(original, wanted.image_size)
+            resized += image is not original
+            if wanted.channels == 1 and original.mode == "RGB":
+                image, colour = _greyed(image)
+                greyed += colour
+            pixels = np.asarray(image)
+            if images and pixels.shape[:2] != images[0].shape[:2]:
+                sizes = f"image of {size(pixels)}, those before it {size(images[0])}"
+                raise DataError(f"{where}: {sizes}; set data.image_size to bring all to one")
+            images.append(pixels)
+            labels.append(label_of(sample, where, classes))
     if len(images) < length:
-        raise DataError(f"{path}: {len(images)} samples, _info.json's shard_lengths say {length}: truncated?")
-    return Shard(path, _stacked(images), np.array(labels, np.int64))
+        raise DataError(f"{location}: {len(images)} samples, _info.json's shard_lengths say {length}: truncated?")
+    stack = _stacked(images)
+    repeated = sum(image.ndim == 2 for image in images) if stack.shape[1] == 3 else 0
+    return Shard(location, stack, np.array(labels, np.int64), resized, greyed, repeated)
 
 
-def _samples(file: io.BufferedReader, path: Path) -> Iterator[dict[str, Any]]:
+def checksum(file: BinaryIO) -> str:
+    """sha256 of an open file, which is left at its beginning."""
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    file.seek(0)
+    return found
+
+
+def samples_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The samples of a shard that is a file, see `samples`."""
+    with remote.open_file(path) as file:
+        yield from samples(file, str(path))
+
+
+def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one open tar, its errors turned into a DataError.
 
     The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
@@ -69,9 +110,10 @@ def _samples(file: io.BufferedReader, path: Path) -> Iterator[dict[str, Any]]:
     last = None
     try:
         # tarfile unpacks gzip streams too, but without looking at their checksum
-        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
-        for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
+        for sample in group_by_keys(tar_file_expander([{"url": location, "stream": stream}])):
             yield sample
             last = sample["__key__"]
         while stream.read(1 << 20):  # the checksum stands at the very end
@@ -80,33 +122,68 @@ def _samples(file: io.BufferedReader, path: Path) -> Iterator[dict[str, Any]]:
         reason = str(error.args[0] if error.args else error).split(" @ <")[0]
         after = f" after sample {last!r}" if last else ""
         reason = reason or type(error).__name__
-        raise DataError(f"{path}: truncated, corrupt or not a tar{after}: {reason}") from error
+        raise DataError(f"{location}: truncated, corrupt or not a tar{after}: {reason}") from error
 
 
-def _decode_image(sample: dict[str, Any], where: str) -> NDArray[np.uint8]:
-    """[H,W] for grey, [H,W,3] for colour."""
-    from PIL import Image
-
-    extension = next((name for name in _FORMATS if name in sample), None)
+def decode_image(sample: dict[str, Any], where: str) -> Image.Image:
+    """The sample's image, loaded, of mode L (grey) or RGB."""
+    extension = next((name for name in FORMATS if name in sample), None)
     if extension is None:
         found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no image ({', '.join(_FORMATS)}), only {found}")
-    formats = sorted({*_FORMATS.values()}, key=lambda name: name != _FORMATS[extension])
+        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
+    formats = sorted({*FORMATS.values()}, key=lambda name: name != FORMATS[extension])
+    return open_image(sample[extension], where, formats, extension)
+
+
+def open_image(content: bytes, where: str, formats: list[str], kind: str) -> Image.Image:
+    """An image file's content as mode L (grey) or RGB, by one of the decoders ``formats``.
+
+    DataError beginning with ``where`` for one that can't be decoded whole or has more than 8 bits a channel.
+    """
+    from PIL import Image
+
     try:
-        with Image.open(io.BytesIO(sample[extension]), formats=formats) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             image.load()
             if image.mode in _DEEP_MODES:
                 raise DataError(f"{where}: image of mode {image.mode}; 8 bits a channel are read")
-            grey = image.mode in ("L", "1", "LA")
-            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("L" if grey else "RGB"))
+            return plain_mode(image)
     except DataError:
         raise
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
         reason = type(error).__name__
-        raise DataError(f"{where}: {extension} image is truncated, corrupt or not an image ({reason})") from error
+        raise DataError(f"{where}: {kind} image is truncated, corrupt or not an image ({reason})") from error
 
 
-def _decode_label(sample: dict[str, Any], where: str, classes: int | None) -> int:
+def plain_mode(image: Image.Image) -> Image.Image:
+    """An image as mode L if it is grey, else RGB; transparency is dropped."""
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
+
+
+def _fitted(image: Image.Image, to: int | None) -> Image.Image:
+    """The centre ``to``×``to`` pixels after the short side was made that long: timm's evaluation transform at crop_pct 1."""
+    from PIL import Image
+
+    if to is None or image.size == (to, to):
+        return image
+    width, height = image.size
+    short = min(width, height)
+    width, height = int(to * width / short), int(to * height / short)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)  # wide enough a filter not to alias
+    left, top = round((width - to) / 2), round((height - to) / 2)
+    return image.crop((left, top, left + to, top + to))
+
+
+def _greyed(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The luma of a colour image by ITU-R BT.601, and whether the image was in colour at all."""
+    red, green, blue = image.split()
+    return image.convert("L"), not red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> int:
+    """The sample's label. DataError where there is none, or none of ``classes``."""
     if "cls" not in sample:
         raise DataError(f"{where}: no label (cls)")
     try:
@@ -114,7 +191,8 @@ def _decode_label(sample: dict[str, Any], where: str, classes: int | None) -> in
     except ValueError:
         raise DataError(f"{where}: label {sample['cls'][:20]!r} is not an integer") from None
     if not 0 <= label < (classes or 2**31):
-        raise DataError(f"{where}: label {label} is outside 0..{(classes or 2**31) - 1}")
+        listed = f"; _info.json lists {classes} classes" if classes else ""
+        raise DataError(f"{where}: label {label} is outside 0..{(classes or 2**31) - 1}{listed}")
     return label
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,22 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
     Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
     """
     data, info = recipe.data, open_dataset(recipe.data.name)
+
+    def load(name: str, limit: int | None) -> ImageSet:
+        found = load_split(
+            info, name, limit=limit, device=device,
+            image_size=data.image_size, channels=data.channels, on_bad_shard=data.on_bad_shard,
+        )  # fmt: skip
+        for notice in found.notices:
+            warnings.warn(notice)
+        return found
+
     if split == "test":
-        return load_split(info, data.test_split, limit=data.test_images, device=device)
+        return load(data.test_split, data.test_images)
     held_out = data.validation_images or 0
     if not held_out:
-        return load_split(info, data.train_split, limit=data.train_images, device=device)
-    both = load_split(info, data.train_split, limit=data.train_images and data.train_images + held_out, device=device)
+        return load(data.train_split, data.train_images)
+    both = load(data.train_split, data.train_images and data.train_images + held_out)
     wanted = (data.train_images or both.num_classes) + held_out
     if len(both) < wanted:
         raise DataError(
@@ -94,11 +105,11 @@ def _first_line(error: Exception) -> str:
 def make_batches(
     recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
 ) -> Batches:
-    """Batches of ``images`` normalised with the statistics of ``like``, the training images; augmented where ``train``."""
+    """Batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
     augment = recipe.data.augment if train else ()
     return Batches(
         images, batch_size, augment=augment, crop_padding=recipe.data.crop_padding, seed=seed,
-        shuffle=train, drop_last=train, mean=like.mean, std=like.std, share=share,
+        shuffle=train, drop_last=train, mean=recipe.data.mean or like.mean, std=recipe.data.std or like.std, share=share,
     )  # fmt: skip
 
 

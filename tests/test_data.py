@@ -1,82 +1,31 @@
-import hashlib
 import importlib.util
-import io
-import json
+import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shard_files import colour, encoded, only, samples, two_shards, write_info, write_tar
+from tiny_runs import recipe
 
-from grafs_timm import augment
 from grafs_timm.data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
-from grafs_timm.errors import DataError, UnknownNameError
+from grafs_timm.errors import DataError
+from grafs_timm.training import load_data
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
-def encoded(pixels: np.ndarray, extension: str = "png") -> bytes:
-    file = io.BytesIO()
-    kind, options = {"png": ("PNG", {}), "webp": ("WEBP", {"lossless": True}), "jpg": ("JPEG", {})}[extension]
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
-
-
-def colour(seed: int, size: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-
-
-def write_tar(path: Path, files: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def write_info(folder: Path, shards: dict[str, int], classes: list[str] | None = None, **more: object) -> None:
-    split = {"name": "train", "num_samples": sum(shards.values()), "filenames": list(shards)}
-    split |= {"shard_lengths": list(shards.values())} | more
-    info: dict[str, object] = {"splits": {"train": split}}
-    if classes:
-        info["classes"] = classes
-    (folder / "_info.json").write_text(json.dumps(info))
-
-
-def samples(count: int, extension: str = "png", start: int = 0) -> list[tuple[str, bytes]]:
-    """``count`` colour images of three classes in turn."""
-    out = []
-    for key in range(start, start + count):
-        out += [(f"{key:04d}.{extension}", encoded(colour(key), extension)), (f"{key:04d}.cls", str(key % 3).encode())]
-    return out
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two shards of six, three classes, one shard gzipped."""
-    write_tar(tmp_path / "a.tar", samples(6))
-    write_tar(tmp_path / "b.tar.gz", samples(6, start=6))
-    write_info(tmp_path, {"a.tar": 6, "b.tar.gz": 6}, ["x", "y", "z"])
-    return tmp_path
+    return two_shards(tmp_path)
 
 
 def load(folder: Path, **options: object) -> ImageSet:
     return load_split(open_dataset(folder), "train", **options)
-
-
-def only(folder: Path, files: list[tuple[str, bytes]], count: int, classes: list[str] | None = None) -> Path:
-    """A data set of the single shard bad.tar."""
-    write_tar(folder / "bad.tar", files)
-    write_info(folder, {"bad.tar": count}, classes)
-    return folder
-
-
-# ---------------------------------------------------------------------------------------------- finding and reading
 
 
 def test_import_does_not_import_webdataset():
@@ -92,35 +41,6 @@ def test_shards_come_back_in_order(folder):
     assert found.classes == ("x", "y", "z")
     for key in range(12):
         assert torch.equal(found.images[key], torch.from_numpy(colour(key)).permute(2, 0, 1))
-
-
-def test_shard_writer_output_is_read(tmp_path):
-    from webdataset import ShardWriter
-
-    with ShardWriter(str(tmp_path / "s-%06d.tar"), maxcount=4, verbose=0) as writer:
-        for key in range(8):
-            writer.write({"__key__": f"{key}", "png": encoded(colour(key)), "cls": key % 2})
-    write_info(tmp_path, {"s-000000.tar": 4, "s-000001.tar": 4})
-    assert load(tmp_path).labels.tolist() == [0, 1] * 4
-
-
-@pytest.mark.parametrize("extension", ["png", "webp", "jpg"])
-def test_image_formats(tmp_path, extension):
-    found = load(only(tmp_path, samples(3, extension), 3))
-    assert found.images.shape == (3, 3, 8, 8)
-    difference = found.images[1].int() - torch.from_numpy(colour(1)).permute(2, 0, 1).int()
-    assert extension == "jpg" or not difference.any()
-
-
-def test_grey_sets_have_one_channel_and_mixed_sets_three(tmp_path):
-    grey = colour(0)[..., 0]
-    as_webp = ("0.webp", encoded(np.repeat(grey[..., None], 3, 2), "webp"))
-    found = load(only(tmp_path, [as_webp, ("0.cls", b"0"), ("1.png", encoded(grey)), ("1.cls", b"1")], 2))
-    assert found.images.shape == (2, 1, 8, 8)
-    assert torch.equal(found.images[0, 0], torch.from_numpy(grey))
-    found = load(only(tmp_path, [("0.png", encoded(grey)), ("0.cls", b"0"), *samples(1, start=3)], 2))
-    assert found.images.shape == (2, 3, 8, 8)
-    assert torch.equal(found.images[0], torch.from_numpy(grey).expand(3, 8, 8))
 
 
 def test_limit_is_balanced_and_reads_no_more_shards_than_it_needs(folder):
@@ -161,117 +81,10 @@ def test_limit_below_one(folder):
         load(folder, limit=0)
 
 
-def test_names_are_looked_up(tmp_path, folder, monkeypatch):
-    home = tmp_path / "home"
-    (home / "data").mkdir(parents=True)
-    monkeypatch.chdir(home)
-    monkeypatch.setenv("GRAFS_TIMM_DATA", str(folder.parent))
-    assert open_dataset(folder.name).folder == folder
-    assert open_dataset(str(folder)).classes == ("x", "y", "z")
-    (home / "data" / "near").symlink_to(folder)
-    assert open_dataset("near").name == "near"
-    with pytest.raises(UnknownNameError, match=r"no data set 'digit'; nearest: digits\. --data takes"):
-        open_dataset("digit")
-    with pytest.raises(UnknownNameError, match=r"--data takes `digits` \(embedded\), a folder"):
-        open_dataset("no/such/folder")
-
-
-def test_unknown_split(folder):
-    with pytest.raises(UnknownNameError, match="has no split 'val'; known: train"):
-        load_split(open_dataset(folder), "val")
-
-
-# ------------------------------------------------------------------------------------------------------- bad input
-
-
-def test_folder_without_info_shows_the_smallest_one(tmp_path):
-    with pytest.raises(DataError, match=r"no _info\.json; the smallest valid one: ") as caught:
-        open_dataset(tmp_path)
-    (tmp_path / "_info.json").write_text(str(caught.value).split("valid one: ")[1])
-    assert open_dataset(tmp_path).splits["train"].num_samples == 2
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"filenames": ["../a.tar"]}, r"filenames: '\.\./a\.tar' must be a relative path that stays inside"),
-        ({"filenames": ["/a.tar"]}, "must be a relative path"),
-        ({"filenames": ["C:\\a.tar"]}, "must be a relative path"),
-        ({"filenames": ["x\\..\\..\\a.tar"]}, "must be a relative path"),
-        ({"filenames": [""]}, "must be a relative path"),
-        ({"filenames": []}, "at least 1"),
-        ({"filenames": ["a.tar", "a.tar"]}, "listed twice"),
-        ({"filenames": "a.tar"}, "splits.train.filenames"),
-        ({"filenames": ["a.tar", "b.tar"]}, "2 filenames but 1 shard_lengths"),
-        ({"shard_lengths": [0]}, "shard_lengths.0"),
-        ({"num_samples": 7}, "num_samples is 7, but shard_lengths add up to 6"),
-        ({"num_samples": "6"}, "splits.train.num_samples"),
-        ({"sha256": {"c.tar": "00"}}, "sha256 of 'c.tar'"),
-        ({"alt_label": "fine"}, "labels come from KEY.cls"),
-    ],
-)
-def test_info_that_is_wrong(tmp_path, change, message):
-    write_info(tmp_path, {"a.tar": 6}, **change)
-    with pytest.raises(DataError, match=message) as caught:
-        open_dataset(tmp_path)
-    assert str(tmp_path / "_info.json") in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"splits": {}}', "\xff"])
-def test_info_that_is_not_one(tmp_path, text):
-    (tmp_path / "_info.json").write_text(text, encoding="latin-1")
-    with pytest.raises(DataError, match=r"_info\.json: "):
-        open_dataset(tmp_path)
-
-
 def test_missing_shard(folder):
     (folder / "b.tar.gz").unlink()
     with pytest.raises(DataError, match=r"b\.tar\.gz: no such shard"):
         load(folder, limit=1)
-
-
-def test_sha256(folder):
-    content = (folder / "a.tar").read_bytes()
-    write_info(folder, {"a.tar": 6}, ["x", "y", "z"], sha256={"a.tar": hashlib.sha256(content).hexdigest()})
-    assert len(load(folder)) == 6
-    (folder / "a.tar").write_bytes(content + b"\0")
-    with pytest.raises(DataError, match=r"a\.tar: sha256 is .*, _info\.json says"):
-        load(folder)
-
-
-def test_label_beyond_the_classes(folder):
-    write_info(folder, {"a.tar": 6}, ["x", "y"])
-    with pytest.raises(DataError, match=r"a\.tar: sample '0002': label 2 is outside 0\.\.1"):
-        load(folder)
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ([("k.png", b""), ("k.cls", b"0")], "sample 'k': png image is truncated"),
-        ([("k.png", encoded(colour(0))[:-40]), ("k.cls", b"0")], "sample 'k': png image is truncated"),
-        ([("k.webp", encoded(colour(0), "webp")[:-40]), ("k.cls", b"0")], "sample 'k': webp image is truncated"),
-        ([("k.jpg", b"GIF89a not a photograph"), ("k.cls", b"0")], "sample 'k': jpg image"),
-        ([("k.cls", b"0")], r"sample 'k': no image .*only cls"),
-        ([("k.png", encoded(colour(0)))], r"sample 'k': no label"),
-        ([("k.png", encoded(colour(0))), ("k.cls", b"cat")], "sample 'k': label b'cat' is not an integer"),
-        ([("k.png", encoded(colour(0))), ("k.cls", b"1.5")], "is not an integer"),
-        ([("k.png", encoded(colour(0))), ("k.cls", b"-1")], "label -1 is outside"),
-        ([("k.png", encoded(colour(0))), ("k.png", b""), ("k.cls", b"0")], "k.png: duplicate file name"),
-        ([("k.png", encoded(np.full((8, 8), 700, np.uint16))), ("k.cls", b"0")], "sample 'k': image of mode I"),
-        ([], "0 samples, _info.json's shard_lengths say 1"),
-    ],
-)
-def test_sample_that_is_wrong(tmp_path, files, message):
-    with pytest.raises(DataError, match=message) as caught:
-        load(only(tmp_path, files, 1, ["x", "y"]))
-    assert str(tmp_path / "bad.tar") in str(caught.value)
-
-
-@pytest.mark.parametrize(("promised", "message"), [(5, "sample '0005': more samples than the 5"), (7, "6 samples, .* 7")])
-def test_count_other_than_promised(tmp_path, promised, message):
-    with pytest.raises(DataError, match=rf"bad\.tar: {message}"):
-        load(only(tmp_path, samples(6), promised))
 
 
 def test_images_of_two_sizes(tmp_path):
@@ -285,38 +98,83 @@ def test_images_of_two_sizes(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.tar", "b.tar.gz"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.5, 0.8, 0.95])
-def test_shard_cut_off(folder, name, share):
-    content = (folder / name).read_bytes()
-    end = len(content) if name.endswith("gz") else 6 * 4 * 512 * 9 // 10  # an uncompressed tar ends in padding
-    (folder / name).write_bytes(content[: int(share * end)])
-    with pytest.raises(DataError, match=name):
-        load(folder)
+# ---------------------------------------------------------------------------- sizes, channels and shards left out
 
 
-def test_shard_of_noise(folder):
-    (folder / "a.tar").write_bytes(np.random.default_rng(0).bytes(5000))
-    with pytest.raises(DataError, match=r"a\.tar: truncated, corrupt or not a tar"):
-        load(folder)
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("position", [*range(12), *range(40, 2000, 97), -8, -4, -1])
-def test_gzip_with_a_flipped_byte(folder, position):
+@pytest.mark.parametrize("to", [16, 40])
+def test_images_are_brought_to_one_size_as_timm_evaluates(tmp_path, to):
+    from timm.data import create_transform
+
+    pictures = [picture(32, 45), picture(51, 23), picture(24, 24), picture(to, to)]
+    files = [(f"{i}.{end}", c) for i, p in enumerate(pictures) for end, c in (("png", encoded(p)), ("cls", b"0"))]
+    found = load(only(tmp_path, files, 4), image_size=to)
+    transform = create_transform((3, to, to), crop_pct=1.0, interpolation="bicubic", mean=(0,) * 3, std=(1,) * 3)
+    for image, original in zip(found.images, pictures, strict=True):
+        assert torch.equal(image, (transform(Image.fromarray(original)) * 255).round().byte())
+    assert found.notices == (f"{tmp_path.name}, train: 3 of 4 images resized to {to}×{to}, centre kept",)
+    assert found.subset([0]).notices == found.notices
+
+
+def test_grey_is_repeated_where_colour_is_wanted(tmp_path):
+    grey = colour(0)[..., 0]
+    folder = only(tmp_path, [("0.png", encoded(grey)), ("0.cls", b"0")], 1)
+    found = load(folder, channels=3)
+    assert torch.equal(found.images, torch.from_numpy(grey).expand(1, 3, 8, 8))
+    assert found.notices == (f"{tmp_path.name}, train: 1 of 1 grey images repeated to 3 channels",)
+    assert load(folder, channels=1).notices == load(folder).notices == ()
+
+
+def test_colour_becomes_luma_where_grey_is_wanted(tmp_path):
+    grey = np.repeat(colour(1)[..., :1], 3, axis=2)
+    files = [("0.png", encoded(colour(0))), ("0.cls", b"0"), ("1.webp", encoded(grey, "webp")), ("1.cls", b"0")]
+    found = load(only(tmp_path, files, 2), channels=1)
+    luma = colour(0) @ np.array([0.299, 0.587, 0.114])
+    assert found.images.shape == (2, 1, 8, 8)
+    assert np.abs(found.images[0, 0].numpy() - luma).max() <= 0.51
+    assert torch.equal(found.images[1, 0], torch.from_numpy(grey[..., 0]))
+    assert found.notices == (f"{tmp_path.name}, train: 1 of 2 colour images made grey (BT.601 luma)",)
+
+
+@pytest.mark.parametrize("bad", ["cut off", "missing", "label"])
+def test_a_bad_shard_is_left_out_where_asked(folder, bad):
     whole = load(folder)
-    content = bytearray((folder / "b.tar.gz").read_bytes())
-    content[position % len(content)] ^= 0x55
-    (folder / "b.tar.gz").write_bytes(content)
-    try:
-        found = load(folder)
-    except DataError as error:
-        assert "b.tar.gz" in str(error)  # noqa: PT017
-    else:  # a byte of the header that means nothing, such as the time
-        assert torch.equal(found.images, whole.images)
-        assert torch.equal(found.labels, whole.labels)
+    if bad == "cut off":
+        (folder / "a.tar").write_bytes((folder / "a.tar").read_bytes()[:3000])
+    elif bad == "missing":
+        (folder / "a.tar").unlink()
+    else:
+        write_tar(folder / "a.tar", [*samples(5), ("x.png", encoded(colour(9))), ("x.cls", b"3")])
+    with pytest.raises(DataError, match=r"a\.tar"):
+        load(folder)
+    found = load(folder, on_bad_shard="skip")
+    assert torch.equal(found.images, whole.images[6:])
+    assert len(found.notices) == 1
+    assert re.search(r"train: 1 of 2 shards left out: .*a\.tar: ", found.notices[0])
+    assert len(load(folder, on_bad_shard="skip", limit=4)) == 4  # from the second, as the first is bad
 
 
-# ---------------------------------------------------------------------------------------------- sets and batches
+def test_no_shard_left(folder):
+    (folder / "a.tar").unlink()
+    (folder / "b.tar.gz").write_bytes(b"noise")
+    with pytest.raises(DataError, match=r"every shard of split train is bad; the first: .*a\.tar: no such file"):
+        load(folder, on_bad_shard="skip")
+
+
+def test_recipe_settings_reach_the_loader(folder):
+    (folder / "a.tar").unlink()
+    data = {"name": str(folder), "image_size": 12, "channels": 1, "on_bad_shard": "skip"}
+    with pytest.warns(UserWarning, match="train: ") as caught:
+        found = load_data(recipe(data=data), "train", "cpu")
+    assert found.images.shape == (6, 1, 12, 12)
+    assert [str(warning.message) for warning in caught] == list(found.notices)
+    assert len(found.notices) == 3
+
+
+# ------------------------------------------------------------------------------------------- sets and batches
 
 
 def image_set(count: int = 60, classes: int = 3, channels: int = 3, size: int = 8) -> ImageSet:
@@ -444,55 +302,6 @@ def test_fewer_images_than_a_batch():
 def test_mean_of_other_channels():
     with pytest.raises(DataError, match="mean of 1 channels for images of 3"):
         Batches(image_set(), 8, mean=(0.5,))
-
-
-# ---------------------------------------------------------------------------------------------------- augmentation
-
-
-def test_unknown_augmentation():
-    with pytest.raises(UnknownNameError, match="no augmentation 'flipp'; nearest: flip"):
-        Batches(image_set(), 8, augment=("crop", "flipp"))
-
-
-def test_crop_is_a_window_of_the_padded_image():
-    images = image_set(16).images
-    shifts = torch.tensor([[row, column] for row in (0, 2, 4, 7) for column in (0, 3, 4, 8)])
-    cropped = augment.crop(images, shifts, padding=4)
-    padded = torch.nn.functional.pad(images, [4] * 4)
-    for image, (row, column), result in zip(padded, shifts.tolist(), cropped, strict=True):
-        assert torch.equal(result, image[:, row : row + 8, column : column + 8])
-    assert torch.equal(augment.crop(images, torch.full((16, 2), 4), padding=4), images)
-
-
-def test_each_image_has_its_own_draw():
-    one = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).expand(400, 1, 8, 8)
-    generator = torch.Generator().manual_seed(0)
-    cropped = augment.augment(one, ("crop",), generator)
-    assert len({image.numpy().tobytes() for image in cropped}) > 70  # of 81
-    flipped = augment.augment(one, ("flip",), generator)
-    share = (flipped != one).flatten(1).any(1).double().mean().item()
-    assert 0.4 < share < 0.6
-    assert {image.numpy().tobytes() for image in flipped} == {
-        one[0].numpy().tobytes(),
-        one[0].flip(-1).numpy().tobytes(),
-    }
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_trivial_augment_draws_for_each_image_from_the_generator(channels):
-    one = image_set(1, channels=channels, size=16).images.expand(64, -1, -1, -1)
-    torch.manual_seed(7)
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
-    first, again, other = (augment.trivial_augment(one, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_num_threads() == threads
-    assert (first.dtype, first.shape) == (torch.uint8, one.shape)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert len({image.numpy().tobytes() for image in first}) > 20
-
-
-# ----------------------------------------------------------------------------------------------------- real shards
 
 
 def test_digits_are_embedded():

@@ -1,0 +1,120 @@
+"""Look through every sample of a data set: counts, labels, decodability, checksums, sizes. Nothing stops at a problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import remote, shards
+from .datasets import DatasetInfo, SplitInfo, open_dataset
+from .errors import DataError
+
+
+@dataclass
+class SplitReport:
+    """What one split holds, in sample counts; ``sha256`` counts the shards whose checksum is listed and right."""
+
+    name: str
+    shards: int
+    sha256: int = 0
+    images: int = 0
+    labels: Counter[int] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (height, width)
+    grey: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+
+def check(name: str | Path, split: str | None = None, quiet: bool = False) -> tuple[DatasetInfo, list[SplitReport]]:
+    """Read all of a data set (what ``--data`` takes), or one ``split`` of it; each problem names its shard and sample.
+
+    Errors are raised as by `open_dataset`: without a valid `_info.json` there is nothing to check against.
+    """
+    info = open_dataset(name)
+    chosen = {split: info.split(split)} if split else info.splits
+    total = sum(spec.num_samples for spec in chosen.values())
+    with tqdm(total=total, disable=quiet or None, unit="image", desc=info.name) as bar:
+        return info, [_check_split(info, name, spec, bar) for name, spec in chosen.items()]
+
+
+def _check_split(info: DatasetInfo, name: str, spec: SplitInfo, bar: tqdm) -> SplitReport:
+    report = SplitReport(name, len(spec.filenames))
+    classes = len(info.classes) if info.classes else None
+    for filename, length in zip(spec.filenames, spec.shard_lengths, strict=True):
+        before = report.images
+        location = info.location(filename)
+        try:
+            _check_shard(report, location, spec.sha256.get(filename), classes, bar)
+        except DataError as error:
+            report.problems.append(str(error))
+        if report.images - before != length:
+            report.problems.append(
+                f"{location}: {report.images - before} good samples, _info.json's shard_lengths say {length}"
+            )
+    return report
+
+
+def _check_shard(report: SplitReport, location: str, sha256: str | None, classes: int | None, bar: tqdm) -> None:
+    with remote.open_file(location) as file:
+        if sha256:
+            found = shards.checksum(file)
+            if found == sha256.lower():
+                report.sha256 += 1
+            else:
+                report.problems.append(f"{location}: sha256 is {found}, _info.json says {sha256}")
+        for sample in shards.samples(file, location):
+            bar.update()
+            where = f"{location}: sample {sample['__key__']!r}"
+            try:
+                image = np.asarray(shards.decode_image(sample, where))
+                label = shards.label_of(sample, where, classes)
+            except DataError as error:
+                report.problems.append(str(error))
+                continue
+            report.images += 1
+            report.labels[label] += 1
+            report.sizes[image.shape[0], image.shape[1]] += 1
+            report.grey += image.ndim == 2 or bool((image == image[..., :1]).all())
+            report.formats[next(name for name in shards.FORMATS if name in sample)] += 1
+
+
+def as_text(info: DatasetInfo, reports: list[SplitReport]) -> str:
+    """The reports as a table."""
+    rows = [("split", "shards", "images", "a class", "size", "channels", "format", "sha256")]
+    for report in reports:
+        counts = [report.labels[label] for label in range(len(info.classes or ()) or max(report.labels, default=-1) + 1)]
+        grey = report.grey
+        rows.append(
+            (
+                report.name,
+                str(report.shards),
+                str(report.images),
+                _span(counts),
+                _sizes(report.sizes),
+                "1" if grey == report.images else f"3 ({grey} grey)" if grey else "3",
+                ", ".join(sorted(report.formats)),
+                f"{report.sha256} of {report.shards}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    classes = f"{len(info.classes)} classes" if info.classes else "classes not listed"
+    return "\n".join([f"{info.name}  {info.folder}  {classes}", *lines])
+
+
+def _span(counts: list[int]) -> str:
+    if not counts:
+        return "-"
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _sizes(sizes: Counter[tuple[int, int]]) -> str:
+    if len(sizes) < 2:
+        return "".join(f"{height}×{width}" for height, width in sizes) or "-"
+    small, large = min(sizes, key=lambda size: size[0] * size[1]), max(sizes, key=lambda size: size[0] * size[1])
+    return f"{small[0]}×{small[1]} to {large[0]}×{large[1]}"
