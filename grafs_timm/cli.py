@@ -81,11 +81,12 @@ def _run_options(command: Any) -> Any:
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..., or auto."),
             click.option(
                 "--wandb",
-                type=click.Choice(["disabled", "offline", "online"]),
-                default="disabled",
+                type=click.Choice(["auto", "disabled", "offline", "online"]),
+                default="auto",
                 show_default=True,
-                help="Mirror the log in Weights & Biases.",
+                help="Mirror the log in Weights & Biases; auto: online with a key, else offline.",
             ),
+            click.option("--wandb-group", "group", metavar="NAME", help="The group of runs that W&B shows this one in."),
             click.option("--quiet", is_flag=True, help="No progress bar."),
         ]
     ):
@@ -120,7 +121,7 @@ def _say_if(finished: bool, out: Path) -> None:
 @click.argument("recipe", default="resnet_digits")
 @_run_options
 def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
+           settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool) -> None:  # fmt: skip
     """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
 
     \b
@@ -135,7 +136,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     chosen, device = _prepare(recipe, model, data, settings, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
     if not is_main():
         return
     _say_if(finished, out)
@@ -156,7 +157,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 @click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json.")
 @_run_options
 def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-             settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
+             settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool) -> None:  # fmt: skip
     """Train the recipe's model with one activation, from scratch or evaluate.start_from, and test it.
 
     \b
@@ -175,7 +176,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
     _say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")

@@ -16,13 +16,14 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, parallel, weights, zoo
+from . import checkpoint, formula, parallel, weights, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
 from .errors import DataError, RecipeError, RunError, UnknownNameError
 from .ops import nearest
 from .runs import RunFolder
 from .settings import Recipe, Weights
-from .tracking import Mode, RunLog
+from .tracking import Mode
+from .wandb_result import show_result
 
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -202,12 +203,12 @@ def make_batches(
 
 def run_evaluate(
     recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
-    resume: bool = False, wandb: Mode = "disabled", quiet: bool = False,
+    resume: bool = False, wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the recipe's model with ``activation`` (name, file, dict or genotype), from scratch or ``evaluate.start_from``.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch, weights/ and summary.json at the end; the summary is
-    returned. A finished folder is only read.
+    returned. A finished folder is only read. ``group`` is W&B's.
     RunError where several processes were started: it takes one.
     """
     parallel.require_one("evaluate")
@@ -242,7 +243,7 @@ def run_evaluate(
         checkpoint.restore(folder.checkpoint_file, load_state)
     folder.begin()
     with (
-        RunLog(folder.path, wandb, config={**facts, **recipe.model_dump(mode="json")}, name=folder.path.name) as log,
+        folder.open_log(wandb, group) as log,
         tqdm(
             total=settings.epochs, initial=first, disable=quiet or None, unit="epoch", desc=f"{found.name} seed {seed}"
         ) as bar,
@@ -268,8 +269,10 @@ def run_evaluate(
             f"{split}_images": len(test_set.labels), "measured_on": split, "epochs": settings.epochs, "report": str(report),
             **origin, "formula": found.formula, **values, "skipped": step.skipped,
         }  # fmt: skip
-        log.summary(**summary)
         trained_on = {"input_size": list(train_set.images.shape[1:]), "mean": list(train_set.mean), "std": list(train_set.std)}
         weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
+        if found.genotype:
+            formula.save(found.genotype, folder.genotype_file)
         folder.finish(summary)
+        show_result(log, folder, found.genotype or found.layer())
     return summary
