@@ -16,7 +16,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, formula, parallel, weights, zoo
+from . import checkpoint, parallel, weights, zoo
 from .data import Batches, ImageSet, load_split, open_dataset
 from .errors import DataError, RecipeError, RunError, UnknownNameError
 from .ops import nearest
@@ -271,8 +271,6 @@ def run_evaluate(
         }  # fmt: skip
         trained_on = {"input_size": list(train_set.images.shape[1:]), "mean": list(train_set.mean), "std": list(train_set.std)}
         weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
-        if found.genotype:
-            formula.save(found.genotype, folder.genotype_file)
         folder.finish(summary)
         show_result(log, folder, found.genotype or found.layer())
     return summary

@@ -28,7 +28,8 @@ class Session:
             "console": "off", "x_stats_pid": about["pid"], "program": "grafs-timm", "save_code": False,
             "init_timeout": about["init_timeout"], "finish_timeout": about["finish_timeout"], "finish_timeout_raises": True,
         }  # fmt: skip
-        known = getattr(wandb.Settings, "model_fields", settings)  # an older W&B refuses the names it lacks
+        # an older W&B refuses the names it lacks
+        known = {name for part in wandb.Settings.__mro__ for name in getattr(part, "__annotations__", ())}
         self.wandb = wandb
         self.run = wandb.init(
             project=about["project"], dir=about["dir"], id=about["id"], mode=about["mode"], config=about["config"],
@@ -87,7 +88,10 @@ def main() -> None:
         while (message := messages.get())["do"] != "finish":
             getattr(session, message.pop("do"))(**message)
         session.run.finish(exit_code=int(message["failed"]))
+        folder = os.path.dirname(session.run.dir)
         wandb.teardown()  # returns once W&B's service has written everything
+        if about["mode"] == "offline" and not _is_whole(os.path.join(folder, f"run-{about['id']}.wandb")):
+            raise OSError(f"{folder} is not whole: a full disk?")  # W&B's service keeps that to itself
         _report(reports, "finished")
     except BaseException as error:
         _report(reports, "failed", why=f"{type(error).__name__}: {error}".strip().splitlines()[0])
@@ -102,6 +106,32 @@ def _read(messages: queue.SimpleQueue[dict[str, Any]], patience: float) -> None:
     messages.put({"do": "finish", "failed": True})
     threading.Event().wait(patience)
     os._exit(1)
+
+
+def _is_whole(path: str) -> bool:
+    """Whether W&B's file goes on to the record of the run's end.
+
+    LevelDB's log format (github.com/google/leveldb, doc/log_format.md): after a header of 7 bytes, blocks of 32 KiB, in
+    them pieces of records, each led by a checksum (4 bytes), its length (2) and its kind (1): whole, first, middle, last.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    with open(path, "rb") as file:
+        data = file.read()
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        piece = data[at + 7 : at + 7 + length]
+        if len(piece) < length or kind not in (1, 2, 3, 4):
+            return False
+        record = piece if kind in (1, 2) else record + piece
+        if kind in (1, 4) and Record.FromString(record).HasField("exit"):
+            return True
+        at += 7 + length
+    return False
 
 
 def _report(reports: BinaryIO, event: str, **values: Any) -> None:

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import secrets
-import select
+import selectors
 import subprocess
 import sys
 import time
@@ -27,6 +27,7 @@ Mode = Literal["auto", "disabled", "offline", "online"]
 _CHILD = Path(__file__).with_name("wandb_child.py")
 _START = 15.0  # seconds beyond W&B's own limits, for starting and ending a process
 _OFFLINE = 30.0  # seconds that writing a file may take
+_ROOM = 2**20  # bytes that a disk must take before it is tried again
 _BACKLOG = 64 * 2**20  # bytes that a process may leave unread
 
 
@@ -75,6 +76,8 @@ class Mirror:
         about |= {"init_timeout": self._init, "finish_timeout": self._finish}
         try:
             (self.folder / "wandb").mkdir(exist_ok=True)
+            if self._reason:  # only a file that will be there is promised
+                write_whole(self.folder / "wandb" / "probe", bytes(_ROOM)).unlink()
             self._process = _Process({**about, "id": _run_id(self.folder)}, self.folder / "wandb" / "mirror.log")
             self._process.unsent += b"".join(self._said)
         except Exception as error:
@@ -141,7 +144,12 @@ class _Process:
 
     def exchange(self, wait: float) -> list[dict[str, Any]]:
         """Its reports; EOFError where it died, BufferError where it takes nothing any more."""
-        select.select([self._out], [self._in] if self.unsent else [], [], wait)
+        if wait:
+            with selectors.DefaultSelector() as ready:
+                ready.register(self._out, selectors.EVENT_READ)
+                if self.unsent:
+                    ready.register(self._in, selectors.EVENT_WRITE)
+                ready.select(wait)
         with contextlib.suppress(BlockingIOError, BrokenPipeError):  # why it died, it says itself
             while self.unsent:
                 del self.unsent[: os.write(self._in.fileno(), self.unsent[:65536])]
@@ -164,7 +172,8 @@ class _Process:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that a dead disk holds
+            self._process.wait(5)
         self.leave()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from . import plots
+from . import formula, plots
 from .formula import Genotype
 from .runs import RunFolder
 from .tracking import RunLog, read_log
@@ -18,7 +18,7 @@ _LONG = ("genotype", "survivors")  # dictionaries, which have files of their own
 def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> None:
     """Show the finished run in ``folder`` where it is mirrored. ``found``: the function it found, or was trained with.
 
-    Draws plots/function.png where the run did not. Never raises: the run is finished, and whole without W&B.
+    Makes plots/function.png and genotype.json where the run did not. Never raises: the run is finished, whole without W&B.
     """
     if not log.mirrored:
         return
@@ -30,6 +30,8 @@ def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> 
             plots.plot_functions({"f": found}, folder.plots / "function.png")
         for picture in sorted(folder.plots.glob("*.png")):
             log.image(f"result/{picture.stem}", picture)
+        if isinstance(found, Genotype) and not folder.genotype_file.exists():
+            formula.save(found, folder.genotype_file)
         columns, rows = _epochs(read_log(folder.path))
         log.table("result/epochs", columns, rows)
         for kind, file in (("genotype", folder.genotype_file), ("summary", folder.summary_file)):

@@ -10,11 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Server:
     """``mood``: «works», «stalls» (takes a request, answers never), «drops» (hangs up), or «500»; change it at any time.
 
-    What arrived is in ``seen``: the names of the queries, and the lines of W&B's file stream under ``streamed``.
+    What arrived: ``seen``, the beginnings of the queries; ``sent``, the rows of the history in the order they came;
+    ``rows()``, those the server holds.
     """
 
     def __init__(self, mood="works"):
-        self.mood, self.seen, self.streamed, self.stopped = mood, [], {}, threading.Event()
+        self.mood, self.seen, self.sent, self.streamed, self.stopped = mood, [], [], {}, threading.Event()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_": self}))
         self.http.daemon_threads = True
         self.http.handle_error = lambda *_: None  # a client that was killed
@@ -33,11 +34,10 @@ class Server:
         self.close()
 
     def rows(self):
-        """The history that the file stream brought, by its offset."""
         return [json.loads(line) for _, line in sorted(self.streamed.get("wandb-history.jsonl", {}).items())]
 
 
-def _answer(url, query, variables):
+def _answer(url, rows, query, variables):
     project = {"id": "P1", "name": "grafs-timm", "entity": {"id": "E1", "name": "tester"}}
     name = re.search(r"(?:query|mutation)\s+(\w+)", query)
     name = name.group(1) if name else ""
@@ -54,7 +54,22 @@ def _answer(url, query, variables):
         }
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
     if "ResumeStatus" in name:
-        return {"model": {"id": "P1", "name": "grafs-timm", "entity": project["entity"], "bucket": None}}
+        bucket = None
+        if rows:
+            bucket = {
+                "id": "B1",
+                "name": variables["name"],
+                "historyLineCount": len(rows),
+                "eventsLineCount": 0,
+                "logLineCount": 0,
+                "historyTail": json.dumps([json.dumps(rows[-1])]),
+                "eventsTail": "[]",
+                "summaryMetrics": "{}",
+                "config": "{}",
+                "tags": [],
+                "wandbConfig": '{"t": 1}',
+            }
+        return {"model": {"id": "P1", "name": "grafs-timm", "entity": project["entity"], "bucket": bucket}}
     if name == "CreateRunFiles":
         files = [{"name": file, "uploadUrl": f"{url}/upload/{file}"} for file in variables["files"]]
         return {"createRunFiles": {"runID": "R1", "uploadHeaders": [], "files": files}}
@@ -98,11 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/graphql"):
             asked = json.loads(body)
             server.seen.append(re.sub(r"\s+", " ", asked["query"])[:60])
-            return self._reply(200, {"data": _answer(server.url, asked["query"], asked.get("variables") or {})})
+            return self._reply(200, {"data": _answer(server.url, server.rows(), asked["query"], asked.get("variables") or {})})
         if "file_stream" in self.path:
             for file, chunk in (json.loads(body).get("files") or {}).items():
                 lines = server.streamed.setdefault(file, {})
                 lines.update(enumerate(chunk["content"], chunk["offset"]))
+                if file == "wandb-history.jsonl":
+                    server.sent += map(json.loads, chunk["content"])
         server.seen.append(self.path)
         return self._reply(200, {})
 
