@@ -1,7 +1,6 @@
 """What an offline W&B run says, read by W&B's own tool, `wandb leet inspect`. As a script: python tests/wandb_file.py RUN"""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,4 +37,10 @@ def read_offline(file: Path) -> SimpleNamespace:
 if __name__ == "__main__":
     for file in files(Path(sys.argv[1])):
         found = read_offline(file)
-        print(file, json.dumps(vars(found), indent=1)[: int(os.environ.get("SHOWN", "6000"))], sep="\n")
+        print(f"{file}\nrun       {found.run['run_id']}  {found.run.get('display_name')}  group {found.run.get('run_group')}")
+        print(f"job type  {found.run.get('job_type')}    exit {found.exit}    {len(found.config)} keys of config")
+        for row in found.rows:
+            print("row      ", json.dumps({key: value for key, value in row.items() if key == "_step" or key[0] != "_"})[:600])
+        for artifact in found.artifacts:
+            print("artifact ", artifact["type"], artifact["name"], [item["path"] for item in artifact["manifest"]["contents"]])
+        print("summary  ", json.dumps({key: value for key, value in found.summary.items() if "." not in key})[:1500])
