@@ -5,7 +5,7 @@ import sys
 import warnings
 
 import pytest
-from tiny_runs import recipe
+from tiny_runs import call, recipe
 from wandb_file import files, read_offline
 
 from grafs_timm import wandb_result
@@ -76,6 +76,19 @@ def test_an_evaluation(tmp_path, activation):
     kinds = {item["type"] for item in found.artifacts}
     assert kinds >= {"summary"}
     assert ("genotype" in kinds) == (activation != "relu") == (run / "genotype.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [(("search",), "run_search.run_search"), (("evaluate", "--activation", "relu"), "training.run_evaluate")],
+)
+def test_the_command_line_passes_mode_and_group_on(tmp_path, monkeypatch, command, function):
+    passed = []
+    monkeypatch.setattr(f"grafs_timm.{function}", lambda *_, **settings: passed.append(settings) or 1 / 0)
+    for options in ([], ["--wandb", "offline", "--wandb-group", "matrix"]):
+        with pytest.raises(ZeroDivisionError):
+            call(*command, "--out", tmp_path, *options)
+    assert [(one["wandb"], one["group"]) for one in passed] == [("auto", None), ("offline", "matrix")]
 
 
 def test_a_result_that_cannot_be_shown_costs_a_warning(tmp_path, monkeypatch):
