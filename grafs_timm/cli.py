@@ -85,11 +85,12 @@ def _run_options(command: Any) -> Any:
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..., or auto."),
             click.option(
                 "--wandb",
-                type=click.Choice(["disabled", "offline", "online"]),
-                default="disabled",
+                type=click.Choice(["auto", "disabled", "offline", "online"]),
+                default="auto",
                 show_default=True,
-                help="Mirror the log in Weights & Biases.",
+                help="Mirror the log in Weights & Biases; auto: online with a key, else offline.",
             ),
+            click.option("--wandb-group", "group", metavar="NAME", help="The group of runs that W&B shows this one in."),
             click.option("--quiet", is_flag=True, help="No progress bar."),
         ]
     ):
@@ -164,8 +165,8 @@ def _where_options(command: Any) -> Any:
 @click.option("--select", is_flag=True, help="Then choose among them by short trainings beside the usual activation.")
 @_where_options
 def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool, seeds: int | None, select: bool,
-           **where: Any) -> None:  # fmt: skip
+           settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool, seeds: int | None,
+           select: bool, **where: Any) -> None:  # fmt: skip
     """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
 
     One search is one draw: --seeds 8 --select runs eight and trains what they found, and random cells, beside the family's
@@ -185,12 +186,12 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     if select and not seeds:
         raise click.UsageError("--select chooses among several searches: give --seeds N")
     if seeds:
-        _searches(recipe, model, data, out, settings, device, wandb, quiet, seeds, select, where)
+        _searches(recipe, model, data, out, settings, device, (wandb, group), quiet, seeds, select, where)
         return
     chosen, device = _prepare(recipe, model, data, settings, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
     if not is_main():
         return
     _say_if(finished, out)
@@ -207,16 +208,15 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 
 
 def _searches(recipe: str, model: str | None, data: str | None, out: Path | None, settings: tuple[str, ...], device: str,
-              wandb: Mode, quiet: bool, seeds: int, select: bool, where: dict[str, Any]) -> None:  # fmt: skip
+              wandb: tuple[Mode, str | None], quiet: bool, seeds: int, select: bool, where: dict[str, Any]) -> None:  # fmt: skip
     """Several searches, and with ``select`` a choice among them."""
     from . import launch, selection
 
     chosen = _recipe(recipe, model, data, settings)
     out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
     devices = launch.devices(device) if where["launcher"] == "local" else (device,)
-    options = ["--device", devices[0].partition(":")[0]]
-    if wandb != "disabled":
-        options += ["--wandb", wandb]
+    mode, group = wandb
+    options = ["--device", devices[0].partition(":")[0], "--wandb", mode, "--wandb-group", group or out.name]
     where = {**where, "devices": devices, "quiet": quiet}
     if not select:
         failed = selection.run_searches(chosen, out, seeds, options=options, **where)
@@ -239,7 +239,7 @@ def _searches(recipe: str, model: str | None, data: str | None, out: Path | None
 @click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json.")
 @_run_options
 def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-             settings: tuple[str, ...], device: str, wandb: Mode, quiet: bool) -> None:  # fmt: skip
+             settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool) -> None:  # fmt: skip
     """Train the recipe's model with one activation, from scratch or evaluate.start_from, and test it.
 
     \b
@@ -258,7 +258,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, quiet=quiet)
+    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
     _say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")
@@ -414,7 +414,7 @@ def models(pattern: str, measure: bool) -> None:
 @_where_options
 @click.option("--print-jobs", is_flag=True, help="Print one command a line for what is left, and run none.")
 @click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing.")
-@click.option("--wandb", type=click.Choice(["disabled", "offline", "online"]), default="disabled", show_default=True,
+@click.option("--wandb", type=click.Choice(["auto", "disabled", "offline", "online"]), default="auto", show_default=True,
               help="Mirror each job's log in Weights & Biases, in one group.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
@@ -443,10 +443,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
     here = launcher == "local" and not print_jobs
     devices = launch.devices(device) if here else (device,)
-    options = ["--device", devices[0].partition(":")[0]]
-    if wandb != "disabled":
-        grouped = any(option.name == "wandb_group" for option in evaluate.params)
-        options += ["--wandb", wandb, *(["--wandb-group", out.name] if grouped else [])]
+    options = ["--device", devices[0].partition(":")[0], "--wandb", wandb, "--wandb-group", out.name]
     if dry_run:
         click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
         return

@@ -23,6 +23,7 @@ from .recipe import Recipe
 from .runs import RunFolder
 from .tracking import Mode, RunLog
 from .training import has_idle_weights, make_model, measured_on, open_feeds
+from .wandb_result import show_result
 from .weight_step import WeightStep, measure
 
 
@@ -140,14 +141,14 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 def run_evaluate(
     recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
-    resume: bool = False, wandb: Mode = "disabled", quiet: bool = False,
+    resume: bool = False, wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the recipe's model with ``activation`` (name, file, dict or genotype), from scratch or ``evaluate.start_from``.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch (and every ``evaluate.checkpoint_steps``), weights/ and
     summary.json at the end; the summary is returned. A finished folder is only read; a half-done one goes on with ``resume``,
     to the same weights bit for bit on CPU. Processes that torchrun started train together, data-parallel; rank 0 alone
-    touches the folder, and one that torchrun started anew goes on as if with ``resume``.
+    touches the folder, and one that torchrun started anew goes on as if with ``resume``. ``group`` is W&B's.
     """
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
@@ -167,15 +168,16 @@ def run_evaluate(
                 folder.checkpoint_file, training.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
             )
         parallel.from_main(folder.begin)
-        return _go(training, found, folder, wandb, quiet)
+        return _go(training, found, folder, wandb, group, quiet)
 
 
-def _go(training: _Training, found: zoo.Resolved, folder: RunFolder, wandb: Mode, quiet: bool) -> dict[str, Any]:
+def _go(
+    training: _Training, found: zoo.Resolved, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool
+) -> dict[str, Any]:
     """The steps that are left, each epoch with its line in the log and its checkpoint; then the result."""
     feed, settings, main = training.feeds.train, training.settings, parallel.is_main()
-    config = {**folder.facts, **training.recipe.model_dump(mode="json")}
     with (
-        RunLog(folder.path, wandb, config=config, name=folder.path.name) if main else contextlib.nullcontext() as log,
+        folder.open_log(wandb, group) if main else contextlib.nullcontext() as log,
         tqdm(
             total=settings.epochs * len(feed), initial=training.epoch * len(feed) + training.done,
             disable=quiet or not main or None, unit="step", desc=f"{found.name} seed {folder.facts['seed']}",
@@ -238,9 +240,9 @@ def _finish(training: _Training, found: zoo.Resolved, folder: RunFolder, log: Ru
         "report": str(training.report), **origin, "formula": found.formula, **training.values,
         "skipped": training.step.skipped, **({"skipped_shards": feeds.skipped} if feeds.skipped else {}), **halved,
     }  # fmt: skip
-    log.summary(**summary)
     trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)}
     model = training.ema.module if training.ema else training.model
     weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
     folder.finish(summary)
+    show_result(log, folder, found.genotype or found.layer())
     return summary

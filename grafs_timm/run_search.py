@@ -24,6 +24,7 @@ from .settings import Recipe, Search
 from .table import Grid
 from .tracking import Mode, RunLog
 from .training import has_idle_weights, load_data, make_batches, make_model
+from .wandb_result import show_result
 from .weight_step import WeightStep, accuracy
 from .zoo import known_as, resolve
 
@@ -148,14 +149,14 @@ class _Run:
 
 def run_search(
     recipe: Recipe, out: str | Path, *, seed: int = 0, device: str = "cpu", resume: bool = False,
-    wandb: Mode = "disabled", quiet: bool = False,
+    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Search an activation as the recipe says; returns the summary.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch and, at the end, genotype.json, plots/ and summary.json.
     A finished folder is only read; a half-done one goes on with ``resume``, to the same genotype bit for bit on CPU.
     Processes that torchrun started search together, data-parallel; rank 0 alone touches the folder, and one that torchrun
-    started anew goes on as if with ``resume``.
+    started anew goes on as if with ``resume``. ``group`` is W&B's.
     """
     with parallel.joined(device) as own_device, contextlib.ExitStack() as held:
         folder = RunFolder(Path(out), recipe, {"kind": "search", "seed": seed})
@@ -173,16 +174,15 @@ def run_search(
                 folder.checkpoint_file, run.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
             )
         parallel.from_main(folder.begin)
-        return _go(run, folder, wandb, quiet)
+        return _go(run, folder, wandb, group, quiet)
 
 
-def _go(run: _Run, folder: RunFolder, wandb: Mode, quiet: bool) -> dict[str, Any]:
+def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool) -> dict[str, Any]:
     """The epochs that are left, each with its line in the log and its checkpoint; then the result."""
     recipe, search, seconds = run.recipe, run.search, run.seconds
     per_epoch, epochs, main = len(run.inner), recipe.search.epochs, parallel.is_main()
-    config = {**folder.facts, **recipe.model_dump(mode="json")}
     with (
-        RunLog(folder.path, wandb, config=config, name=folder.path.name) if main else contextlib.nullcontext() as log,
+        folder.open_log(wandb, group) if main else contextlib.nullcontext() as log,
         tqdm(
             total=epochs * per_epoch, initial=run.first * per_epoch, disable=quiet or not main or None,
             desc="search", unit="step",
@@ -241,7 +241,6 @@ def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) ->
         "held_out_accuracy": chosen_accuracy, "outside": search.outside,
         "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
     }  # fmt: skip
-    log.summary(**{key: value for key, value in summary.items() if key != "genotype"})
-    log.image("function", folder.plots / "function.png")
     folder.finish(summary)
+    show_result(log, folder, found)
     return summary

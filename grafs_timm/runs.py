@@ -24,7 +24,7 @@ from .errors import RecipeError, RunError
 from .files import locked, write_json, write_whole
 from .recipe import parse_recipe
 from .settings import Recipe
-from .tracking import without_nan
+from .tracking import Mode, RunLog, without_nan
 
 FORMAT = "grafs-run/1"
 _SHOWN = 5  # differences in one message
@@ -140,6 +140,11 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights"
+
+    def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
+        """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
+        config = {**self.facts, **self.recipe.model_dump(mode="json")}
+        return RunLog(self.path, wandb, config, name=self.path.name, group=group, job_type=self.facts["kind"])
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""

@@ -1,7 +1,7 @@
 """A run's own log, the record of truth, and its mirror in Weights & Biases.
 
 The log is `log.jsonl` in the run's folder: one JSON object a line with its `kind` and `time`, written at once. The
-mirror is optional and never stops a run: its first error is reported once, and from there on only the log is kept.
+mirror is optional, follows the log, and never stops or delays a run: see `wandb_mirror`.
 
     with RunLog(folder, "offline", config=recipe.model_dump(mode="json")) as log:
         log.log("epoch", epoch=1, loss=0.7)
@@ -16,26 +16,24 @@ import contextlib
 import json
 import math
 import os
-import re
-import secrets
 import time
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any
 
 from .errors import RunError
-from .files import write_whole
+from .wandb_mirror import Mirror, Mode, check_mode, installed
 
-Mode = Literal["disabled", "offline", "online"]
 LOG_NAME = "log.jsonl"
 
 
 class RunLog:
     """The log of the run in ``folder``, opened for appending; a last line that a kill left half-written is dropped.
 
-    ``wandb_mode`` other than «disabled» mirrors numbers to W&B under ``project`` with the run's ``config``, ``name``
-    and ``group``; the run's id is kept in `wandb_id`, so that a resumed run goes on as the same one there.
+    ``wandb_mode`` other than «disabled» mirrors numbers to W&B under ``project`` with the run's ``config``, ``name``,
+    ``group`` and ``job_type``; «auto» is online where a key is configured, else offline. The run's id is kept in
+    `wandb_id`, so that a resumed run goes on as the same one there.
 
     RunError where the log can't be written, or W&B is asked for and not installed. ValueError for another mode.
     """
@@ -48,10 +46,11 @@ class RunLog:
         name: str | None = None,
         group: str | None = None,
         project: str = "grafs-timm",
+        job_type: str | None = None,
     ) -> None:
-        if wandb_mode not in get_args(Mode):
-            raise ValueError(f"wandb_mode is one of {', '.join(get_args(Mode))}, got {wandb_mode!r}")
-        wandb = None if wandb_mode == "disabled" else _import_wandb()
+        mode = check_mode(wandb_mode)
+        if mode != "disabled" and not installed():
+            raise RunError("tracking with W&B needs its package: pip install grafs-timm[wandb]")
         self.folder = Path(folder)
         self.path = self.folder / LOG_NAME
         try:
@@ -63,7 +62,11 @@ class RunLog:
                 self._file.truncate(self._end)
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
-        self._mirror = _Mirror(wandb, self.folder, wandb_mode, config, name, group, project) if wandb else None
+        self._mirror: Mirror | None = None
+        self._mirrored, self._step = 0, 0  # bytes of the log that the mirror has, and lines
+        if mode != "disabled":
+            about = {"project": project, "config": _plain(config), "name": name, "group": group, "job_type": job_type}
+            self._mirror = Mirror(self.folder, mode, about)
 
     def log(self, kind: str, /, **values: Any) -> None:
         """Append one line. Scalars of torch and NumPy become numbers; NaN and ±inf the texts «nan», «inf», «-inf».
@@ -74,10 +77,10 @@ class RunLog:
         if not {"kind", "time"}.isdisjoint(values):
             raise ValueError("kind and time are the log's own")
         values = {key: _plain(value) for key, value in values.items()}
+        # the time is for the reader: it may jump with the machine's clock, the order of the lines is what counts
         line = {"kind": kind, "time": round(time.time(), 3), **without_nan(values)}
         self._append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        if self._mirror:
-            self._mirror.log({f"{kind}/{key}": value for key, value in values.items() if _is_number(value)})
+        self._mirror_lines()
 
     @property
     def position(self) -> int:
@@ -105,29 +108,64 @@ class RunLog:
         except OSError as error:
             raise RunError(f"cannot write {self.path}: {error.strerror}") from error
         self._end = position
+        if position < self._mirrored:
+            self._mirrored = self._step = 0  # W&B passes over the lines that it has
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether W&B is told of this run."""
+        return self._mirror is not None
 
     def summary(self, **values: Any) -> None:
         """Put values into W&B's summary of the run; without the mirror, nothing."""
-        if self._mirror:
-            self._mirror.summary({key: _plain(value) for key, value in values.items()})
+        self._show("summary", values=_plain(values))
 
     def image(self, key: str, path: str | Path) -> None:
-        """Show an image file in W&B under ``key``; without the mirror, nothing."""
-        if self._mirror:
-            self._mirror.image(key, Path(path))
+        """Show an image file in W&B under ``key``; without the mirror, nothing. So with all that follow."""
+        self._show("image", key=key, path=str(Path(path).absolute()))
 
-    def close(self, failed: bool = False) -> None:
-        """Close the log and finish the W&B run; a second time does nothing."""
+    def formula(self, key: str, text: str, latex: str = "") -> None:
+        """Show a formula in W&B under ``key``: as text, and its LaTeX beneath."""
+        self._show("formula", key=key, text=text, latex=latex)
+
+    def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Show a table in W&B under ``key``."""
+        self._show("table", key=key, columns=list(columns), rows=_plain(rows))
+
+    def artifact(self, name: str, kind: str, path: str | Path) -> None:
+        """Keep a file in W&B as an artifact of type ``kind``. The file stays where it is until W&B has it."""
+        self._show("artifact", name=name, kind=kind, path=str(Path(path).absolute()))
+
+    def close(self, failed: bool = False, wait: bool = True) -> None:
+        """Close the log and finish the W&B run; a second time does nothing. ``wait``: until W&B has it, or gave up."""
         self._file.close()
         mirror, self._mirror = self._mirror, None
         if mirror:
-            mirror.finish(failed)
+            mirror.close(failed, wait)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close(failed=kind is not None)
+        # Ctrl-C and the like end the run now: W&B's process ends by itself
+        self.close(failed=kind is not None, wait=kind is None or issubclass(kind, Exception))
+
+    def _show(self, do: str, **values: Any) -> None:
+        self._mirror_lines()
+        if self._mirror:
+            self._mirror.send(do, **values)
+
+    def _mirror_lines(self) -> None:
+        """Tell W&B of the lines it lacks, those before a resume among them: each is the step of its number in the log."""
+        if not self._mirror or self._mirrored == self._end:
+            return
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            file.seek(self._mirrored)
+            for raw in file.read(self._end - self._mirrored).split(b"\n")[:-1]:
+                if numbers := _numbers(raw):
+                    self._mirror.send("line", step=self._step, values=numbers)
+                self._step += 1
+            self._mirrored = self._end
 
     def _append(self, line: bytes) -> None:
         rest = memoryview(line)
@@ -195,84 +233,14 @@ def without_nan(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _import_wandb() -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise RunError("tracking with W&B needs its package: pip install grafs-timm[wandb]") from error
-    return wandb
-
-
-class _Mirror:
-    """A W&B run whose every failure is swallowed: the first is warned about and ends the mirroring."""
-
-    def __init__(
-        self,
-        wandb: Any,
-        folder: Path,
-        mode: str,
-        config: dict[str, Any] | None,
-        name: str | None,
-        group: str | None,
-        project: str,
-    ) -> None:
-        self._wandb = wandb
-        self._run: Any = None
-        with self._kept_from_harm():
-            self._run = wandb.init(
-                project=project,
-                dir=str(folder),
-                id=_run_id(folder),
-                resume="allow",
-                mode=mode,
-                config=config,
-                name=name,
-                group=group,
-                # its capture of the terminal garbles progress bars
-                settings=wandb.Settings(console="off", silent=mode == "offline"),
-            )
-
-    def log(self, values: dict[str, float]) -> None:
-        # no step is passed: W&B drops steps that lie behind its own, and a resumed run repeats some
-        if values:
-            self._do(lambda run: run.log(values))
-
-    def summary(self, values: dict[str, Any]) -> None:
-        self._do(lambda run: run.summary.update(values))
-
-    def image(self, key: str, path: Path) -> None:
-        self._do(lambda run: run.log({key: self._wandb.Image(str(path))}))
-
-    def finish(self, failed: bool) -> None:
-        self._do(lambda run: run.finish(exit_code=int(failed)))
-        self._run = None
-
-    def _do(self, action: Any) -> None:
-        if self._run is not None:
-            with self._kept_from_harm():
-                action(self._run)
-
-    @contextlib.contextmanager
-    def _kept_from_harm(self) -> Any:
-        try:
-            yield
-        except Exception as error:
-            self._run = None
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"W&B is off for the rest of this run, {LOG_NAME} goes on ({what})", RuntimeWarning, stacklevel=6)
-
-
-def _run_id(folder: Path) -> str:
-    """The id under which W&B knows the run in ``folder``: made once, then kept there."""
-    path = folder / "wandb_id"
-    if path.exists():
-        kept = path.read_text().strip()
-        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kept):
-            return kept
-    made = secrets.token_hex(4)
-    write_whole(path, made + "\n")
-    return made
+def _numbers(raw: bytes) -> dict[str, float]:
+    """The numbers of one line of the log, as W&B names them; none where it is damaged, which `read_log` will say."""
+    found = {}
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        line = json.loads(raw)
+        for key, value in line.items():
+            if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+                value = float(value)
+            if key != "time" and isinstance(value, int | float) and not isinstance(value, bool):
+                found[f"{line.get('kind')}/{key}"] = value
+    return found

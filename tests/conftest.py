@@ -1,5 +1,11 @@
+import os
+
 import pytest
 import torch
+
+os.environ["WANDB_MODE"] = "disabled"  # of the commands that tests run; those about W&B name their own
+for name in [name for name in os.environ if name.startswith("WANDB_") and name not in ("WANDB_MODE", "WANDB_SILENT")]:
+    del os.environ[name]  # no key: nothing here may reach a server
 
 
 @pytest.fixture
