@@ -151,7 +151,7 @@ class Worker(IterableDataset[Item]):
                 if batch:
                     images, labels = zip(*batch, strict=True)
                     self._item.images, self._item.labels = torch.stack(images), np.array(labels, np.int64)
-                    yield self._handed()
+                yield self._handed()  # an empty one too: the workers take turns
         except DataError as error:
             self._item.error = str(error)
         if self._item != Item():

@@ -65,20 +65,20 @@ def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sa
 
 
 def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
-    count, held = 0, None  # one is held back until what follows it is known to be right
+    count, last = 0, None  # the last is held back until what follows it is known to be right
     with _opened(location) as stream:
         for raw in _grouped(stream, location):
             if count == length:
                 raise DataError(f"{location}: sample {raw['__key__']!r}: more samples than the {length} of shard_lengths")
-            if held is not None:
-                yield held
-            held, count = _parsed(raw, location, classes), count + 1
-        if held is not None and count < length:
-            yield held
-    if count < length:
+            count += 1
+            found = _parsed(raw, location, classes)
+            if count < length:
+                yield found
+            else:
+                last = found
+    if last is None:
         raise BrokenShard(f"{location}: {count} samples, _info.json's shard_lengths say {length}: truncated?")
-    if held is not None:
-        yield held
+    yield last
 
 
 def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample | DataError:
@@ -173,7 +173,7 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
 def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
     """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end."""
     long_name: str | None = None
-    while (header := stream.read(_BLOCK)) and header.count(0) < _BLOCK:
+    while (header := stream.read(_BLOCK)).count(0) < _BLOCK:  # an empty block ends a tar
         size, kind = _size(header), header[156:157]
         data = stream.read(-(-size // _BLOCK) * _BLOCK)
         if len(data) < size:
@@ -196,7 +196,7 @@ def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
 def _size(header: bytes) -> int:
     """Bytes of content after a header. ValueError where it is none."""
     if len(header) < _BLOCK:
-        raise ValueError("it ends within a header")
+        raise ValueError("it ends without an end mark")
     try:
         expected = int(header[148:156].strip(b"\0 "), 8)
         size = int(header[124:136].strip(b"\0 ") or b"0", 8)
