@@ -134,21 +134,26 @@ def has_colour(image: Image.Image) -> bool:
 
 
 class Worker(IterableDataset[Item]):
-    """The batches of one epoch from ``start`` on; each of the loader's processes makes every ``workers``-th of them."""
+    """The batches of an epoch; each of the loader's processes makes every ``workers``-th of them.
 
-    def __init__(self, task: Task, epoch: int, start: int) -> None:
-        self.task, self.epoch, self.start = task, epoch, start
+    ``place``, int64 [2] in shared memory, says which epoch, and which of its batches is the first: the processes stay.
+    """
+
+    def __init__(self, task: Task, place: Tensor) -> None:
+        self.task, self.place = task, place
+        self.epoch = self.start = 0
         self._item = Item()
-        self._said: set[str] = set()
-        self._skipped: set[str] = set()
+        self._said: set[str] = set()  # kinds of notices
+        self._skipped: set[str] = set()  # shards
 
     def __iter__(self) -> Iterator[Item]:
+        self.epoch, self.start = self.place.tolist()
+        self._item, self._said, self._skipped = Item(), set(), set()  # an epoch that was left may not have handed on all
         info = get_worker_info()
         own = ((info.id if info else 0) + self.start) % self.task.workers
         try:
             for step, samples, spare in self._training(own) if self.task.train else self._evaluation(own):
-                batch = self._batch(step, samples, spare)
-                if batch:
+                if batch := self._batch(step, samples, spare):
                     images, labels = zip(*batch, strict=True)
                     self._item.images, self._item.labels = torch.stack(images), np.array(labels, np.int64)
                 yield self._handed()  # an empty one too: the workers take turns

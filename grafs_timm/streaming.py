@@ -10,8 +10,7 @@ import inspect
 import math
 import multiprocessing
 import warnings
-import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -76,7 +75,8 @@ class Stream:
         self.num_samples, self.device, self.dtype = spec.num_samples, torch.device(device), dtype
         self.skipped: dict[str, str] = {}
         self.notices: list[str] = []
-        self._running: weakref.WeakSet[Generator[tuple[Tensor, Tensor], None, None]] = weakref.WeakSet()
+        self._loader: DataLoader[Item] | None = None
+        self._place, self._turn = torch.zeros(2, dtype=torch.int64).share_memory_(), 0
         _check_counts(batch_size, ranks, workers, shuffle_buffer, spec.num_samples, train)
         self.num_classes = num_classes or len(info.classes or ())
         if not self.num_classes:
@@ -109,41 +109,46 @@ class Stream:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part.
 
-        What ``start`` leaves out is not decoded, and shards with nothing else are not opened unless damaged ones are skipped.
+        One epoch of a stream at a time. What ``start`` leaves out is not decoded, and shards with nothing else are not opened
+        unless damaged ones are skipped.
         """
-        batches = self._batches(epoch, start)
-        self._running.add(batches)
-        return batches
-
-    def close(self) -> None:
-        """End the worker processes of epochs that were left before their end."""
-        for batches in list(self._running):
-            batches.close()
-
-    def _batches(self, epoch: int, start: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         if start >= len(self):
             return
-        cuda = self.device.type == "cuda"
-        loader = DataLoader(
-            Worker(self._task, epoch, start), batch_size=None, num_workers=self._task.workers, collate_fn=_as_it_is,
-            pin_memory=cuda, timeout=_PATIENCE, multiprocessing_context=_how_to_start(),
-            generator=torch.Generator(),  # the default one belongs to the training
-        )  # fmt: skip
-        items = iter(loader)
+        self._turn += 1
+        turn = self._turn
         try:
-            for item in items:
+            for item in self._begun(epoch, start):
                 self._note(item)
-                if item.images is not None:
-                    images = item.images.to(self.device, non_blocking=cuda)
-                    labels = torch.from_numpy(item.labels).to(self.device, non_blocking=cuda)
-                    yield (images if self._normalised else images * self._factor + self._offset).to(self.dtype), labels
+                if item.images is not None and item.labels is not None:
+                    yield self._finished(item.images), torch.from_numpy(item.labels).to(self.device)
+                    if turn != self._turn:
+                        raise RuntimeError("this epoch was ended by another or by close(); two at once need two streams")
         except RuntimeError as error:
             if "DataLoader" not in str(error):
                 raise
+            self.close()
             what = str(error).splitlines()[0]
             raise RunError(f"a worker process of the data stream was lost, perhaps for want of memory: {what}") from error
-        finally:
-            del items
+
+    def close(self) -> None:
+        """End the worker processes; another epoch starts new ones."""
+        self._turn += 1
+        self._loader = None
+
+    def _begun(self, epoch: int, start: int) -> Iterator[Item]:
+        """The workers' items; the workers are started in the first epoch and stay."""
+        self._place.copy_(torch.tensor([epoch, start]))
+        if self._loader is None:
+            self._loader = DataLoader(
+                Worker(self._task, self._place), batch_size=None, num_workers=self._task.workers, collate_fn=_as_it_is,
+                pin_memory=self.device.type == "cuda", timeout=_PATIENCE, persistent_workers=True,
+                multiprocessing_context=_how_to_start(), generator=torch.Generator(),  # the default one belongs to the training
+            )  # fmt: skip
+        return iter(self._loader)
+
+    def _finished(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
+        return (images if self._normalised else images * self._factor + self._offset).to(self.dtype)
 
     def _note(self, item: Item) -> None:
         for shard, reason in item.skipped.items():
@@ -178,7 +183,7 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _how_to_start() -> str | None:
-    # fork: other ways import the caller's script anew, which then needs a guarded __main__, and torch with it in each epoch
+    # fork: other ways import the caller's script anew, which then needs a guarded __main__, and torch with it
     return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 
 

@@ -16,6 +16,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from webdataset.gopen import gopen, gopen_schemes
+from webdataset.tariterators import group_by_keys
+
 from .errors import DataError
 
 EXTENSIONS = ("webp", "png", "jpg", "jpeg")
@@ -127,8 +130,6 @@ class _Raw(io.RawIOBase):
 
 def _opened(location: str) -> Any:
     """The shard's bytes, buffered. DataError for an address that is not read, BrokenShard where nothing is there."""
-    from webdataset.gopen import gopen, gopen_schemes
-
     if location.startswith("pipe:"):
         raise DataError(f"{location}: commands named by a data set are not run; give a folder or a URL")
     scheme = location.partition("://")[0].lower() if "://" in location else None
@@ -153,8 +154,6 @@ def _opened(location: str) -> Any:
 
 def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
-    from webdataset.tariterators import group_by_keys
-
     last = None
     try:
         packed = file.peek(2)[:2] == b"\x1f\x8b"

@@ -176,14 +176,20 @@ def test_shards_that_were_used_up_are_not_opened_again(tmp_path):
         list(whole.epoch(0, 2))
 
 
-def test_an_epoch_left_early_leaves_no_process(tmp_path):
+def test_workers_stay_until_the_stream_is_closed(tmp_path):
     loader = stream(dataset(tmp_path))
-    batches = loader.epoch(0)
-    next(batches)
-    assert multiprocessing.active_children()
+    left = loader.epoch(0)
+    next(left)
+    workers = {process.pid for process in multiprocessing.active_children()}
+    assert len(workers) == 2
+    batches = list(loader.epoch(0))  # one left in the middle is no hindrance
+    assert same(batches, list(loader.epoch(0)))
+    assert {process.pid for process in multiprocessing.active_children()} == workers
+    with pytest.raises(RuntimeError, match="this epoch was ended by another"):
+        next(left)
     loader.close()
     assert not multiprocessing.active_children()
-    assert len(list(loader.epoch(0))) == len(loader)
+    assert same(list(loader.epoch(0)), batches)
 
 
 def test_a_worker_that_dies_is_reported(tmp_path):
