@@ -2,10 +2,10 @@
 
     python tools/bench_loader.py --data path/to/cifar10 --out benchmarks/loader.csv
 
-Two sets: shards of ``--data``, and JPEG stand-ins for photographs of about 160 pixels, made for the run. Every side goes through
-whole epochs in alternating rounds and hands out normalised float batches; each keeps its worker processes, as many as the
-others. Sides that decode crop at random, resize and flip. The resident set, and a second ImageFolder, crop with a margin and flip.
-``ratio`` is a median over that of the faster of timm's reader and ImageFolder: below 1 is faster than both.
+Two sets: shards of ``--data``, and JPEG stand-ins for photographs of about 160 pixels, made for the run. Every side goes
+through whole epochs in alternating rounds and hands out normalised float batches; each keeps its worker processes, as many as
+the others. Sides that decode crop at random, resize and flip. The resident set crops with a margin and flips, and so does a
+second ImageFolder. ``ratio`` is a median over that of the faster of timm's reader and ImageFolder: below 1 is faster than both.
 """
 
 from __future__ import annotations
