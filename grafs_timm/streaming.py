@@ -122,13 +122,15 @@ class Stream:
                 if item.images is not None and item.labels is not None:
                     yield self._finished(item.images), torch.from_numpy(item.labels).to(self.device)
                     if turn != self._turn:
-                        raise RuntimeError("this epoch was ended by another or by close(); two at once need two streams")
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
-                raise
-            self.close()
-            what = str(error).splitlines()[0]
-            raise RunError(f"a worker process of the data stream was lost, perhaps for want of memory: {what}") from error
+                        break
+        except Exception as error:
+            self.close()  # now: what lies in a traceback is collected late, and its worker processes with it
+            if isinstance(error, RuntimeError) and "DataLoader" in str(error):
+                what = str(error).splitlines()[0]
+                raise RunError(f"a worker process of the data stream was lost, for want of memory perhaps: {what}") from error
+            raise
+        if turn != self._turn:
+            raise RuntimeError("this epoch was ended by another or by close(); two at once need two streams")
 
     def close(self) -> None:
         """End the worker processes; another epoch starts new ones."""

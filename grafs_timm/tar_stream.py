@@ -23,6 +23,7 @@ from .errors import DataError
 
 EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 _ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
+_PAUSE = 0.5  # seconds before the second; longer before the next
 _BUFFER = 1 << 20
 _BLOCK = 512
 _LARGEST = 1 << 30  # bytes of one file; a header that asks for more is damaged
@@ -64,7 +65,7 @@ def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sa
         except BrokenShard:
             if attempt == attempts:
                 raise
-            time.sleep(0.5 * attempt)
+            time.sleep(_PAUSE * attempt)
 
 
 def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:

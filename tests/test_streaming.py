@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
+from grafs_timm import tar_stream
 from grafs_timm.data import Batches, DatasetInfo, load_split, open_dataset
 from grafs_timm.errors import DataError, RunError, UnknownNameError
 from grafs_timm.stream_worker import Mixer
@@ -77,9 +78,21 @@ def dataset(folder: Path, lengths: tuple[int, ...] = (12, 12, 12, 12), suffix: s
     return write_info(folder, shards)
 
 
+_streams: list[Stream] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    yield
+    while _streams:
+        _streams.pop().close()
+    assert not multiprocessing.active_children()
+
+
 def stream(info: DatasetInfo, batch_size: int = 4, *, train: bool = True, **options: Any) -> Stream:
     options = {"seed": 3, "workers": 2, "shuffle_buffer": 8, "transform": PLAIN, **UNCHANGED, **options}
-    return Stream(info, "train", batch_size, train=train, **options)
+    _streams.append(Stream(info, "train", batch_size, train=train, **options))
+    return _streams[-1]
 
 
 def numbers(batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> list[int]:
@@ -245,10 +258,12 @@ def test_real_images_are_those_of_the_resident_set():
     if not (SHARED / "cifar10").is_dir():
         pytest.skip(f"no real shards in {SHARED}")
     info = open_dataset(SHARED / "cifar10")
-    loader = Stream(info, "test", 256, train=False, workers=2)
-    whole = load_split(info, "test")
-    assert loader.image_shape == tuple(whole.images.shape[1:])
-    plain = Batches(whole, 256, shuffle=False, drop_last=False, mean=loader.mean, std=loader.std)
+    whole = info.splits["test"]
+    first = {"filenames": whole.filenames[:1], "shard_lengths": whole.shard_lengths[:1], "num_samples": whole.shard_lengths[0]}
+    info = replace(info, splits={"train": whole.model_copy(update=first)})
+    loader, resident = stream(info, 256, train=False, mean=None, std=None), load_split(info, "train")
+    assert loader.image_shape == tuple(resident.images.shape[1:])
+    plain = Batches(resident, 256, shuffle=False, drop_last=False, mean=loader.mean, std=loader.std)
     assert same(list(loader.epoch(0)), list(plain.epoch(0)))
 
 
@@ -442,7 +457,8 @@ def test_shards_come_over_the_network(tmp_path, server):
     assert not loader.skipped
 
 
-def test_a_connection_that_always_drops(tmp_path, server):
+def test_a_connection_that_always_drops(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(tar_stream, "_PAUSE", 0.05)
     address, drops = server
     info = dataset(tmp_path)
     drops["2.tar"] = 10**6
@@ -488,7 +504,8 @@ def test_an_imagenet_like_set(tmp_path):
         shards[name] = 6
     info = write_info(tmp_path, shards, 1000)
     settings = {"auto_augment": "rand-m9-mstd0.5", "re_prob": 0.25, "interpolation": "bicubic", "crop_pct": 0.9}
-    loader = Stream(info, "train", 6, train=True, image_size=32, channels=3, transform=settings, workers=2, shuffle_buffer=4)
+    shape = {"image_size": 32, "channels": 3, "mean": None, "std": None}
+    loader = stream(info, 6, transform=settings, **shape)
     assert (loader.num_classes, loader.image_shape) == (1000, (3, 32, 32))
     with pytest.warns(UserWarning, match="grey images, such as .*n000000.*, are converted to colour") as warned:
         batches = list(loader.epoch(0))
@@ -496,11 +513,11 @@ def test_an_imagenet_like_set(tmp_path):
     assert sorted(label for _, labels in batches for label in labels.tolist()) == [number * 50 for number in range(18)]
     assert all(images.shape == (6, 3, 32, 32) and images.isfinite().all() for images, _ in batches)
     assert same(list(loader.epoch(0, 1)), batches[1:])
-    tests = Stream(info, "train", 4, train=False, image_size=32, channels=3, transform=settings, workers=2)
+    tests = stream(info, 4, train=False, transform=settings, **shape)
     with pytest.warns(UserWarning, match="grey"):
         assert sum(len(labels) for _, labels in tests.epoch(0)) == 18
     with pytest.raises(DataError, match=r"image of \d+×\d+, the first one 40×60; with image_size the images"):
-        list(Stream(info, "train", 6, train=True, channels=3, workers=1, transform={}).epoch(0))
+        list(stream(info, 6, channels=3, workers=1, transform={}).epoch(0))
 
 
 def test_colour_where_grey_is_expected(tmp_path):
