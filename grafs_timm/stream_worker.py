@@ -69,7 +69,7 @@ class Item:
     images: Tensor | None = None
     labels: NDArray[np.int64] | None = None
     skipped: dict[str, str] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
+    notices: dict[str, str] = field(default_factory=dict)  # kind -> text
     error: str | None = None
 
     def pin_memory(self) -> Item:
@@ -237,10 +237,10 @@ class Worker(IterableDataset[Item]):
             self._damaged(location, error)
 
     def _good(self, line: Iterator[Sample | None]) -> Iterator[Sample]:
-        missing = 0
+        missing, most = 0, self.task.count
         for sample in line:
             missing = missing + 1 if sample is None else 0
-            if missing > self.task.count:
+            if missing > most:
                 raise DataError(f"{self.task.shards[0][0]} and the other shards: not one sample can be read")
             if sample is not None:
                 yield sample
@@ -298,12 +298,12 @@ class Worker(IterableDataset[Item]):
         if image.mode == wanted:
             return image
         if wanted == "RGB":
-            self._say(f"grey images, such as {sample.where}, are converted to colour")
+            self._say("grey", f"grey images, such as {sample.where}, are converted to colour")
         elif "colour" not in self._said and has_colour(image):
-            self._say(f"colour images, such as {sample.where}, are converted to grey", "colour")
+            self._say("colour", f"colour images, such as {sample.where}, are converted to grey")
         return image.convert(wanted)
 
-    def _say(self, notice: str, kind: str = "grey") -> None:
+    def _say(self, kind: str, notice: str) -> None:
         if kind not in self._said:
             self._said.add(kind)
-            self._item.notices.append(notice)
+            self._item.notices[kind] = notice

@@ -74,7 +74,7 @@ class Stream:
         rank, ranks = share
         self.num_samples, self.device, self.dtype = spec.num_samples, torch.device(device), dtype
         self.skipped: dict[str, str] = {}
-        self.notices: list[str] = []
+        self.notices: dict[str, str] = {}  # what of images was converted, and how: said once each
         self._loader: DataLoader[Item] | None = None
         self._place, self._turn = torch.zeros(2, dtype=torch.int64).share_memory_(), 0
         _check_counts(batch_size, ranks, workers, shuffle_buffer, spec.num_samples, train)
@@ -157,9 +157,9 @@ class Stream:
             if shard not in self.skipped:
                 self.skipped[shard] = reason
                 warnings.warn(f"{shard}: skipped, or a part of it: {reason}")
-        for notice in item.notices:
-            if notice.split(",")[0] not in {said.split(",")[0] for said in self.notices}:
-                self.notices.append(notice)
+        for kind, notice in item.notices.items():
+            if kind not in self.notices:
+                self.notices[kind] = notice
                 warnings.warn(notice)
         if item.error:
             raise DataError(item.error)

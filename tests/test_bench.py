@@ -16,7 +16,7 @@ QUICK = {
     bench_activation: ["--quick", "--device", "cpu"],
     bench_table: ["--quick", "--device", "cpu", "--dtype", "bf16"],
     bench_search: ["--model", "test_resnet", "--batch", "4", "--rounds", "1", "--device", "cpu"],
-    bench_loader: ["--quick"],
+    bench_loader: ["--quick", "--workers", "1"],
 }
 
 
