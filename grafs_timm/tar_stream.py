@@ -106,6 +106,21 @@ def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample |
 # ------------------------------------------------------------------------------------------------------- opening
 
 
+# exit statuses of curl, which reads for webdataset
+_CURL = {
+    6: "the host is unknown",
+    7: "nothing answers there",
+    18: "the connection broke off",
+    22: "the server has no such file, or refuses it",
+    28: "nothing came for too long",
+    56: "the connection broke off",
+}
+
+
+class _TransferError(OSError):
+    """What another process fetched did not come whole."""
+
+
 class _Raw(io.RawIOBase):
     """What webdataset opened, as a raw stream that a buffer can stand on."""
 
@@ -116,7 +131,13 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        data = self.source.read(len(target))
+        try:
+            data = self.source.read(len(target))
+            if not data and hasattr(self.source, "wait_for_child"):
+                self.source.wait_for_child()  # an end is one only where the process that reads says so
+        except OSError as error:
+            status = getattr(self.source, "status", None)
+            raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
         target[: len(data)] = data
         return len(data)
 
@@ -167,7 +188,8 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
     except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
         reason = str(error.args[0] if error.args else error) or type(error).__name__
         after = f" after sample {last!r}" if last else ""
-        raise BrokenShard(f"{location}: truncated, corrupt or not a tar{after}: {reason}") from error
+        what = "cannot be read" if isinstance(error, _TransferError) else "truncated, corrupt or not a tar"
+        raise BrokenShard(f"{location}: {what}{after}: {reason}") from error
 
 
 def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
