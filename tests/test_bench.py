@@ -6,6 +6,7 @@ import csv
 
 import bench_activation
 import bench_csv
+import bench_loader
 import bench_search
 import bench_table
 import pytest
@@ -15,6 +16,7 @@ QUICK = {
     bench_activation: ["--quick", "--device", "cpu"],
     bench_table: ["--quick", "--device", "cpu", "--dtype", "bf16"],
     bench_search: ["--model", "test_resnet", "--batch", "4", "--rounds", "1", "--device", "cpu"],
+    bench_loader: ["--quick", "--workers", "1"],
 }
 
 

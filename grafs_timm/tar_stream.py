@@ -1,0 +1,249 @@
+"""One shard as a stream: opened wherever it lies, its samples one after another, undecoded.
+
+`shards.read_shard` takes a whole shard into memory and checks it; here a sample is handed on as soon as its bytes are there,
+so that sets of any size can be read, also over the network. URLs go through webdataset's own openers (``gopen``), except
+``pipe:``, which would run a command that stands in a data set's file. The headers are read here and not by ``tarfile``:
+with small images that alone costs as much as decoding them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from webdataset.gopen import gopen, gopen_schemes
+from webdataset.tariterators import group_by_keys
+
+from .errors import DataError
+
+EXTENSIONS = ("webp", "png", "jpg", "jpeg")
+_ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
+_PAUSE = 0.5  # seconds before the second; longer before the next
+_BUFFER = 1 << 20
+_BLOCK = 512
+_LARGEST = 1 << 30  # bytes of one file; a header that asks for more is damaged
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes within a shard
+
+
+class Sample(NamedTuple):
+    """One labelled image as its file's bytes."""
+
+    shard: str
+    key: str
+    extension: str
+    image: bytes
+    label: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.shard}: sample {self.key!r}"
+
+
+class BrokenShard(DataError):
+    """The rest of a shard cannot be read; over the network another attempt may."""
+
+
+def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
+    """The ``length`` samples of a shard in order; in the place of a damaged one the DataError, not raised.
+
+    ``location`` is a path or a URL. DataError is raised, before the last sample is handed out, where the shard cannot be read
+    or its number of samples is another. A connection that drops is taken up again twice.
+    """
+    done, attempts = 0, _ATTEMPTS if "://" in location else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            for index, found in enumerate(_read_once(location, length, classes)):
+                if index >= done:
+                    yield found
+                    done += 1
+            return
+        except BrokenShard:
+            if attempt == attempts:
+                raise
+            time.sleep(_PAUSE * attempt)
+
+
+def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
+    count, last = 0, None  # the last is held back until what follows it is known to be right
+    with _opened(location) as stream:
+        for raw in _grouped(stream, location):
+            if count == length:
+                raise DataError(f"{location}: sample {raw['__key__']!r}: more samples than the {length} of shard_lengths")
+            count += 1
+            found = _parsed(raw, location, classes)
+            if count < length:
+                yield found
+            else:
+                last = found
+    if last is None:
+        raise BrokenShard(f"{location}: {count} samples, _info.json's shard_lengths say {length}: truncated?")
+    yield last
+
+
+def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample | DataError:
+    where = f"{location}: sample {raw['__key__']!r}"
+    extension = next((name for name in EXTENSIONS if name in raw), None)
+    if extension is None:
+        found = ", ".join(name for name in raw if not name.startswith("__")) or "nothing"
+        return DataError(f"{where}: no image ({', '.join(EXTENSIONS)}), only {found}")
+    if "cls" not in raw:
+        return DataError(f"{where}: no label (cls)")
+    try:
+        label = int(raw["cls"].decode("ascii"))
+    except ValueError:
+        return DataError(f"{where}: label {raw['cls'][:20]!r} is not an integer")
+    highest = (classes or 2**31) - 1
+    if not 0 <= label <= highest:
+        return DataError(f"{where}: label {label} is outside 0..{highest}")
+    return Sample(location, raw["__key__"], extension, raw[extension], label)
+
+
+# ------------------------------------------------------------------------------------------------------- opening
+
+
+# exit statuses of curl, which reads for webdataset
+_CURL = {
+    6: "the host is unknown",
+    7: "nothing answers there",
+    18: "the connection broke off",
+    22: "the server has no such file, or refuses it",
+    28: "nothing came for too long",
+    56: "the connection broke off",
+}
+
+
+class _TransferError(OSError):
+    """What another process fetched did not come whole."""
+
+
+class _Raw(io.RawIOBase):
+    """What webdataset opened, as a raw stream that a buffer can stand on."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        try:
+            data = self.source.read(len(target))
+            if not data and hasattr(self.source, "wait_for_child"):
+                self.source.wait_for_child()  # an end is one only where the process that reads says so
+        except OSError as error:
+            status = getattr(self.source, "status", None)
+            raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            with contextlib.suppress(Exception):  # a reader that stops early is no fault of the transfer's
+                if process := getattr(self.source, "proc", None):
+                    process.terminate()
+                self.source.close()
+        super().close()
+
+
+def _opened(location: str) -> Any:
+    """The shard's bytes, buffered. DataError for an address that is not read, BrokenShard where nothing is there."""
+    if location.startswith("pipe:"):
+        raise DataError(f"{location}: commands named by a data set are not run; give a folder or a URL")
+    scheme = location.partition("://")[0].lower() if "://" in location else None
+    try:
+        if scheme is None:
+            return open(location, "rb", buffering=_BUFFER)
+        known = sorted(set(gopen_schemes) - {"__default__", "pipe", "file"})
+        if scheme not in known:
+            raise DataError(f"{location}: webdataset opens no {scheme}:// addresses; it does {', '.join(known)}")
+        return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER)), _BUFFER)
+    except FileNotFoundError as error:
+        what = "no such shard, though _info.json lists it" if scheme is None else f"cannot be opened: {error}"
+        raise BrokenShard(f"{location}: {what}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):  # which is a ValueError too
+            raise
+        raise BrokenShard(f"{location}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
+    """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
+    last = None
+    try:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        stream = io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER) if packed else file
+        for sample in group_by_keys(_files(stream, location)):
+            yield sample
+            last = sample["__key__"]
+        while stream.read(_BUFFER):  # gzip's checksum stands at the very end
+            pass
+    except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
+        reason = str(error.args[0] if error.args else error) or type(error).__name__
+        after = f" after sample {last!r}" if last else ""
+        what = "cannot be read" if isinstance(error, _TransferError) else "truncated, corrupt or not a tar"
+        raise BrokenShard(f"{location}: {what}{after}: {reason}") from error
+
+
+def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
+    """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end."""
+    long_name: str | None = None
+    while (header := stream.read(_BLOCK)).count(0) < _BLOCK:  # an empty block ends a tar
+        size, kind = _size(header), header[156:157]
+        data = stream.read(-(-size // _BLOCK) * _BLOCK)
+        if len(data) < size:
+            raise ValueError("it ends within a file")
+        content = data[:size]
+        if kind == b"L":  # GNU's and POSIX's ways of giving the next file a long name
+            long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
+        elif kind == b"x":
+            long_name = _pax(content).get("path", long_name)
+        elif kind in (b"0", b"\0", b"7"):
+            name = long_name or _name(header)
+            if not _META.match(name):
+                yield {"fname": name, "data": content, "__url__": location}
+            long_name = None
+        elif kind != b"g":
+            long_name = None
+    yield {}
+
+
+def _size(header: bytes) -> int:
+    """Bytes of content after a header. ValueError where it is none."""
+    if len(header) < _BLOCK:
+        raise ValueError("it ends without an end mark")
+    try:
+        expected = int(header[148:156].strip(b"\0 "), 8)
+        size = int(header[124:136].strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        raise ValueError("no tar header where one should be") from None
+    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != expected or size > _LARGEST:
+        raise ValueError("no tar header where one should be")
+    return size
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0" and (prefix := header[345:500].split(b"\0", 1)[0]):
+        name = prefix + b"/" + name
+    return name.decode(errors="surrogateescape")
+
+
+def _pax(content: bytes) -> dict[str, str]:
+    """The records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError where they are none."""
+    records = {}
+    while content.strip(b"\0"):
+        length = int(content.split(b" ", 1)[0])
+        if not 0 < length <= len(content):
+            raise ValueError("a damaged extended header")
+        key, _, value = content[:length].split(b" ", 1)[1].rstrip(b"\n").partition(b"=")
+        records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
+        content = content[length:]
+    return records
