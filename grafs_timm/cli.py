@@ -344,7 +344,8 @@ def models(pattern: str, measure: bool) -> None:
 def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
              datasets: tuple[str, ...], seeds: int | None, out: Path | None, settings: tuple[str, ...], device: str,
              on_bad_shard: str | None, workers: int | None, launcher: Literal["local", "ray"], address: str | None,
-             gpus_per_job: float | None, retries: int, print_jobs: bool, dry_run: bool, wandb: Mode, quiet: bool) -> None:  # fmt: skip
+             gpus_per_job: float | None, retries: int, print_jobs: bool, dry_run: bool, wandb: Mode,
+             quiet: bool) -> None:  # fmt: skip
     """Train every activation on every model and data set with every seed, and report on all. Options replace RECIPE's lists.
 
     Stop it and call it again: what is done is kept, what is half done goes on. More of anything extends the matrix.
