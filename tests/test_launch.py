@@ -138,7 +138,8 @@ sys.exit(time.time() >= end)"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_to_stop_the_launcher_stops_its_jobs(tmp_path, number):
+def test_to_stop_the_launcher_stops_its_jobs(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(launch, "_GRACE", 0.5)
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if number == signal.SIGINT else ""
     code = f"{stubborn}(folder.parent / 'pid').write_text(str(os.getpid())); time.sleep(60)"
 
@@ -276,17 +277,17 @@ def evaluations(folder, recipe, seeds):
 def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     """Its job goes on on the other node, from its last checkpoint, to the same bits."""
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 40}}))
+    recipe.write_text(yaml.safe_dump(SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 15}}))
     lost, story = cluster.second.node_id[:8], []
 
     def tell(what):
         story.append(f"{time.strftime('%H:%M:%S')} {what}")
 
     def on_it():
-        """The job on the node that will be lost, once three of its epochs are done."""
+        """The job on the node that will be lost, once two of its epochs are done."""
         names = [file.stem for file in tmp_path.glob("ray/*.txt") if lost in file.read_text()]
         logs = {name: tmp_path / "ray" / name / "log.jsonl" for name in names}
-        return next((name for name, log in logs.items() if log.exists() and log.read_bytes().count(b'"epoch"') >= 3), None)
+        return next((name for name, log in logs.items() if log.exists() and log.read_bytes().count(b'"epoch"') >= 2), None)
 
     def kill():
         assert soon(on_it, 60)
@@ -296,7 +297,7 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     killer = threading.Thread(target=kill)
     killer.start()
     on_ray = run_jobs(
-        evaluations(tmp_path / "ray", recipe, 3), launcher="ray", address=cluster.address, quiet=True,
+        evaluations(tmp_path / "ray", recipe, 2), launcher="ray", address=cluster.address, quiet=True,
         on_outcome=lambda outcome: tell(f"{outcome.job.name} {outcome.state} on {outcome.where}"),
     )  # fmt: skip
     killer.join()
@@ -305,14 +306,14 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     if os.environ.get("GRAFS_TIMM_SHOW"):
         with capsys.disabled():
             print("", *story, sep="\n")
-    assert [outcome.state for outcome in on_ray] == ["done"] * 3, story
+    assert [outcome.state for outcome in on_ray] == ["done"] * 2, story
     (moved,) = (name for name, text in printed.items() if text.count("begun on") == 2)
-    first, second = printed[moved].splitlines()
+    first, second = (line for line in printed[moved].splitlines() if "begun on" in line)
     assert lost in first
     assert lost not in second
-    alone = run_jobs(evaluations(tmp_path / "here", recipe, 3), quiet=True)
-    assert [outcome.state for outcome in alone] == ["done"] * 3
-    for seed in range(3):
+    alone = run_jobs(evaluations(tmp_path / "here", recipe, 2), quiet=True)
+    assert [outcome.state for outcome in alone] == ["done"] * 2
+    for seed in range(2):
         ours, theirs = (tmp_path / side / f"s{seed}" for side in ("ray", "here"))
         assert (ours / "summary.json").read_bytes() == (theirs / "summary.json").read_bytes()
         a, b = (checkpoint.load(path / "checkpoint.pt")["model"] for path in (ours, theirs))
