@@ -369,8 +369,8 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     devices = launch.devices(device) if here else (device,)
     options = ["--device", devices[0].partition(":")[0]]
     if wandb != "disabled":
-        grouped = any(option.name == "wandb_group" for option in evaluate.params)
-        options += ["--wandb", wandb, *(["--wandb-group", out.name] if grouped else [])]
+        grouped = any("--wandb-group" in option.opts for option in evaluate.params)
+        options += ["--wandb", wandb, *(["--wandb-group", out.resolve().name] if grouped else [])]
     if dry_run:
         click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
         return

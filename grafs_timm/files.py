@@ -64,7 +64,6 @@ def locked(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         handle = _held(folder / ".lock", folder)
     except FileExistsError:
         raise RunError(f"{folder} is a file; a run needs a folder") from None
@@ -83,7 +82,11 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 def _held(file: Path, folder: Path) -> int:
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # its last holder has just removed the empty folder
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(handle, file):  # its holder took it away between the two calls
