@@ -365,15 +365,16 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     chosen = load_recipe(recipe, changes)
     chosen = matrix.with_bad_shards(chosen, on_bad_shard) if on_bad_shard else chosen
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
-    here = launcher == "local" and not print_jobs
-    devices = launch.devices(device) if here else (device,)
-    options = ["--device", devices[0].partition(":")[0]]
+    if dry_run:
+        devices = launch.devices(device if launcher == "local" else "auto")
+        click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
+        return
+    elsewhere = print_jobs or launcher == "ray"
+    devices = (device,) if elsewhere else launch.devices(device)
+    options = ["--device", device if elsewhere else devices[0].partition(":")[0]]  # a job sees no GPU but its own
     if wandb != "disabled":
         grouped = any("--wandb-group" in option.opts for option in evaluate.params)
         options += ["--wandb", wandb, *(["--wandb-group", out.resolve().name] if grouped else [])]
-    if dry_run:
-        click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
-        return
     if print_jobs:
         for line in matrix.print_jobs(chosen, out, options):
             click.echo(line)

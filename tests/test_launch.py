@@ -279,6 +279,7 @@ def test_ray_without_room_for_a_job(cluster, tmp_path):
     assert outcome.where.startswith(f"{socket.gethostname()}, node ")
 
 
+@pytest.mark.slow
 def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     """Its job goes on on the other node, from its last checkpoint, to the same bits."""
     recipe = tmp_path / "tiny.yaml"

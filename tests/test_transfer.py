@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from grafs_timm.errors import RunError
 from grafs_timm.files import locked
 from grafs_timm.matrix import Cell, Matrix
 from grafs_timm.recipe import load_recipe, parse_recipe
+from grafs_timm.transfer import run_transfer
 
 TRANSFER = {"baselines": ["relu"], "seeds": 1}
 
@@ -192,6 +194,36 @@ def test_a_killed_launcher(whole, here, tmp_path):
     assert same_results(out, whole[0]) == 2
 
 
+@pytest.mark.slow
+def test_killed_again_and_again(here, tmp_path):
+    """The launcher, or one of its jobs, at ten random moments; in the end all is as if nothing had been."""
+    out, rng, story = tmp_path / "m", np.random.default_rng(0), []
+    more = ("--set", "evaluate.epochs=25", "--random", 1, "--device", "cpu", "--workers", 2, "--retries", 9, "--quiet")
+    command = ("transfer", here / "tiny.yaml", "--out", out, *more)
+    while len(story) < 10:
+        with start(*command) as launcher:
+            for _ in range(int(rng.integers(1, 4))):
+                time.sleep(rng.uniform(1.5, 7))
+                jobs = [each for each in processes(out) if each != launcher.pid]
+                if launcher.poll() is not None or not jobs:
+                    continue
+                epochs = sum(log.read_bytes().count(b'"epoch"') for log in out.rglob("log.jsonl"))
+                story.append(f"a job after {epochs} epochs of all")
+                os.kill(int(rng.choice(jobs)), signal.SIGKILL)
+            if launcher.poll() is None:
+                story.append("the launcher")
+            launcher.kill()
+        assert soon(lambda: not processes(out), 5)
+        if len(list(out.rglob("summary.json"))) == 3:
+            break
+    assert call(*command).exit_code == 0
+    undisturbed = call("transfer", here / "tiny.yaml", "--out", tmp_path / "whole", *more)
+    assert undisturbed.exit_code == 0, undisturbed.output
+    assert same_results(out, tmp_path / "whole") == 3, story
+    print(*story, sep="\n")
+    assert len(story) >= 6, story
+
+
 def test_printed_jobs_run_by_hand(whole, here, tmp_path, monkeypatch):
     out = tmp_path / "a matrix"
     arguments = ("transfer", here / "tiny.yaml", "--out", out, "--set", "transfer.activations=[]", "--device", "cpu", "--quiet")
@@ -247,6 +279,11 @@ def test_a_dry_run_writes_nothing(whole, here, tmp_path, monkeypatch):
     assert contents(whole[0]) == before
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_an_example(flag):
+    assert "grafs-timm transfer resnet_cifar10" in call("transfer", flag).stdout.split("Options:")[0]
+
+
 # ------------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -296,6 +333,14 @@ def test_a_folder_in_use(whole, here):
         said = refused("evaluate", here / "tiny.yaml", "--activation", "relu", "--out", run)
     assert f"{run} is in use by process {os.getpid()}" in said
     assert not (whole[0] / "jobs" / "new").exists()
+
+
+def test_several_processes(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(RunError, match="transfer takes one process and 2 were started"):
+        run_transfer(load_recipe(here / "tiny.yaml"), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_folder_of_something_else(here, tmp_path):
