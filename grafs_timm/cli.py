@@ -379,10 +379,14 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
         for line in matrix.print_jobs(chosen, out, options):
             click.echo(line)
         return
-    result = matrix.run_transfer(
-        chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
-        gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
-    )  # fmt: skip
+    try:
+        result = matrix.run_transfer(
+            chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
+            gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on from here", err=True)
+        raise
     for outcome in result.failed:
         click.echo(f"failed: {outcome.job.name} ({outcome.job.output})\n  " + outcome.message.replace("\n", "\n  "), err=True)
     counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
