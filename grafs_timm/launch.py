@@ -196,7 +196,7 @@ class Process:
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         seconds, code = time.monotonic() - self.begun, self._popen.returncode
-        if code == 0 and self.job.done:
+        if self.job.done:  # what came after the result, such as an error of W&B's at exit, doesn't matter
             return Outcome(self.job, "done", "", seconds, self.where)
         return Outcome(self.job, "failed", self._last_words(code), seconds, self.where)
 

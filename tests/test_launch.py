@@ -188,6 +188,23 @@ def test_a_folder_is_one_process_s_until_it_dies(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_forked_processes_do_not_hold_it(tmp_path):
+    code = f"""{HOLD.partition(": print")[0]}:
+    if os.fork() == 0:
+        time.sleep(60)
+    print("held", flush=True)
+    os.kill(os.getpid(), 9)""".replace("import sys", "import os, sys")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        holder.wait()
+        with locked(tmp_path):
+            os.killpg(holder.pid, 0)  # the fork is still there
+        os.killpg(holder.pid, signal.SIGKILL)
+
+
 def test_what_cannot_be_locked(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file"), locked(tmp_path / "file"):

@@ -228,6 +228,7 @@ def test_printed_jobs_run_by_hand(whole, here, tmp_path, monkeypatch):
     arguments = ("transfer", here / "tiny.yaml", "--out", out, "--set", "transfer.activations=[]", "--device", "cpu", "--quiet")
     (line,) = call(*arguments, "--print-jobs").stdout.splitlines()
     assert not (out / "jobs").exists()
+    assert "--wandb offline" in call(*arguments, "--print-jobs", "--wandb", "offline").stdout
     monkeypatch.chdir(tmp_path)
     assert subprocess.run(["sh", "-c", line], stdout=subprocess.DEVNULL).returncode == 0
     assert call(*arguments, "--print-jobs").stdout == ""
