@@ -80,13 +80,15 @@ def gather(
     ]
 
 
-def merged(given: Iterable[Candidate], known: Mapping[str, Candidate]) -> tuple[dict[str, Candidate], list[str]]:
-    """``known`` by label and what of ``given`` is new, under labels of their own; and the labels that stand for ``given``.
+def merged(candidates: Iterable[Candidate], known: Iterable[Candidate] = ()) -> list[Candidate]:
+    """``known``, then what of ``candidates`` is new under labels of their own; same functions are one, with all its seeds."""
+    return list(labelled(candidates, {each.label: each for each in known})[0].values())
 
-    Same functions are one, with the seeds of all their searches.
-    """
+
+def labelled(candidates: Iterable[Candidate], known: Mapping[str, Candidate]) -> tuple[dict[str, Candidate], list[str]]:
+    """As ``merged``, by label; and the labels that stand for ``candidates``, each once."""
     ours, labels = dict(known), []
-    for candidate in given:
+    for candidate in candidates:
         same = next((each for each in ours.values() if each.same_as(candidate)), None)
         if same is None:
             same = replace(candidate, label=safe(candidate.label, ours))

@@ -67,7 +67,7 @@ class Matrix:
         given = candidates.gather(asked.activations, asked.baselines, model_names, asked.random, asked.random_seed)
         for section in sections:
             open_dataset(section.name)
-        activations, chosen_activations = candidates.merged(given, before.activations)
+        activations, chosen_activations = candidates.labelled(given, before.activations)
         models, data = dict(before.models), dict(before.data)
         for name in model_names:
             models = models if name in models.values() else models | {candidates.safe(name, models): name}

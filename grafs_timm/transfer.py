@@ -48,7 +48,8 @@ def run_transfer(
     held meanwhile: RunError where another process has it, or torchrun started several of this one. Errors of ``Matrix.plan``
     before anything is written.
     """
-    parallel.require_one("transfer")
+    if parallel.launched() > 1:
+        raise RunError("transfer starts processes of its own; call it without torchrun")
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
