@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -82,20 +82,21 @@ def gather(
 
 def merged(candidates: Iterable[Candidate], known: Iterable[Candidate] = ()) -> list[Candidate]:
     """``known``, then what of ``candidates`` is new under labels of their own; same functions are one, with all its seeds."""
-    ours = {each.label: each for each in known}
+    return list(labelled(candidates, {each.label: each for each in known})[0].values())
+
+
+def labelled(candidates: Iterable[Candidate], known: Mapping[str, Candidate]) -> tuple[dict[str, Candidate], list[str]]:
+    """As ``merged``, by label; and the labels that stand for ``candidates``, each once."""
+    ours, labels = dict(known), []
     for candidate in candidates:
         same = next((each for each in ours.values() if each.same_as(candidate)), None)
         if same is None:
-            label = safe(candidate.label, ours)
-            ours[label] = replace(candidate, label=label)
+            same = replace(candidate, label=safe(candidate.label, ours))
         elif candidate.search_seed is not None and candidate.search_seed not in (same.search_seed, *same.also):
-            ours[same.label] = replace(same, also=(*same.also, candidate.search_seed))
-    return list(ours.values())
-
-
-def position(candidate: Candidate, known: Sequence[Candidate]) -> Candidate:
-    """The one of ``known``, which ``merged`` made, that stands for ``candidate``."""
-    return next(each for each in known if each.same_as(candidate))
+            same = replace(same, also=(*same.also, candidate.search_seed))
+        ours[same.label] = same
+        labels.append(same.label)
+    return ours, list(dict.fromkeys(labels))
 
 
 def usual(model: str) -> str | None:

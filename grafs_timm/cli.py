@@ -208,7 +208,8 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
 
 
 def _searches(recipe: str, model: str | None, data: str | None, out: Path | None, settings: tuple[str, ...], device: str,
-              wandb: tuple[Mode, str | None], quiet: bool, seeds: int, select: bool, where: dict[str, Any]) -> None:  # fmt: skip
+              wandb: tuple[Mode, str | None], quiet: bool, seeds: int, select: bool,
+              where: dict[str, Any]) -> None:  # fmt: skip
     """Several searches, and with ``select`` a choice among them."""
     from . import launch, selection
 
@@ -441,20 +442,26 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     chosen = load_recipe(recipe, changes)
     chosen = matrix.with_bad_shards(chosen, on_bad_shard) if on_bad_shard else chosen
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
-    here = launcher == "local" and not print_jobs
-    devices = launch.devices(device) if here else (device,)
-    options = ["--device", devices[0].partition(":")[0], "--wandb", wandb, "--wandb-group", out.name]
     if dry_run:
+        devices = launch.devices(device if launcher == "local" else "auto")
         click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
         return
+    elsewhere = print_jobs or launcher == "ray"
+    devices = (device,) if elsewhere else launch.devices(device)
+    where = device if elsewhere else devices[0].partition(":")[0]  # a job sees no GPU but its own
+    options = ["--device", where, "--wandb", wandb, "--wandb-group", out.resolve().name]
     if print_jobs:
         for line in matrix.print_jobs(chosen, out, options):
             click.echo(line)
         return
-    result = matrix.run_transfer(
-        chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
-        gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
-    )  # fmt: skip
+    try:
+        result = matrix.run_transfer(
+            chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
+            gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command goes on from here", err=True)
+        raise
     _say_failed(result.failed)
     counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
     click.echo(f"{counts}    report: {out / result.report.name if result.report else 'none, as no job is done'}")

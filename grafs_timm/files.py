@@ -53,6 +53,18 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+_locks: set[int] = set()  # open files of the folders this process holds
+
+
+def _leave_locks() -> None:
+    """In a forked process, such as one that loads images: it must not hold what its parent held, should that be killed."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Hold ``folder``, made where it is missing, against every other process that asks for it, on other machines too.
@@ -64,15 +76,16 @@ def locked(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         handle = _held(folder / ".lock", folder)
     except FileExistsError:
         raise RunError(f"{folder} is a file; a run needs a folder") from None
     except OSError as error:
         raise RunError(f"{folder} cannot be locked: {error.strerror or error}") from error
+    _locks.add(handle)
     try:
         yield
     finally:
+        _locks.discard(handle)
         with contextlib.suppress(OSError):
             (folder / ".lock").unlink()  # while it is held: whoever waits for this very file looks again
         os.close(handle)
@@ -83,7 +96,11 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 def _held(file: Path, folder: Path) -> int:
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # its last holder has just removed the empty folder
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(handle, file):  # its holder took it away between the two calls

@@ -160,7 +160,7 @@ class Process:
     job: Job
     where: str
     environment: Mapping[str, str] = field(default_factory=dict)
-    attempts: int = 1
+    attempt: int = 1
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ class Process:
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         seconds, code = time.monotonic() - self.begun, self._popen.returncode
-        if code == 0 and self.job.done:
+        if self.job.done:  # what came after the result, such as an error of W&B's at exit, doesn't matter
             return Outcome(self.job, "done", "", seconds, self.where)
         return Outcome(self.job, "failed", self._last_words(code), seconds, self.where)
 
@@ -246,20 +246,24 @@ def _places(devices: Sequence[str], workers: int) -> list[_Place]:
 
 
 def _locally(jobs: Sequence[Job], places: Sequence[_Place], retries: int) -> Generator[Outcome, None, None]:
-    waiting, free, running = list(jobs), list(places), list[tuple[Process, _Place]]()
+    waiting, free, running = [(job, 1, time.monotonic()) for job in jobs], list(places), list[tuple[Process, _Place]]()
     try:
         while waiting or running:
             while waiting and free:
-                place = free.pop(0)
-                running.append((Process(waiting.pop(0), place.name, place.environment), place))
+                (job, attempt, begun), place = waiting.pop(0), free.pop(0)
+                try:
+                    begun = begun if attempt > 1 else time.monotonic()
+                    running.append((Process(job, place.name, place.environment, attempt, begun), place))
+                except RunError as error:
+                    free.append(place)
+                    yield Outcome(job, "failed", str(error), where=place.name)
             for process, place in [each for each in running if each[0].ended]:
                 running.remove((process, place))
+                free.append(place)
                 outcome = process.outcome()
-                if may_go_on(outcome) and process.attempts <= retries:
-                    again = Process(process.job, place.name, place.environment, process.attempts + 1, process.begun)
-                    running.append((again, place))
+                if may_go_on(outcome) and process.attempt <= retries:
+                    waiting.insert(0, (process.job, process.attempt + 1, process.begun))
                 else:
-                    free.append(place)
                     yield outcome
             time.sleep(_POLL)
     finally:

@@ -67,7 +67,7 @@ class Matrix:
         given = candidates.gather(asked.activations, asked.baselines, model_names, asked.random, asked.random_seed)
         for section in sections:
             open_dataset(section.name)
-        known = candidates.merged(given, before.activations.values())
+        activations, chosen_activations = candidates.labelled(given, before.activations)
         models, data = dict(before.models), dict(before.data)
         for name in model_names:
             models = models if name in models.values() else models | {candidates.safe(name, models): name}
@@ -78,11 +78,10 @@ class Matrix:
             range(asked.seeds),
             [label for label, section in data.items() if section in sections],
             [label for label, name in models.items() if name in model_names],
-            list(dict.fromkeys(candidates.position(each, known).label for each in given)),
+            chosen_activations,
         )
         cells = (Cell(activation, model, of, seed) for seed, of, model, activation in itertools.product(*chosen))
-        labels = {each.label: each for each in known}
-        return cls(folder, recipe, labels, models, data, max(asked.seeds, before.seeds), tuple(cells))
+        return cls(folder, recipe, activations, models, data, max(asked.seeds, before.seeds), tuple(cells))
 
     @classmethod
     def read(cls, folder: Path, recipe: Recipe) -> Matrix:

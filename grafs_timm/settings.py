@@ -281,7 +281,8 @@ class Transfer(_Section):
 
     ``activations``: zoo or timm names, genotype files, or folders of searches (every genotype.json below, each a search seed).
     ``baselines``: usual activations to compare with. ``random``: so many random cells, drawn from ``random_seed``, the control.
-    ``models`` and ``data``: the recipe's own where none is given; an entry of ``data`` is a whole data section or a name.
+    ``models`` and ``data``: the recipe's own where none is given; an entry of ``data`` is a whole data section, or a name that
+    takes everything else from the recipe's section.
     ``seeds``: training seeds 0 to seeds − 1.
     """
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from . import estimate, report
+from . import estimate, parallel, report
 from .data import open_dataset
+from .errors import RunError
 from .files import locked
 from .launch import Job, Outcome, run_jobs
 from .matrix import Cell, Matrix
@@ -44,11 +45,13 @@ def run_transfer(
     """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
 
     ``options`` are further arguments of each ``grafs-timm evaluate``; the rest as ``launch.run_jobs`` takes it. The folder is
-    held meanwhile: RunError where another process has it; errors of ``Matrix.plan`` before anything is written.
+    held meanwhile: RunError where another process has it, or torchrun started several of this one. Errors of ``Matrix.plan``
+    before anything is written.
     """
-    matrix = Matrix.plan(recipe, out)
-    with locked(matrix.folder):
-        matrix = Matrix.plan(recipe, out)  # another process may just have ended there
+    if parallel.launched() > 1:
+        raise RunError("transfer starts processes of its own; call it without torchrun")
+    with locked(out):
+        matrix = Matrix.plan(recipe, out)
         matrix.write()
         outcomes = run_jobs(
             jobs(matrix, options), launcher=launcher, workers=workers, devices=devices, address=address,
@@ -67,8 +70,8 @@ def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
 
 def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = ()) -> list[str]:
     """One shell command for each cell that isn't done, once what they need stands in ``out``. Errors as ``run_transfer``."""
-    matrix = Matrix.plan(recipe, out)
-    with locked(matrix.folder):
+    with locked(out):
+        matrix = Matrix.plan(recipe, out)
         matrix.write()
     return [shlex.join(job.command) for job in jobs(matrix, options) if not job.done]
 
@@ -177,15 +180,13 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
 def notes(matrix: Matrix) -> list[str]:
     """What a reader of the report must know of the activations."""
     said = [
-        f"{each.label} stands for the searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch}, which "
-        "ended in the same function up to scales; it was trained once."
+        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function, "
+        "up to scales; it is trained once, and stands there for each of them."
         for each in matrix.activations.values()
         if each.also
     ]
     if any(each.kind == "random" for each in matrix.activations.values()):
-        said.append(
-            "Random cells are drawn from the space that is searched; constants and functions that are not finite are left out."
-        )
+        said.append("Random cells that are constant or not finite on [−5, 5]: they are left out of the draw.")
     return said
 
 
