@@ -167,6 +167,7 @@ def run_evaluate(
             checkpoint.restore(
                 folder.checkpoint_file, training.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
             )
+        held.callback(training.feeds.close)
         parallel.from_main(folder.begin)
         return _go(training, found, folder, wandb, group, quiet)
 

@@ -73,6 +73,8 @@ class _Run:
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         settings = recipe.search
         _check_batch(settings)
+        if recipe.data.loading == "stream":
+            raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
         self.recipe, self.device = recipe, device
         train_set = load_data(recipe, "train", device)
         weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)

@@ -135,7 +135,7 @@ class Data(_Section):
                 problems.append(
                     (key, "streaming takes the whole split and timm's transform; leave this out, or loading: resident")
                 )
-        if self.transform and self.loading != "stream":
+        if self.transform and self.loading == "resident":
             problems.append(("transform", "timm's transform is for loading: stream; resident images take augment"))
         if (self.mean is None) != (self.std is None):
             problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))

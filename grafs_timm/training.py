@@ -17,6 +17,7 @@ from .data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from .errors import DataError, RecipeError, UnknownNameError
 from .ops import nearest
 from .settings import Recipe
+from .streaming import Stream
 
 
 def measured_on(recipe: Recipe) -> str:
@@ -139,10 +140,17 @@ class Feeds:
     train_images: int
     measured_images: int
 
+    def close(self) -> None:
+        """End the processes that load images."""
+        for feed in (self.train, self.measured):
+            if isinstance(feed, Stream):
+                feed.close()
+
     @property
     def skipped(self) -> dict[str, str]:
-        """Shards that were left out of training, with the reason."""
-        return dict(getattr(self.train, "skipped", {}))
+        """Streamed shards that were left out, whole or in part, with the reason."""
+        feeds = [feed for feed in (self.train, self.measured) if isinstance(feed, Stream)]
+        return {shard: reason for feed in feeds for shard, reason in feed.skipped.items()}
 
 
 def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
@@ -167,13 +175,37 @@ STREAMED_FROM = 1 << 30  # bytes of a training split's shards
 
 
 def is_streamed(recipe: Recipe, info: DatasetInfo) -> bool:
-    """Whether the images come shard by shard: as ``data.loading`` says, or by the size of the shards."""
+    """Whether the images come shard by shard: as ``data.loading`` says, or where the shards are large or far away.
+
+    ``auto`` keeps on the device what ``train_images`` limits.
+    """
     if recipe.data.loading != "auto":
         return recipe.data.loading == "stream"
     split = info.splits.get(recipe.data.train_split)
-    places = [Path(info.location(name)) for name in split.filenames] if split and not recipe.data.train_images else []
-    return sum(place.stat().st_size for place in places if place.is_file()) > STREAMED_FROM
+    if split is None or recipe.data.train_images:
+        return False
+    if isinstance(info.folder, str):  # a URL
+        return True
+    return sum(path.stat().st_size for path in map(Path, map(info.location, split.filenames)) if path.is_file()) > STREAMED_FROM
 
 
 def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
-    raise RecipeError("data.loading: stream is not there yet")
+    data, info = recipe.data, open_dataset(recipe.data.name)
+    for key in ("validation_images", "test_images", "augment"):
+        if getattr(data, key):
+            raise RecipeError(f"data.{key}: {info.name} is large and streamed, with timm's transform; or set loading: resident")
+
+    def stream(split: str, train: bool, num_classes: int | None = None) -> Stream:
+        return Stream(
+            info, split, recipe.evaluate.batch_size, train=train, seed=seed, image_size=data.image_size, channels=data.channels,
+            transform=data.transform, mean=data.mean, std=data.std, workers=data.workers, shuffle_buffer=data.shuffle_buffer,
+            on_bad_shard=data.on_bad_shard, share=(parallel.rank(), parallel.world()), num_classes=num_classes, device=device,
+        )  # fmt: skip
+
+    train = stream(data.train_split, train=True)
+    measured = stream(data.test_split, train=False, num_classes=train.num_classes)
+    for notice in {**train.notices, **measured.notices}.values():
+        warnings.warn(notice)
+    return Feeds(
+        train, measured, train.num_classes, train.image_shape, train.mean, train.std, train.num_samples, measured.num_samples
+    )

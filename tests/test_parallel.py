@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from ranks import PLAIN, ROOT, Ranks
+from test_run_evaluate import STREAMED
 from test_run_search import equal, timeless
 from tiny_runs import SETTINGS, contents, start
 
@@ -144,6 +145,18 @@ def test_a_training_stopped_in_the_middle_goes_on_to_the_same_bits(ranks, tmp_pa
     ours, theirs = (checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("run", "whole"))
     for key in ("model", "ema", "step", "rng", "values"):
         assert equal(ours[key], theirs[key]), key
+
+
+def test_a_stream_is_shared(ranks, tmp_path):
+    settings = SETTINGS | {"data": STREAMED, "evaluate": SETTINGS["evaluate"] | {"epochs": 1, "weights": {"lr": 0.05}}}
+    (tmp_path / "streamed.yaml").write_text(yaml.safe_dump(settings))
+    command = ["evaluate", tmp_path / "streamed.yaml", "--activation", "relu", "--quiet", "--out", tmp_path / "run"]
+    codes, outputs = ranks("command", *command)
+    assert codes == [0, 0], outputs
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["train_images"], summary["test_images"]) == (1437, 360)
+    # 360 images in all: a sixth of a per cent of some number of them
+    assert summary["test_accuracy"] * 3.6 == pytest.approx(round(summary["test_accuracy"] * 3.6))
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

@@ -132,7 +132,11 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("search.grid.low", -3.3, "no knot at 0"),
         ("data", {"name": "d", "channels": 2}, "data.channels: expected 1 or 3, got 2"),
         ("data", {"name": "d", "loading": "stream", "augment": ["flip"]}, "data.augment: streaming takes"),
-        ("data", {"name": "d", "transform": {"re_prob": 0.1}}, "data.transform: timm's transform is for loading: stream"),
+        (
+            "data",
+            {"name": "d", "loading": "resident", "transform": {"re_prob": 0.1}},
+            "data.transform: timm's transform is for loading: stream",
+        ),
         ("data", {"name": "d", "mean": [0.5]}, "data.std: mean and std are given together"),
         ("evaluate.accumulate", 24, "the next smaller that does is 16"),
         ("evaluate.ema_decay", 1, "expected a number < 1"),

@@ -1,6 +1,8 @@
 """A training from scratch as a run: what it leaves, that a stopped one ends as if it had not been, what it refuses."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -11,8 +13,10 @@ from tiny_runs import SETTINGS, WEIGHTS, call, contents, kill_after, recipe, sta
 
 from grafs_timm import checkpoint, training, weights
 from grafs_timm import run_evaluate as module
+from grafs_timm.data import open_dataset
 from grafs_timm.errors import GrafsError, RunError
 from grafs_timm.run_evaluate import run_evaluate
+from grafs_timm.run_search import run_search
 from grafs_timm.runs import RunFolder
 from grafs_timm.tracking import read_log
 from grafs_timm.training import load_data, make_model
@@ -173,6 +177,66 @@ def test_killed_within_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
     torch.manual_seed(77)  # what comes in between must not matter
     run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True, resume=True)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+STREAMED = {
+    "name": "digits", "loading": "stream", "image_size": 8, "channels": 1, "workers": 2, "shuffle_buffer": 64,
+    "transform": {"scale": [0.6, 1.0], "hflip": 0.0}, "mean": [0.3], "std": [0.35],
+}  # fmt: skip
+
+
+def test_streamed_it_goes_on_within_an_epoch_too(tmp_path):
+    evaluate = SETTINGS["evaluate"] | {"epochs": 2, "checkpoint_steps": 10}
+    streamed = recipe(data=STREAMED, evaluate=evaluate)
+    summary = run_evaluate(streamed, "relu", tmp_path / "whole", quiet=True)
+    assert (summary["train_images"], summary["test_images"]) == (1437, 360)
+    save, saved = checkpoint.save, []
+
+    def stop(path, state):
+        save(path, state)
+        saved.append((state["epoch"], state["done"]))
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_evaluate(streamed, "relu", tmp_path / "run", quiet=True)
+    assert saved[-1] == (0, 30)
+    run_evaluate(streamed, "relu", tmp_path / "run", quiet=True, resume=True)
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+    # the same weights on the same images, whole on the device
+    kept = weights.create_from(tmp_path / "run" / "weights", pretrained=True)
+    resident = training.load_data(recipe(data={"name": "digits"}), "test", "cpu")
+    images = (resident.images.float() / 255 - 0.3) / 0.35
+    with torch.no_grad():
+        right = (kept.eval()(images).argmax(1) == resident.labels).float().mean()
+    assert 100 * float(right) == pytest.approx(summary["test_accuracy"], abs=1e-4)
+
+
+def test_shards_that_are_skipped_are_counted(tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(open_dataset("digits").folder, folder)
+    info = json.loads((folder / "_info.json").read_text())
+    damaged = info["splits"]["train"]["filenames"][-1]
+    (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-9000])
+    for loading in ("resident", "stream"):
+        data = STREAMED | {"name": str(folder)} if loading == "stream" else {"name": str(folder)}
+        with pytest.raises(GrafsError, match=damaged):
+            run_evaluate(recipe(data=data), "relu", tmp_path / loading, quiet=True)
+    with pytest.warns(UserWarning, match=damaged):
+        summary = run_evaluate(recipe(data=STREAMED | {"name": str(folder), "on_bad_shard": "skip"}), "relu", tmp_path / "skip")
+    assert [Path(shard).name for shard in summary["skipped_shards"]] == [damaged]
+    assert read_log(tmp_path / "skip")[-1]["skipped_shards"] == 1
+
+
+def test_settings_of_the_other_way_of_loading(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STREAMED_FROM", 10)
+    with pytest.raises(GrafsError, match=r"data\.augment: digits is large and streamed"):
+        run_evaluate(recipe(data={"name": "digits", "augment": ["crop"]}), "relu", tmp_path)
+    assert not training.is_streamed(recipe(), open_dataset("digits"))  # train_images says how much is held
+    with pytest.raises(GrafsError, match=r"data\.loading: a search keeps its images on the device"):
+        run_search(recipe(data=STREAMED), tmp_path)
 
 
 @pytest.mark.parametrize("asked", [False, True])
