@@ -85,13 +85,14 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _locks.discard(handle)
-        with contextlib.suppress(OSError):
-            (folder / ".lock").unlink()  # while it is held: whoever waits for this very file looks again
-        os.close(handle)
-        with contextlib.suppress(OSError):
-            for place in missing:
-                place.rmdir()
+        if handle in _locks:  # a forked process that comes by here holds nothing
+            with contextlib.suppress(OSError):
+                (folder / ".lock").unlink()  # while it is held: whoever waits for this very file looks again
+            _locks.discard(handle)
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                for place in missing:
+                    place.rmdir()
 
 
 def _held(file: Path, folder: Path) -> int:
