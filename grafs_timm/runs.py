@@ -141,10 +141,16 @@ class RunFolder:
     def weights(self) -> Path:
         return self.path / "weights"
 
+    @property
+    def title(self) -> str:
+        """What tells the run from others of its group: «relu cifar_resnet20 cifar10 s0»."""
+        own = [self.facts.get("activation"), self.recipe.model, Path(self.recipe.data.name).name, f"s{self.facts.get('seed')}"]
+        return " ".join(str(part) for part in own if part)
+
     def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
         """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
         config = {**self.facts, **self.recipe.model_dump(mode="json")}
-        return RunLog(self.path, wandb, config, name=self.path.name, group=group, job_type=self.facts["kind"])
+        return RunLog(self.path, wandb, config, name=self.title, group=group, job_type=self.facts["kind"])
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -36,7 +37,7 @@ def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> 
         log.table("result/epochs", columns, rows)
         for kind, file in (("genotype", folder.genotype_file), ("summary", folder.summary_file)):
             if file.exists():
-                log.artifact(f"{folder.path.name}-{kind}", kind, file)
+                log.artifact(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{folder.title} {kind}"), kind, file)
     except Exception as error:
         warnings.warn(
             f"W&B is not shown the result of {folder.path} ({error}); the folder has it", RuntimeWarning, stacklevel=2

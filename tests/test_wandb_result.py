@@ -36,7 +36,9 @@ def check(run, kind, group):
     (file,) = files(run)
     found = read_offline(file)
     summary = json.loads((run / "summary.json").read_text())
-    assert (found.run["job_type"], found.run["run_group"], found.run["display_name"]) == (kind, group, run.name)
+    assert (found.run["job_type"], found.run["run_group"]) == (kind, group)
+    title = [summary.get("activation"), "test_resnet", "digits", "s0"]
+    assert found.run["display_name"] == " ".join(part for part in title if part)
     assert found.config["model"] == summary["model"]
     assert found.config["seed"] == summary["seed"]
     rows = [{key: value for key, value in row.items() if not key.startswith("_")} for row in found.rows]

@@ -1,0 +1,145 @@
+"""Commands that tell of activations and architectures, and run scripts with the zoo's names: zoo, models, exec."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .errors import GrafsError
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.group()
+def zoo() -> None:
+    """Look at the activations that load by name.
+
+    \b
+    Example: grafs-timm zoo list
+    """
+
+
+@zoo.command("list")
+@click.argument("pattern", default="*")
+def zoo_list(pattern: str) -> None:
+    """Names, formulas and what was measured. PATTERN as in a shell: 'grafs_vit*'.
+
+    \b
+    Example: grafs-timm zoo list 'grafs_resnet*'
+    """
+    from . import zoo as shelf
+
+    for name in shelf.list_activations(pattern):
+        entry = shelf.get_activation(name)
+        alias = f"-> {entry.name}" if name != entry.name else ""
+        click.echo(f"{name:28s} {alias or entry.formula}")
+
+
+@zoo.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The entry's genotype with all derived fields, as JSON.")
+def zoo_show(name: str, as_json: bool) -> None:
+    """An activation's formula and evidence. NAME: a zoo name or a genotype.json.
+
+    \b
+    Example: grafs-timm zoo show grafs_resnet
+    """
+    from . import zoo as shelf
+
+    found = shelf.resolve(name)
+    if found.genotype is None:
+        raise GrafsError(f"{name} is timm's own activation, not one of the zoo")
+    if as_json:
+        click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{found.name}\n  f(x)    {found.genotype.text}\n  LaTeX   {found.genotype.latex}\n  sha256  {found.sha256}")
+    if found.genotype.bound is not None:
+        click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
+    if found.name in shelf.names():
+        entry = shelf.get_activation(found.name)
+        for key, value in entry.provenance.items():
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            click.echo(f"  {key.replace('_', ' ')}: {shown}")
+        for row in entry.metrics:
+            spread = f" ± {row['sd']:.2f}" if row["n"] > 1 else ""  # one run has no spread
+            result = f"{row['mean']:.2f}{spread} % (n = {row['n']})"
+            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {result}")
+        click.echo(f'  use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm')
+
+
+@zoo.command("plot")
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("activations.png"),
+    show_default=True,
+    help="PNG, PDF or SVG file.",
+)
+def zoo_plot(names: tuple[str, ...], out: Path) -> None:
+    """Draw activations and their slopes beside ReLU, GELU and SiLU.
+
+    \b
+    Example: grafs-timm zoo plot grafs_resnet runs/c10_s2/genotype.json --out mine.png
+    """
+    from . import plots
+    from . import zoo as shelf
+
+    drawn = {}
+    for name in names:
+        found = shelf.resolve(name)
+        drawn[name] = found.genotype or found.layer()
+    click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
+
+
+@click.command()
+@click.argument("pattern", default="*")
+@click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the table that ships.")
+def models(pattern: str, measure: bool) -> None:
+    """How each timm architecture takes an activation. PATTERN as in a shell: 'convnext*'.
+
+    \b
+    act_layer    what timm's own act_layer= reaches, given a class: all, more, part, ignored, refused
+    by_name      the same, given a zoo name
+    replaced     places that grafs_timm.create_model fills
+    main_left    a block's own activations that stay;  others_left: gates and side networks, which stay by rule
+
+    \b
+    Example: grafs-timm models 'swin*'
+    """
+    import timm
+
+    from . import support
+
+    if measure:
+        names = timm.list_models(pattern)
+        if not names:
+            raise GrafsError(f"timm has no architecture {pattern!r}")
+        rows = [support.examine(name) for name in names]
+    else:
+        rows = support.table(pattern)
+        if support.timm_version() != timm.__version__:
+            click.echo(
+                f"the table is of timm {support.timm_version()}, here is {timm.__version__}: --measure looks again", err=True
+            )
+    click.echo(support.as_text(rows))
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
+def execute(script: Path, arguments: tuple[str, ...]) -> None:
+    """Run a Python script, such as timm's train.py, that may then name the zoo's activations. ARGS are the script's own.
+
+    \b
+    Example: timm's scripts, from its repository
+      grafs-timm exec train.py --data-dir path/to/images --model resnet50 --model-kwargs act_layer=grafs_resnet
+      torchrun --nproc_per_node 4 -m grafs_timm exec train.py ...
+    """
+    from .run_script import run_script
+
+    run_script(script, arguments)
