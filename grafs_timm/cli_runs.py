@@ -40,6 +40,7 @@ def _run_options(command: Any) -> Any:
                 metavar="KEY=VALUE",
                 help="Change a key of the recipe, such as search.epochs=20.",
             ),
+            click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="What a missing or damaged shard does."),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..., or auto."),
             click.option(
                 "--wandb",
@@ -56,7 +57,9 @@ def _run_options(command: Any) -> Any:
     return command
 
 
-def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], device: str) -> tuple[Any, str]:
+def _prepare(
+    recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], on_bad_shard: str | None, device: str
+) -> tuple[Any, str]:
     """The recipe with the command line's changes, and the device."""
     import torch
 
@@ -69,14 +72,16 @@ def _prepare(recipe: str, model: str | None, data: str | None, settings: tuple[s
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise GrafsError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from error
-    return _recipe(recipe, model, data, settings), device
+    return _recipe(recipe, model, data, settings, on_bad_shard), device
 
 
-def _recipe(recipe: str, model: str | None, data: str | None, settings: tuple[str, ...]) -> Any:
+def _recipe(
+    recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], on_bad_shard: str | None
+) -> Any:  # fmt: skip
     from .recipe import load_recipe
 
-    changes = [*settings, *([f"model={model}"] if model else []), *([f"data.name={data}"] if data else [])]
-    return load_recipe(recipe, changes)
+    given = {"model": model, "data.name": data, "data.on_bad_shard": on_bad_shard}
+    return load_recipe(recipe, [*settings, *(f"{key}={value}" for key, value in given.items() if value)])
 
 
 def _say_failed(outcomes: Any) -> None:
@@ -123,8 +128,8 @@ def _where_options(command: Any) -> Any:
 @click.option("--select", is_flag=True, help="Then choose among them by short trainings beside the usual activation.")
 @_where_options
 def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool, seeds: int | None,
-           select: bool, **where: Any) -> None:  # fmt: skip
+           settings: tuple[str, ...], on_bad_shard: str | None, device: str, wandb: Mode, group: str | None, quiet: bool,
+           seeds: int | None, select: bool, **where: Any) -> None:  # fmt: skip
     """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
 
     One search is one draw: --seeds 8 --select runs eight and trains what they found, and random cells, beside the family's
@@ -144,9 +149,10 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     if select and not seeds:
         raise click.UsageError("--select chooses among several searches: give --seeds N")
     if seeds:
-        _searches(recipe, model, data, out, settings, device, (wandb, group), quiet, seeds, select, where)
+        chosen = _recipe(recipe, model, data, settings, on_bad_shard)
+        _searches(recipe, chosen, out, device, (wandb, group), quiet, seeds, select, where)
         return
-    chosen, device = _prepare(recipe, model, data, settings, device)
+    chosen, device = _prepare(recipe, model, data, settings, on_bad_shard, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
@@ -165,13 +171,11 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     click.echo(f"next      grafs-timm evaluate {recipe} --activation {out}/genotype.json")
 
 
-def _searches(recipe: str, model: str | None, data: str | None, out: Path | None, settings: tuple[str, ...], device: str,
-              wandb: tuple[Mode, str | None], quiet: bool, seeds: int, select: bool,
-              where: dict[str, Any]) -> None:  # fmt: skip
+def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tuple[Mode, str | None], quiet: bool, seeds: int,
+              select: bool, where: dict[str, Any]) -> None:  # fmt: skip
     """Several searches, and with ``select`` a choice among them."""
     from . import launch, selection
 
-    chosen = _recipe(recipe, model, data, settings)
     out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
     devices = launch.devices(device) if where["launcher"] == "local" else (device,)
     mode, group = wandb
@@ -198,7 +202,8 @@ def _searches(recipe: str, model: str | None, data: str | None, out: Path | None
 @click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json.")
 @_run_options
 def evaluate(recipe: str, activation: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-             settings: tuple[str, ...], device: str, wandb: Mode, group: str | None, quiet: bool) -> None:  # fmt: skip
+             settings: tuple[str, ...], on_bad_shard: str | None, device: str, wandb: Mode, group: str | None,
+             quiet: bool) -> None:  # fmt: skip
     """Train the recipe's model with one activation, from scratch or evaluate.start_from, and test it.
 
     \b
@@ -212,7 +217,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     from .run_evaluate import run_evaluate
     from .zoo import resolve
 
-    chosen, device = _prepare(recipe, model, data, settings, device)
+    chosen, device = _prepare(recipe, model, data, settings, on_bad_shard, device)
     found = resolve(activation)
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"evaluate_{Path(recipe).stem}_{label}_s{seed}"

@@ -27,16 +27,15 @@ from grafs_timm.zoo import known_as
 # name -> what it changes of the recipe; α lr × steps is kept where the number of steps changes
 SETTINGS: dict[str, tuple[str, ...]] = {
     "recipe": (),
-    "squeezed": ("search.warm_start=1", "search.shrink_start=2"),  # the paper's schedule in this length
-    "α lr × 3": ("search.architecture.lr=6e-3",),
     "α lr ÷ 3": ("search.architecture.lr=6e-4",),
+    "α lr × 3": ("search.architecture.lr=6e-3",),
+    "α lr × 10": ("search.architecture.lr=2e-2",),
+    "squeezed": ("search.warm_start=1", "search.shrink_start=2"),  # the paper's schedule in this length
+    "squeezed, α lr × 3": ("search.warm_start=1", "search.shrink_start=2", "search.architecture.lr=6e-3"),
     "half warm": ("search.warm_start=12", "search.shrink_start=10"),
     "even split": ("search.architecture_fraction=0.5",),
-    "half as long": ("search.epochs=12", "search.warm_start=4", "search.shrink_start=3", "search.architecture.lr=4e-3"),
-    "batch 64": ("search.batch_size=64", "search.architecture.lr=1e-3"),
     "constant weight lr": ("search.weights.sched=none",),
-    "squeezed, α lr × 3": ("search.warm_start=1", "search.shrink_start=2", "search.architecture.lr=6e-3"),
-    "twice as long": ("search.epochs=48", "search.warm_start=16", "search.shrink_start=12", "search.architecture.lr=1e-3"),
+    "half as long": ("search.epochs=12", "search.warm_start=4", "search.shrink_start=3", "search.architecture.lr=4e-3"),
 }
 USUAL = ("relu", "gelu", "silu")
 COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "search_seconds", "accuracy", "n")
