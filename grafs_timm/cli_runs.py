@@ -289,7 +289,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     try:
         result = matrix.run_transfer(
             chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, quiet=quiet,
+            gpus_per_job=gpus_per_job, retries=retries, wandb=wandb, group=out.resolve().name, quiet=quiet,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on from here", err=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from . import estimate, parallel, report
+from . import candidates, estimate, parallel, report
+from .candidates import Candidate
 from .data import open_dataset
 from .errors import RunError
 from .files import locked
@@ -18,6 +19,7 @@ from .matrix import Cell, Matrix
 from .results import no_result, read_result
 from .settings import Recipe
 from .statistics import Result
+from .tracking import Mode, RunLog
 from .training import measured_on
 
 
@@ -40,11 +42,12 @@ def run_transfer(
     recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
     workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
     gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    quiet: bool = False,
+    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
 ) -> Transferred:  # fmt: skip
     """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
 
-    ``options`` are further arguments of each ``grafs-timm evaluate``; the rest as ``launch.run_jobs`` takes it. The folder is
+    ``options`` are further arguments of each ``grafs-timm evaluate``; the rest as ``launch.run_jobs`` takes it. With ``wandb``
+    the report is a W&B run of its own, in ``group``: all results as a table, the plots, the files as artifacts. The folder is
     held meanwhile: RunError where another process has it, or torchrun started several of this one. Errors of ``Matrix.plan``
     before anything is written.
     """
@@ -57,7 +60,10 @@ def run_transfer(
             jobs(matrix, options), launcher=launcher, workers=workers, devices=devices, address=address,
             gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet,
         )  # fmt: skip
-        return Transferred(tuple(outcomes), write_report(matrix, outcomes))
+        path = write_report(matrix, outcomes)
+        if path and wandb != "disabled":
+            _show_report(matrix, path, wandb, group)
+        return Transferred(tuple(outcomes), path)
 
 
 def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
@@ -173,8 +179,13 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
         else:
             continue
         found.append(row)
-        found += [replace(row, activation=f"{candidate.batch}_s{seed}", search_seed=seed) for seed in candidate.also]
+        found += [replace(row, activation=label, search_seed=seed) for label, seed in _twins(candidate).items()]
     return found
+
+
+def _twins(candidate: Candidate) -> dict[str, int]:
+    """The labels of the further searches that ended in this function, with their seeds."""
+    return {candidates.safe(f"{candidate.batch}_s{seed}"): seed for seed in candidate.also}
 
 
 def notes(matrix: Matrix) -> list[str]:
@@ -200,7 +211,7 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     trained = [row for row in found if row.activation in own and row.seconds is not None]
     formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
-        formulas |= {f"{each.batch}_s{seed}": each.formula for seed in each.also}
+        formulas |= dict.fromkeys(_twins(each), each.formula)
     return report.write_report(
         found,
         matrix.folder,
@@ -212,6 +223,19 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
         formulas=formulas,
         classes=_classes(matrix),
     )
+
+
+def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+    found, name = results(matrix), matrix.folder.name
+    columns = [field.name for field in fields(Result)]
+    config = matrix.recipe.model_dump(mode="json")
+    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+        log.log("report", trainings=len(found))
+        log.table("results", columns, [list(astuple(row)) for row in found])
+        for picture in sorted((matrix.folder / "plots").glob("*.png")):
+            log.image(picture.stem, picture)
+        for file in (path, matrix.folder / "results.csv", matrix.folder / "summary.csv"):
+            log.artifact(f"{candidates.safe(name)}-{file.stem}", "report", file)
 
 
 def _classes(matrix: Matrix) -> dict[str, int]:

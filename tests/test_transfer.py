@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -15,9 +16,11 @@ from test_cli import GENOTYPE
 from test_data import samples, write_info, write_tar
 from test_launch import soon
 from test_run_search import equal, timeless
+from test_wandb_result import media
 from tiny_runs import ROOT, SETTINGS, call, contents, refused, start
+from wandb_file import files, read_offline
 
-from grafs_timm import candidates, checkpoint, formula
+from grafs_timm import candidates, checkpoint, formula, transfer
 from grafs_timm.errors import RunError
 from grafs_timm.files import locked
 from grafs_timm.matrix import Cell, Matrix
@@ -158,6 +161,28 @@ def test_random_cells_are_a_stable_sequence_of_functions():
 def test_names_are_folders_that_stay_inside(text, name):
     assert candidates.safe(text) == name
     assert candidates.safe(text, {name.upper()}) == f"{name}_2"
+
+
+def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
+    for seed in (0, 3):
+        searched(tmp_path / "a batch" / f"s{seed}", seed, {"format": "grafs-cell/1"} | GENOTYPE)
+    matrix = plan(tmp_path / "m", activations=[str(tmp_path / "a batch")], seeds=2)
+    for cell in matrix.cells():
+        if (cell.activation, cell.seed) != ("relu", 1):
+            folder = matrix.job_folder(cell)
+            folder.mkdir(parents=True)
+            summary = {"measured_on": "test", "test_accuracy": 50.0 + cell.seed, "test_loss": 1.0, "epochs": 3}
+            (folder / "summary.json").write_text(json.dumps(summary))
+            (folder / "log.jsonl").write_text('{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n')
+    rows = transfer.results(matrix, [matrix.job_folder(Cell("relu", "test_resnet", "digits", 1))])
+    figures = {(row.activation, row.seed): (row.search_seed, row.accuracy, row.seconds) for row in rows}
+    assert str(figures.pop(("relu", 1))) == str((None, float("nan"), None))
+    assert figures == {
+        ("relu", 0): (None, 50.0, 5.0),
+        ("a_batch_s0", 0): (0, 50.0, 5.0), ("a_batch_s0", 1): (0, 51.0, 5.0),
+        ("a_batch_s3", 0): (3, 50.0, 5.0), ("a_batch_s3", 1): (3, 51.0, 5.0),
+    }  # fmt: skip
+    assert len(transfer.results(matrix)) == 5
 
 
 # -------------------------------------------------------------------------------------------------------- that it runs
@@ -349,6 +374,21 @@ def test_a_folder_of_something_else(here, tmp_path):
     assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
     assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
     assert contents(tmp_path) == before
+
+
+def test_the_report_is_a_run_in_wandb(whole, tmp_path):
+    copy = tmp_path / "whole"
+    shutil.copytree(whole[0], copy)
+    matrix = Matrix.plan(load_recipe(copy / "recipe.yaml"), copy)
+    transfer._show_report(matrix, copy / "report.md", "offline", "whole")
+    (file,) = files(copy)
+    found = read_offline(file)
+    assert (found.run["job_type"], found.run["run_group"], found.run["display_name"]) == ("report", "whole", "report of whole")
+    assert [item["type"] for item in found.artifacts].count("report") == 3
+    kinds, paths = media(found)
+    assert kinds == {"results": "table-file", "forest": "image-file", "heatmap": "image-file"}
+    table = json.loads((file.parent / "files" / paths["results"]).read_text())
+    assert {row[0] for row in table["data"]} == {"relu", "mine"}
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"format": "grafs-matrix/9"}', "climb"])
