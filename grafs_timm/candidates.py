@@ -130,9 +130,14 @@ def given(text: str) -> list[Candidate]:
     if path.is_dir():
         return _searches(path)
     if text.endswith(".json") or "/" in text:
-        label = path.resolve().parent.name if path.stem == "genotype" else path.stem
+        label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
         return [Candidate(label, "found", formula.load(path), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
+
+
+def _run_name(folder: Path) -> str:
+    """Of a run folder; one that is only called after its seed, as in a batch, takes the batch's name before it."""
+    return f"{folder.parent.name}_{folder.name}" if re.fullmatch(r"s\d+", folder.name) else folder.name
 
 
 def _named(name: str, kind: Kind | None = None) -> Candidate:

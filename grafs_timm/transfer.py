@@ -207,8 +207,6 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     found = results(matrix, {outcome.job.folder for outcome in failed})
     if not any(row.has_figure for row in found):
         return None
-    own = {each.label for each in matrix.activations.values()}
-    trained = [row for row in found if row.activation in own and row.seconds is not None]
     formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
         formulas |= dict.fromkeys(_twins(each), each.formula)
@@ -219,7 +217,6 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
         title=f"Transfer of activations: {matrix.folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in failed],
         notes=notes(matrix),
-        cost=f"{len(trained)} trainings took {duration(sum(row.seconds or 0.0 for row in trained))} of training steps.",
         formulas=formulas,
         classes=_classes(matrix),
     )

@@ -136,6 +136,8 @@ def test_a_batch_of_searches(tmp_path):
     ]
     one = plan(activations=[str(batch / "run10"), str(batch / "run10" / "genotype.json")])
     assert [(each.label, each.search_seed) for each in one.activations.values()] == [("relu", None), ("run10", 10)]
+    searched(tmp_path / "c10" / "s4", 4, {"format": "grafs-cell/1"} | GENOTYPE)
+    assert list(plan(activations=[str(tmp_path / "c10" / "s4" / "genotype.json")]).activations) == ["relu", "c10_s4"]
 
 
 def test_random_cells_are_a_stable_sequence_of_functions():
