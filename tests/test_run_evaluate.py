@@ -262,6 +262,25 @@ def test_out_of_memory(tmp_path, monkeypatch, asked):
     assert summary["test_loss"] == same["test_loss"]
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"model": "test_vit", "model_kwargs": {"img_size": 8, "patch_size": 2}}, "does not hold what this run needs"),
+        ({}, "damaged"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe(tmp_path, other, said):
+    for name, changes in (("run", {}), ("other", other)):
+        run_evaluate(recipe(**changes), "relu", tmp_path / name, quiet=True)
+    (tmp_path / "run" / "summary.json").unlink()
+    theirs = (tmp_path / "other" / "checkpoint.pt").read_bytes()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(theirs if other else theirs[:-100])
+    before = contents(tmp_path / "run")
+    with pytest.raises(RunError, match=rf"checkpoint\.pt .*{said}"):
+        run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True, resume=True)
+    assert contents(tmp_path / "run") == before
+
+
 @pytest.mark.parametrize("where", ["before the first checkpoint", "after the last one"])
 def test_stopped_at_either_end(tmp_path, monkeypatch, where):
     run_evaluate(RECIPE, "relu", tmp_path / "whole", quiet=True)
