@@ -157,23 +157,30 @@ def test_mixing_needs_pairs(tmp_path):
         run_evaluate(recipe(evaluate=SETTINGS["evaluate"] | {"batch_size": 31, "mixup": 0.1}), "relu", tmp_path, quiet=True)
 
 
-def test_killed_within_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
-    """Everything that draws or remembers is on; the kill falls between two epochs, where only checkpoint_steps saves."""
-    settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | EVERYTHING, "amp": "off"}
-    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "whole", quiet=True)
+def stopped_after(saves, run):
+    """Begin ``run``, and end it when it has written so many checkpoints; (epoch, steps of the next) of the last one."""
     save, saved = checkpoint.save, []
 
     def stop(path, state):
         save(path, state)
         saved.append((state["epoch"], state["done"]))
-        if len(saved) == 8:
+        if len(saved) == saves:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True)
-    assert saved[-1] == (1, 6)
+            run()
+    return saved[-1]
+
+
+def test_killed_within_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
+    """Everything that draws or remembers is on; the kill falls between two epochs, where only checkpoint_steps saves."""
+    settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | EVERYTHING, "amp": "off"}
+    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "whole", quiet=True)
+    assert stopped_after(
+        8, lambda: run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True)
+    ) == (1, 6)
     torch.manual_seed(77)  # what comes in between must not matter
     run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True, resume=True)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
@@ -190,19 +197,7 @@ def test_streamed_it_goes_on_within_an_epoch_too(tmp_path):
     streamed = recipe(data=STREAMED, evaluate=evaluate)
     summary = run_evaluate(streamed, "relu", tmp_path / "whole", quiet=True)
     assert (summary["train_images"], summary["test_images"]) == (1437, 360)
-    save, saved = checkpoint.save, []
-
-    def stop(path, state):
-        save(path, state)
-        saved.append((state["epoch"], state["done"]))
-        if len(saved) == 3:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_evaluate(streamed, "relu", tmp_path / "run", quiet=True)
-    assert saved[-1] == (0, 30)
+    assert stopped_after(3, lambda: run_evaluate(streamed, "relu", tmp_path / "run", quiet=True)) == (0, 30)
     run_evaluate(streamed, "relu", tmp_path / "run", quiet=True, resume=True)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     # the same weights on the same images, whole on the device
