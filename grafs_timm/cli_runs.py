@@ -245,6 +245,8 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
 @click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="What a missing or damaged shard does to a job.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda (each GPU), cuda:0,cuda:2, or auto.")
 @_where_options
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True,
+              help="Processes of each job, started by torchrun: GPUs of a job that trains on several.")  # fmt: skip
 @click.option("--print-jobs", is_flag=True, help="Print one command a line for what is left, and run none.")
 @click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing.")
 @click.option("--wandb", type=click.Choice(["auto", "disabled", "offline", "online"]), default="auto", show_default=True,
@@ -253,7 +255,7 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
 def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
              datasets: tuple[str, ...], seeds: int | None, out: Path | None, settings: tuple[str, ...], device: str,
              on_bad_shard: str | None, workers: int | None, launcher: Literal["local", "ray"], address: str | None,
-             gpus_per_job: float | None, retries: int, print_jobs: bool, dry_run: bool, wandb: Mode,
+             gpus_per_job: float | None, retries: int, processes: int, print_jobs: bool, dry_run: bool, wandb: Mode,
              quiet: bool) -> None:  # fmt: skip
     """Train every activation on every model and data set with every seed, and report on all. Options replace RECIPE's lists.
 
@@ -276,20 +278,24 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
     if dry_run:
         devices = launch.devices(device if launcher == "local" else "auto")
-        click.echo(matrix.dry_run(chosen, out, workers=(workers or 1) * len(devices), device=devices[0]))
+        places = (workers or 1) * len(launch.groups(devices, processes))
+        click.echo(matrix.dry_run(chosen, out, workers=places, device=devices[0], processes=processes))
         return
     elsewhere = print_jobs or launcher == "ray"
     devices = (device,) if elsewhere else launch.devices(device)
+    if not elsewhere:
+        launch.groups(devices, processes)
     where = device if elsewhere else devices[0].partition(":")[0]  # a job sees no GPU but its own
     options = ["--device", where, "--wandb", wandb, "--wandb-group", out.resolve().name]
     if print_jobs:
-        for line in matrix.print_jobs(chosen, out, options):
+        for line in matrix.print_jobs(chosen, out, options, processes):
             click.echo(line)
         return
     try:
         result = matrix.run_transfer(
             chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, wandb=wandb, group=out.resolve().name, quiet=quiet,
+            gpus_per_job=gpus_per_job, retries=retries, processes=processes, wandb=wandb, group=out.resolve().name,
+            quiet=quiet,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("stopped; the same command goes on from here", err=True)

@@ -21,6 +21,7 @@ from .tracking import read_log
 _STEPS = 3
 _ENOUGH = 20.0  # seconds; a step that takes longer is timed once
 _FORWARD = 1 / 3  # of a training step
+_PIXELS = 128 * 32 * 32  # of a timed batch on the CPU, whose time is in proportion to its images
 
 
 def parameters(recipe: Recipe) -> int:
@@ -46,25 +47,29 @@ def epoch_seconds(folders: Iterable[Path]) -> float | None:
     return statistics.median(gaps) if gaps else None
 
 
-def timed_epoch(recipe: Recipe, device: str) -> float | None:
+def timed_epoch(recipe: Recipe, device: str, processes: int = 1) -> float | None:
     """Seconds of an epoch and its test, from three training steps on noise at the recipe's batch size; None where it fails.
 
-    What the data take to load, and an activation other than the model's own, are left out.
+    Timed is what one of ``processes`` has to do. What the data take to load, the processes to exchange gradients, and an
+    activation other than the model's own, are left out.
     """
     data, settings = recipe.data, recipe.evaluate
     try:
         info = open_dataset(data.name)
         train = min(filter(None, (info.splits[data.train_split].num_samples, data.train_images)))
         test = min(filter(None, (info.splits[data.test_split].num_samples, data.validation_images or data.test_images)))
-        seconds = _step_seconds(recipe, len(info.classes or range(1000)), device)
+        seconds = _step_seconds(recipe, len(info.classes or range(1000)), device, processes)
     except (GrafsError, KeyError, TypeError, ValueError, RuntimeError, AssertionError, OSError):
         return None  # the training itself will say what is wrong
     return seconds * (train // settings.batch_size + _FORWARD * test / settings.batch_size)
 
 
-def _step_seconds(recipe: Recipe, classes: int, device: str) -> float:
+def _step_seconds(recipe: Recipe, classes: int, device: str, processes: int) -> float:
     channels, size = _shape(recipe)
-    rows = recipe.evaluate.batch_size // recipe.evaluate.accumulate
+    share = max(recipe.evaluate.batch_size // processes, 1)
+    rows = max(share // recipe.evaluate.accumulate, 1)
+    if device == "cpu":
+        rows = min(rows, max(_PIXELS // size**2, 2))
     model = timm.create_model(recipe.model, **{"num_classes": classes, "in_chans": channels, **recipe.model_kwargs}).to(device)
     images, labels = torch.randn(rows, channels, size, size, device=device), torch.zeros(rows, dtype=torch.int64, device=device)
     if recipe.channels_last:
@@ -82,7 +87,7 @@ def _step_seconds(recipe: Recipe, classes: int, device: str) -> float:
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:] or seconds) * recipe.evaluate.accumulate  # the first one also sets up
+    return statistics.median(seconds[1:] or seconds) * share / rows  # the first one also sets up
 
 
 def _shape(recipe: Recipe) -> tuple[int, int]:

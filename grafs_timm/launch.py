@@ -33,13 +33,14 @@ ENDS_WITH_STDIN = "GRAFS_TIMM_ENDS_WITH_STDIN"
 class Job:
     """One run: the ``arguments`` of ``grafs-timm``, --resume among them, and the ``folder`` they name.
 
-    ``cost`` is what it takes relative to the others; the longest begin first.
+    ``cost`` is what it takes relative to the others; the longest begin first. ``processes`` train together, by torchrun.
     """
 
     name: str
     arguments: tuple[str, ...]
     folder: Path
     cost: float = 1.0
+    processes: int = 1
 
     @property
     def done(self) -> bool:
@@ -52,7 +53,8 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "grafs_timm", *self.arguments]
+        together = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes), "-m"]
+        return [sys.executable, "-m", *(together if self.processes > 1 else []), "grafs_timm", *self.arguments]
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,23 @@ class Outcome:
 
 def run_jobs(
     jobs: Sequence[Job], *, launcher: Literal["local", "ray"] = "local", workers: int | None = None,
-    devices: Sequence[str] = ("cpu",), address: str | None = None, gpus_per_job: float | None = None, cpus_per_job: float = 1,
-    retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None, quiet: bool = False,
+    devices: Sequence[str] = ("cpu",), address: str | None = None, gpus_per_job: float | None = None,
+    cpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
+    quiet: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """Run what of ``jobs`` isn't done; returns their outcomes in the order of ``jobs``.
 
-    Locally ``workers`` (default 1) run on each of ``devices`` (cpu, cuda:0, ...); a CUDA job sees only its own, as cuda:0.
-    On Ray each is a task that asks for ``cpus_per_job`` and ``gpus_per_job``, which may be a fraction (default 1; 0 where the
-    cluster has none or ``devices`` is ("cpu",)). The nodes must have the jobs' folders and the working directory in common with
-    this machine. ``address`` as Ray takes it, default the cluster this machine is part of. ``retries``: how often a job goes on
-    that a crash, a kill or the loss of its node ended; what the job itself called an error isn't tried again.
+    Locally ``workers`` (default 1) run on each of ``devices`` (cpu, cuda:0, ...); a CUDA job sees only its own, as cuda:0. Jobs
+    of several processes, the same number for all, have as many GPUs each; those left over are not used.
+    On Ray each is a task that asks for ``cpus_per_job`` and ``gpus_per_job``, which may be a fraction (default one of each for
+    every process, no GPU where the cluster has none or ``devices`` is ("cpu",)). The nodes must have the jobs' folders and the
+    working directory in common with this machine. ``address`` as Ray takes it, default the cluster this machine is part of.
+    ``retries``: how often a job goes on that a crash, a kill or the loss of its node ended; what the job itself called an error
+    isn't tried again.
 
     ``on_outcome`` is called as each ends. Ctrl-C and SIGTERM end the jobs and then this; its death ends them too. RunError
-    where two jobs have one folder, Ray isn't there or can't be reached, or has no node for such a job.
+    where two jobs have one folder, one needs more GPUs than there are, Ray isn't there or can't be reached, or has no node for
+    such a job.
     """
     if len({job.folder.absolute() for job in jobs}) < len(jobs):
         raise RunError("two jobs have one folder; each job needs its own")
@@ -96,7 +102,7 @@ def run_jobs(
 
         ended = on_ray(left, address, gpus_per_job, cpus_per_job, retries, devices)
     else:
-        ended = _locally(left, _places(devices, workers or 1), retries)
+        ended = _locally(left, _places(groups(devices, left[0].processes), workers or 1), retries)
     with (
         _stoppable(),
         contextlib.closing(ended),
@@ -128,6 +134,16 @@ def devices(text: str) -> tuple[str, ...]:
     if len({each.partition(":")[0] for each in asked}) > 1:
         raise RunError(f"devices {text}: jobs run on GPUs or on the CPU, not on both, as their results may differ")
     return asked
+
+
+def groups(devices: Sequence[str], processes: int) -> list[tuple[str, ...]]:
+    """The device of each process of the jobs that run on ``devices`` at once. RunError where not one job has enough of them."""
+    if devices[0] == "cpu":
+        return [("cpu",) * processes]
+    whole = [tuple(devices[at : at + processes]) for at in range(0, len(devices) - processes + 1, processes)]
+    if not whole:
+        raise RunError(f"a job of {processes} processes needs {processes} GPUs, here are {len(devices)}: {', '.join(devices)}")
+    return whole
 
 
 @contextlib.contextmanager
@@ -190,11 +206,16 @@ class Process:
             self._popen.wait(_GRACE)
         self.ask_to_end(signal.SIGKILL)
         self._popen.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of standard input: what torchrun started is in sessions of its own, and ends now at the latest."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
 
     def outcome(self) -> Outcome:
         """Of an ended process."""
-        assert self._popen.stdin is not None
-        self._popen.stdin.close()
+        self._let_go()
         seconds, code = time.monotonic() - self.begun, self._popen.returncode
         if self.job.done:  # what came after the result, such as an error of W&B's at exit, doesn't matter
             return Outcome(self.job, "done", "", seconds, self.where)
@@ -223,25 +244,25 @@ def may_go_on(outcome: Outcome) -> bool:
 
 @dataclass(frozen=True)
 class _Place:
-    """A device, and the environment of the job that has it."""
+    """One device, or one for each process, and the environment of the job that has them."""
 
     name: str
     environment: Mapping[str, str]
 
 
-def _places(devices: Sequence[str], workers: int) -> list[_Place]:
+def _places(groups: Sequence[tuple[str, ...]], workers: int) -> list[_Place]:
     """One for each job that may run at the same time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(cores // (workers * len(devices)), 1))
+    threads = str(max(cores // (workers * sum(map(len, groups))), 1))
     visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
     places = []
-    for device in devices:
+    for devices in groups:
         environment = {} if os.environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": threads}
-        kind, _, index = device.partition(":")
-        if kind == "cuda":
-            number = int(index or 0)
-            environment["CUDA_VISIBLE_DEVICES"] = visible[number] if number < len(visible) else str(number)
-        places.append(_Place(device, environment))
+        numbers = [int(index or 0) for kind, _, index in (each.partition(":") for each in devices) if kind == "cuda"]
+        if numbers:
+            own = [visible[number] if number < len(visible) else str(number) for number in numbers]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        places.append(_Place(",".join(dict.fromkeys(devices)), environment))
     return places * workers  # each device has its first job before any has a second
 
 

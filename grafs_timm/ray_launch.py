@@ -22,12 +22,14 @@ _PROBE = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR', 
 
 
 def on_ray(
-    jobs: Sequence[Job], address: str | None, gpus: float | None, cpus: float, retries: int, devices: Sequence[str]
+    jobs: Sequence[Job], address: str | None, gpus: float | None, cpus: float | None, retries: int, devices: Sequence[str]
 ) -> Generator[Outcome, None, None]:
     """The jobs' outcomes as they end. RunError where the cluster can't be had, before any job begins."""
     ray = _connected(address or os.environ.get("RAY_ADDRESS") or "auto")
+    processes = jobs[0].processes
+    cpus = float(processes) if cpus is None else cpus
     if gpus is None:
-        gpus = 0.0 if tuple(devices) == ("cpu",) or not ray.cluster_resources().get("GPU") else 1.0
+        gpus = 0.0 if tuple(devices) == ("cpu",) or not ray.cluster_resources().get("GPU") else float(processes)
     try:
         _check_room(ray, cpus, gpus)
     except RunError:
@@ -71,10 +73,7 @@ def _check_room(ray: Any, cpus: float, gpus: float) -> None:
 def _outcomes(ray: Any, jobs: Sequence[Job], cpus: float, gpus: float, retries: int) -> Generator[Outcome, None, None]:
     environment = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_run)
-    running = {
-        task.options(name=job.name).remote(job.name, job.arguments, str(job.folder), os.getcwd(), environment, retries): job
-        for job in jobs
-    }
+    running = {task.options(name=job.name).remote(job, os.getcwd(), environment, retries): job for job in jobs}
     try:
         while running:
             ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
@@ -91,9 +90,7 @@ def _outcomes(ray: Any, jobs: Sequence[Job], cpus: float, gpus: float, retries: 
         ray.shutdown()
 
 
-def _run(
-    name: str, arguments: tuple[str, ...], folder: str, directory: str, environment: dict[str, str], retries: int
-) -> dict[str, Any]:
+def _run(job: Job, directory: str, environment: dict[str, str], retries: int) -> dict[str, Any]:
     """The task, on a node: the job as a process, which ends when this one does. Returns the fields of its Outcome."""
     import ray
 
@@ -103,7 +100,6 @@ def _run(
     except OSError as error:
         message = f"error: {directory} is not there on {node} ({error.strerror}); the nodes must share its filesystem"
         return {"state": "failed", "message": message, "where": node}
-    job = Job(name, tuple(arguments), Path(folder))
     _wait_for(job.folder)
     begun = time.monotonic()
     for attempt in range(1, retries + 2):

@@ -42,14 +42,14 @@ def run_transfer(
     recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
     workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
     gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
+    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
 ) -> Transferred:  # fmt: skip
     """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
 
-    ``options`` are further arguments of each ``grafs-timm evaluate``; the rest as ``launch.run_jobs`` takes it. With ``wandb``
-    the report is a W&B run of its own, in ``group``: all results as a table, the plots, the files as artifacts. The folder is
-    held meanwhile: RunError where another process has it, or torchrun started several of this one. Errors of ``Matrix.plan``
-    before anything is written.
+    ``options`` are further arguments of each ``grafs-timm evaluate``; torchrun starts it where ``processes`` are several. The
+    rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
+    table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
+    started several of this one. Errors of ``Matrix.plan`` before anything is written.
     """
     if parallel.launched() > 1:
         raise RunError("transfer starts processes of its own; call it without torchrun")
@@ -57,7 +57,7 @@ def run_transfer(
         matrix = Matrix.plan(recipe, out)
         matrix.write()
         outcomes = run_jobs(
-            jobs(matrix, options), launcher=launcher, workers=workers, devices=devices, address=address,
+            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
             gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet,
         )  # fmt: skip
         path = write_report(matrix, outcomes)
@@ -74,15 +74,15 @@ def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=changed), "transfer": transfer})
 
 
-def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = ()) -> list[str]:
+def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = (), processes: int = 1) -> list[str]:
     """One shell command for each cell that isn't done, once what they need stands in ``out``. Errors as ``run_transfer``."""
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
-    return [shlex.join(job.command) for job in jobs(matrix, options) if not job.done]
+    return [shlex.join(job.command) for job in jobs(matrix, options, processes) if not job.done]
 
 
-def jobs(matrix: Matrix, options: Sequence[str] = ()) -> list[Job]:
+def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> list[Job]:
     """One for each cell of this call; the larger the model and its data, the higher its cost."""
     costs = {(model, data): _relative_cost(matrix, model, data) for model in matrix.models for data in matrix.data}
     return [
@@ -95,6 +95,7 @@ def jobs(matrix: Matrix, options: Sequence[str] = ()) -> list[Job]:
             ),
             matrix.job_folder(cell),
             costs[cell.model, cell.data],
+            processes,
         )
         for cell in matrix.wanted
     ]  # fmt: skip
@@ -110,8 +111,11 @@ def _relative_cost(matrix: Matrix, model: str, data: str) -> float:
 # --------------------------------------------------------------------------------------------------- before it runs
 
 
-def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str) -> str:
-    """The cells and an estimate of their time as text; nothing is written. ``workers`` run at once, on such a ``device``."""
+def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, processes: int = 1) -> str:
+    """The cells and an estimate of their time as text; nothing is written.
+
+    ``workers`` run at once, each of ``processes`` on such a ``device``.
+    """
     matrix = Matrix.plan(recipe, out)
     states = {cell: _state(matrix, cell) for cell in matrix.wanted}
     lines = [f"{'activation':24s} {'model':28s} {'data':20s} seed  state"]
@@ -123,7 +127,7 @@ def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str) -> st
         left = sum(epochs for cell, (_, epochs) in states.items() if (cell.model, cell.data) == (model, data))
         if not left:
             continue
-        per_epoch, source = _epoch_seconds(matrix, model, data, device)
+        per_epoch, source = _epoch_seconds(matrix, model, data, device, processes)
         if per_epoch is None:
             unknown.append(f"{model} on {data}")
             continue
@@ -145,12 +149,14 @@ def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
     return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
 
 
-def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str) -> tuple[float | None, str]:
+def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes: int) -> tuple[float | None, str]:
     folders = [matrix.job_folder(cell) for cell in matrix.cells() if (cell.model, cell.data) == (model, data)]
     measured = estimate.epoch_seconds(folders)
     if measured is not None:
         return measured, "measured, in this matrix"
-    return estimate.timed_epoch(matrix.cell_recipe(model, data), device), f"from 3 training steps on {device} here"
+    of = f" of one of {processes} processes" if processes > 1 else ""
+    seconds = estimate.timed_epoch(matrix.cell_recipe(model, data), device, processes)
+    return seconds, f"from 3 training steps{of} on {device} here"
 
 
 def duration(seconds: float) -> str:

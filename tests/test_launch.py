@@ -34,7 +34,7 @@ class Script(Job):
 
 
 def script(path, code=DONE, cost=1.0):
-    return Script(path.name, (), path, cost, code)
+    return Script(path.name, (), path, cost, code=code)
 
 
 def run(*jobs, **options):
@@ -134,6 +134,20 @@ sys.exit(time.time() >= end)"""
     threads = max(len(os.sched_getaffinity(0)) // 2, 1)
     seen = sorted((tmp_path / name / "env").read_text() for name in "ab")
     assert seen == ([f"{threads} 5,7"] * 2 if len(devices) == 1 else [f"{threads} 5", f"{threads} 7"])
+
+
+def test_jobs_of_several_processes_have_a_gpu_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,6,2,3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = f"{DONE}; (folder / 'env').write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
+    jobs = [Script(name, (), tmp_path / name, processes=2, code=code) for name in "abc"]
+    outcomes = run(*jobs, devices=[f"cuda:{number}" for number in range(5)])
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3
+    seen = {(outcome.where, (outcome.job.folder / "env").read_text()) for outcome in outcomes}
+    assert seen == {("cuda:0,cuda:1", "5,7"), ("cuda:2,cuda:3", "6,2")}
+    assert launch.groups(("cpu",), 2) == [("cpu", "cpu")]
+    with pytest.raises(RunError, match="a job of 3 processes needs 3 GPUs, here are 2: cuda:0, cuda:1"):
+        launch.groups(("cuda:0", "cuda:1"), 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,7 +10,7 @@ from grafs_timm import strict_yaml
 from grafs_timm.errors import RecipeError
 from grafs_timm.recipe import load_recipe, parse_recipe
 from grafs_timm.resources import folder
-from grafs_timm.settings import Recipe
+from grafs_timm.settings import Recipe, Transfer
 
 NAMES = sorted(path.stem for path in folder("recipes").glob("*.yaml"))
 LEAST = {"model": "cifar_resnet20", "data": "digits"}
@@ -39,9 +39,11 @@ def test_the_recipes_here_load_and_come_back_equal(name, written):
     assert again == recipe
     assert again.sha256 == recipe.sha256
     assert load_recipe(f"{name}.yaml") == load_recipe(folder("recipes") / f"{name}.yaml") == recipe
-    header = (folder("recipes") / f"{name}.yaml").read_text()
-    # one that begins with saved weights has nothing to search
-    assert f"grafs-timm {'evaluate' if recipe.evaluate.start_from else 'search'} {name} " in header
+    text = (folder("recipes") / f"{name}.yaml").read_text()
+    header = text.partition("\nmodel: ")[0]
+    for section in ("search", "evaluate", "transfer"):
+        commands = (f"grafs-timm {section} {name} ", f"-m grafs_timm {section} {name} ")
+        assert any(command in header for command in commands) == (f"\n{section}:" in text), section
     assert "Expected: " in header
     assert "ime and hardware: " in header
 
@@ -57,7 +59,8 @@ def test_the_papers_settings():
 
 
 def test_defaults_are_the_papers_resnet():
-    assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == load_recipe("resnet_cifar10")
+    resnet = load_recipe("resnet_cifar10").model_copy(update={"transfer": Transfer()})  # the matrix is ours
+    assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == resnet
     assert parse_recipe(LEAST) == parse_recipe(LEAST | {"data": {"name": "digits"}})
 
 

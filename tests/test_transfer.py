@@ -221,6 +221,24 @@ def test_a_killed_launcher(whole, here, tmp_path):
     assert same_results(out, whole[0]) == 2
 
 
+def test_two_processes_a_job(here, tmp_path):
+    """The launcher is killed, and what torchrun started ends too; called again it goes on to the end."""
+    out = tmp_path / "m"
+    more = ("--set", "transfer.activations=[]", "--set", "evaluate.epochs=12", "--device", "cpu", "--processes", 2, "--quiet")
+    command = ("transfer", here / "tiny.yaml", "--out", out, *more)
+    (line,) = call(*command, "--print-jobs").stdout.splitlines()
+    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm evaluate " in line
+    with start(*command) as launcher:
+        assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 90)
+        assert len(processes(out)) == 4  # the launcher, torchrun and its two
+        launcher.send_signal(signal.SIGKILL)
+    assert soon(lambda: not processes(out), 30), processes(out)
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    (run,) = (path.parent for path in out.rglob("summary.json"))
+    assert len(checkpoint.load(run / "checkpoint.pt")["rng"]) == 2
+
+
 @pytest.mark.slow
 def test_killed_again_and_again(here, tmp_path):
     """The launcher, or one of its jobs, at ten random moments; in the end all is as if nothing had been."""
