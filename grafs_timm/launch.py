@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from .errors import RunError
 
 State = Literal["done", "skipped", "failed"]
 _LINES, _WIDTH = 5, 2000  # of a failed job's last words
+_TORCHRUN, _LONG = re.compile(r"[WE]\d{4} .*(?:closing signal|failed \(exitcode: (-?\d+))"), 20_000  # its account, characters
 _GRACE = 5.0  # seconds between asking a job to end and ending it
 _POLL = 0.05  # seconds
 ENDS_WITH_STDIN = "GRAFS_TIMM_ENDS_WITH_STDIN"
@@ -223,10 +225,14 @@ class Process:
 
     def _last_words(self, code: int) -> str:
         with open(self.job.output, "rb") as output:
-            output.seek(max(self._from, os.path.getsize(self.job.output) - _WIDTH))
+            width = _WIDTH if self.job.processes == 1 else _LONG
+            output.seek(max(self._from, os.path.getsize(self.job.output) - width))
             lines = output.read().decode(errors="replace").strip().splitlines()
+        account = [(number, found[1]) for number, line in enumerate(lines) if (found := _TORCHRUN.match(line))]
+        lines = lines[: account[0][0]] if account else lines
+        code = next((int(exit_code) for _, exit_code in account if exit_code), code)
         said = next((number for number, line in enumerate(lines) if line.lower().startswith("error: ")), None)
-        text = "\n".join(lines[-_LINES:] if said is None else lines[said : said + _LINES])
+        text = "\n".join(lines[-_LINES:] if said is None else lines[said : said + _LINES])[:_WIDTH]
         if code < 0:
             ended = f"ended by signal {-code} ({signal.Signals(-code).name})"
             hint = ": perhaps the machine is out of memory; fewer --workers need less" if code == -signal.SIGKILL else ""

@@ -100,6 +100,24 @@ def test_a_crash_shows_its_last_lines(tmp_path):
     assert (tmp_path / "a.txt").read_text().count("ZeroDivisionError") == 2
 
 
+@pytest.mark.parametrize(
+    ("said", "code", "shown", "tried"),
+    [
+        ("error: no such data", 1, "error: no such data", 1),
+        ("ValueError: a crash", 1, "ValueError: a crash", 2),
+        ("at work", -9, "ended by signal 9 (SIGKILL): perhaps the machine is out of memory; fewer --workers need less", 2),
+    ],
+)
+def test_what_torchrun_adds_does_not_hide_the_reason(tmp_path, said, code, shown, tried):
+    added = ["W1124 12:55:25.343000 7 torch/distributed/api.py:1028] Sending process 9 closing signal SIGTERM",
+             f"E1124 12:55:25.514000 7 torch/distributed/api.py:1002] failed (exitcode: {code}) of a binary",
+             "Traceback", *["  File a"] * 500]  # fmt: skip
+    code = f"print('tried', {said!r}, *{added!r}, sep=chr(10)); sys.exit(1)"
+    (outcome,) = run(Script("a", (), tmp_path / "a", processes=2, code=code))
+    assert outcome.message.splitlines()[-1] == shown
+    assert (tmp_path / "a.txt").read_text().count("tried") == tried
+
+
 def test_an_end_without_a_result_is_a_failure(tmp_path):
     (outcome,) = run(script(tmp_path / "a", "pass"), retries=0)
     assert (outcome.state, outcome.message) == ("failed", "ended with exit code 0, and printed nothing")
