@@ -81,7 +81,7 @@ def cases(folder: Path, factor: float = 1.0) -> dict[str, Case]:
     def epochs(count: int) -> int:
         return max(round(count * factor), 4)
 
-    search, training, streamed, each = epochs(12), epochs(20), epochs(5), epochs(30)
+    search, training, streamed, each = epochs(12), epochs(20), epochs(5), epochs(16)
     found = str(write_whole(folder / "found.json", json.dumps(GENOTYPE)))
     resident = TRAINING | EVERYTHING | {"epochs": training, "checkpoint_steps": 2}
     streaming = TRAINING | EVERYTHING | {"epochs": streamed, "checkpoint_steps": 10}
@@ -165,14 +165,15 @@ def _processes() -> Iterator[tuple[int, list[str]]]:
                 yield int(path.parent.name), fields
 
 
-def _jobs(out: Path) -> dict[int, float]:
-    """{id: seconds since it began} of the jobs of a matrix."""
+def _jobs(out: Path) -> dict[int, tuple[float, Path]]:
+    """{id: (seconds since it began, its run folder)} of the jobs of a matrix."""
     found, now = {}, time.clock_gettime(time.CLOCK_BOOTTIME)
     for pid, fields in _processes():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "evaluate" in words and any(word.startswith(f"{out}/") for word in words) and int(fields[2]) == pid:
-                found[pid] = now - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+            folder = Path(words[words.index("--out") + 1])
+            if folder.is_relative_to(out / "jobs") and int(fields[2]) == pid:
+                found[pid] = now - int(fields[19]) / os.sysconf("SC_CLK_TCK"), folder
     return found
 
 
@@ -270,28 +271,30 @@ class Killer:
 
     def _job(self, launcher: Process, out: Path) -> dict[str, Any] | None:
         """None where the launcher ended before."""
-        aim = self._wait_for_moment(launcher, out, {"any moment": 0.6, "a checkpoint's writing": 0.4}, longest=0.5)
-        if not _soon(lambda: launcher.wait(0) is not None or _jobs(out)):
-            return None
-        jobs = _jobs(out)
-        if not jobs:
-            return None
-        pid = int(self.rng.choice(list(jobs)))
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return self._job(launcher, out)
-        return {"aim": aim, "seconds": round(jobs[pid], 3)}
+        aim = str(self.rng.choice(["any moment", "a checkpoint's writing"]))
+        launcher.wait(self.rng.uniform(0, 0.5) * self.whole.seconds)
+        while launcher.wait(0) is None:
+            jobs = _jobs(out)
+            if aim == "a checkpoint's writing":
+                writing = [pid for pid, (_, folder) in jobs.items() if any(folder.glob(".checkpoint.pt.*"))]
+                jobs = {pid: jobs[pid] for pid in writing}
+                time.sleep(self.rng.uniform(0, WRITING / 2) if writing else 0)
+            if jobs:
+                pid = int(self.rng.choice(list(jobs)))
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+                    return {"aim": aim, "seconds": round(jobs[pid][0], 3)}
+            time.sleep(0.001)
+        return None
 
-    def _wait_for_moment(self, process: Process, out: Path, aims: dict[str, float] = AIMS, longest: float = 1.0) -> str:
+    def _wait_for_moment(self, process: Process, out: Path) -> str:
         """Draw one, wait until it is there or the process has ended; returns what it was aimed at."""
-        aim = str(self.rng.choice(list(aims), p=list(aims.values())))
+        aim = str(self.rng.choice(list(AIMS), p=list(AIMS.values())))
         if aim == "the result's writing":
             _soon(lambda: process.wait(0) is not None or _ended(self.case, out))
             process.wait(self.rng.uniform(0, self.whole.tail))
             return aim
-        share = self.rng.uniform(0, longest if aim == "any moment" else 0.7 * longest)
-        process.wait(share * self.whole.seconds)
+        process.wait(self.rng.uniform(0, 1.0 if aim == "any moment" else 0.7) * self.whole.seconds)
         if aim == "a checkpoint's writing":
             _soon(lambda: process.wait(0) is not None or any(out.rglob(".checkpoint.pt.*")), pause=0.0005)
             time.sleep(self.rng.uniform(0, WRITING))
