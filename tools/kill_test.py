@@ -156,6 +156,15 @@ class Process:
         return self.wait(None) == -signal.SIGKILL
 
 
+@contextlib.contextmanager
+def _stopped_with_this(process: Process) -> Iterator[Process]:
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+
+
 def _processes() -> Iterator[tuple[int, list[str]]]:
     """(id, the fields of its stat from the state on) of every process that hasn't ended."""
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -197,10 +206,10 @@ def undisturbed(case: Case, folder: Path) -> Whole:
     """Run a case to its end. RuntimeError with what it said where it fails."""
     out = folder / case.name.replace(" ", "_") / "undisturbed" / "run"
     out.parent.mkdir(parents=True)
-    process = Process(case, out, resume=False)
     last = 0.0
-    while (code := process.wait(0.02)) is None:
-        last = last if _ended(case, out) else process.age
+    with _stopped_with_this(Process(case, out, resume=False)) as process:
+        while (code := process.wait(0.02)) is None:
+            last = last if _ended(case, out) else process.age
     if code:
         raise RuntimeError(f"{case.name} failed by itself:\n{process.output.read_text()}")
     return Whole(out, process.age, process.age - last)
@@ -214,7 +223,7 @@ class Killer:
         self.rows: list[dict[str, Any]] = []
         self._runs = 0
 
-    def kill(self, wanted: int) -> list[dict[str, Any]]:
+    def kill(self, wanted: int) -> None:
         while len(self.rows) < wanted:
             self._runs += 1
             begun, out = len(self.rows), self.whole.folder.parent.with_name(f"killed{self._runs}") / "run"
@@ -225,33 +234,32 @@ class Killer:
                 row["result"] = "; ".join(unequal[:3]) or "equal"
             if not unequal:
                 shutil.rmtree(out.parent)
-        return self.rows
 
     def _until_done(self, out: Path, wanted: int) -> list[int]:
         """A run from its start to its end, whatever kills lie between; what of its killed processes is still there."""
         leaders = []
         while True:
-            process = Process(self.case, out, resume=True)
+            with _stopped_with_this(Process(self.case, out, resume=True)) as process:
+                code = self._killed_or_ended(process, out, wanted)
             leaders.append(process.pid)
-            while len(self.rows) < wanted:
-                victim = self.case.victims[len(self.rows) % len(self.case.victims)]
-                row = self._job(process, out) if victim == "job" else self._process(process, out, victim)
-                if row is None:
-                    break
-                self._note(out, victim, row)
-                if victim != "job":
-                    break
-            else:
-                process.wait(None)
-            code = process.wait(0)
             if code == -signal.SIGKILL:
                 continue
-            if code is None:
-                code = process.wait(None)
             if code:
                 raise RuntimeError(f"{self.case.name} does not go on:\n{process.output.read_text()}")
-            _soon(lambda: not any(map(_group, leaders)), 30)
-            return [pid for leader in leaders for pid in _group(leader)]
+            _soon(lambda: not any(map(_group, leaders)) and not _jobs(out), 30)
+            return [pid for leader in leaders for pid in _group(leader)] + list(_jobs(out))
+
+    def _killed_or_ended(self, process: Process, out: Path, wanted: int) -> int | None:
+        """How the process ended, in which one kill at most falls, or several on the jobs of a launcher."""
+        while len(self.rows) < wanted:
+            victim = self.case.victims[len(self.rows) % len(self.case.victims)]
+            row = self._job(process, out) if victim == "job" else self._process(process, out, victim)
+            if row is None:
+                break
+            self._note(out, victim, row)
+            if victim != "job":
+                break
+        return process.wait(None)
 
     def _note(self, out: Path, victim: str, row: dict[str, Any]) -> None:
         broken = damaged(out)
@@ -335,14 +343,16 @@ def kill_test(chosen: list[Case], out: Path, kills: int, seed: int, tell: Callab
     """
     os.environ.update(PLAIN)
     rows: list[dict[str, Any]] = []
+
+    def note(row: dict[str, Any]) -> None:
+        rows.append(row)
+        write(rows, out / "kills.csv")
+        tell("  " + "  ".join(str(row[key]) for key in COLUMNS[1:-1]))
+
     for number, case in enumerate(chosen):
         whole = undisturbed(case, out)
         tell(f"{case.name}: {whole.seconds:.1f} s undisturbed, {whole.tail:.1f} s of them after the last epoch")
-        killer = Killer(
-            case, whole, np.random.default_rng([seed, number]),
-            lambda row: tell("  " + "  ".join(str(row[key]) for key in COLUMNS[1:-1])),
-        )  # fmt: skip
-        rows += killer.kill(-(-kills // len(chosen)))
+        Killer(case, whole, np.random.default_rng([seed, number]), note).kill(-(-kills // len(chosen)))
         write(rows, out / "kills.csv")
     return rows
 
