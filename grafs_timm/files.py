@@ -42,10 +42,11 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], No
         if beside:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
-        # torch.save wraps a full disk in a RuntimeError of its own
+        # torch.save makes a RuntimeError of a full disk, which speaks of positions in the file
         if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, RunError):
+            why = error.__context__ if isinstance(error.__context__, OSError) else error
             kept = "; the file that was there is kept" if path.exists() else ""
-            raise RunError(f"cannot write {path}: {error}{kept}") from error
+            raise RunError(f"cannot write {path}: {why}{kept}") from error
         raise
     return path
 

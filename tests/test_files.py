@@ -1,11 +1,14 @@
 """Files that appear whole, and what is left of writes that were killed."""
 
+import errno
+import io
 import os
 import signal
 import threading
 import time
 
 import pytest
+import torch
 
 from grafs_timm.errors import RunError
 from grafs_timm.files import write_whole
@@ -83,6 +86,25 @@ def test_without_locks_nothing_is_swept(tmp_path, monkeypatch):
     monkeypatch.setattr("grafs_timm.files.fcntl.flock", no_locks)
     write_whole(tmp_path / "file", "text")
     assert sorted(tmp_path.iterdir()) == [left, tmp_path / "file"]
+
+
+class Full(io.FileIO):
+    """Takes some bytes, then the disk is full."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("content", ["text" * 300, lambda file: torch.save({"a": torch.ones(70_000)}, file)])
+def test_a_disk_that_is_full_in_the_middle_is_said_to_be(tmp_path, monkeypatch, content):
+    path = write_whole(tmp_path / "file", "old")
+    monkeypatch.setattr(os, "fdopen", Full)
+    with pytest.raises(RunError, match=r"cannot write .*/file: \[Errno 28\] No space left on device; the file .* is kept"):
+        write_whole(path, content)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", ["text", b"text", lambda file: file.write(b"text")])
