@@ -35,7 +35,7 @@ def killed(out, names, kills, factor=1.0, seed=0):
     """The rows of the kill test, checked."""
     every = kill_test.cases(out / "recipes", factor)
     rows = kill_test.kill_test([every[name] for name in names], out, kills, seed, print)
-    assert len(rows) >= kills
+    assert len(rows) == kills
     assert {row["case"] for row in rows} == set(names)
     assert [row for row in rows if (row["files"], row["result"]) != ("whole", "equal")] == []
     with (out / "kills.csv").open() as file:
@@ -44,7 +44,7 @@ def killed(out, names, kills, factor=1.0, seed=0):
 
 
 def test_a_few_kills(tmp_path):
-    killed(tmp_path, ["search", "training"], 4, factor=0.4)
+    killed(tmp_path, ["training", "search"], 3, factor=0.2)
 
 
 @pytest.mark.slow

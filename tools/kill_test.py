@@ -112,6 +112,17 @@ def _command(arguments: list[str], output: str) -> None:
     main(arguments)
 
 
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def _ready() -> None:
+    """Have the process that others are forked from, which takes seconds to import everything."""
+    _CONTEXT.set_forkserver_preload(["grafs_timm.cli", "grafs_timm.run_search", "grafs_timm.run_evaluate"])
+    first = _CONTEXT.Process(target=time.sleep, args=(0,))
+    first.start()
+    first.join()
+
+
 class Process:
     """A case under way in the run folder ``out``: forked, and the launcher of a matrix started as a user does."""
 
@@ -127,9 +138,7 @@ class Process:
             self.pid, self.wait = self._popen.pid, self._wait_popen
         else:
             arguments += ["--resume"] if resume else []
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["grafs_timm.cli", "grafs_timm.run_search", "grafs_timm.run_evaluate"])
-            self._process = context.Process(target=_command, args=(arguments, str(self.output)))
+            self._process = _CONTEXT.Process(target=_command, args=(arguments, str(self.output)))
             self._process.start()
             self.pid, self.wait = self._process.pid, self._wait_forked
 
@@ -342,6 +351,7 @@ def kill_test(chosen: list[Case], out: Path, kills: int, seed: int, tell: Callab
     Sets what of the environment makes processes compute alike. RuntimeError where a run fails instead of going on.
     """
     os.environ.update(PLAIN)
+    _ready()
     rows: list[dict[str, Any]] = []
 
     def note(row: dict[str, Any]) -> None:
@@ -352,7 +362,8 @@ def kill_test(chosen: list[Case], out: Path, kills: int, seed: int, tell: Callab
     for number, case in enumerate(chosen):
         whole = undisturbed(case, out)
         tell(f"{case.name}: {whole.seconds:.1f} s undisturbed, {whole.tail:.1f} s of them after the last epoch")
-        Killer(case, whole, np.random.default_rng([seed, number]), note).kill(-(-kills // len(chosen)))
+        share = kills // len(chosen) + (number < kills % len(chosen))
+        Killer(case, whole, np.random.default_rng([seed, number]), note).kill(share)
         write(rows, out / "kills.csv")
     return rows
 
