@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import socket
@@ -19,14 +20,15 @@ from .errors import RunError
 def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
     """Write ``content`` (text, bytes, or a function that writes to the open file) so that ``path`` is never half there.
 
-    The old file stays until the new one is complete on disk. RunError where the disk is full or the folder can't be
-    written; what stood at ``path`` is untouched then.
+    The old file stays until the new one is complete on disk. What earlier writes of ``path`` left beside it that were killed
+    is removed. RunError where the disk is full or the folder can't be written; what stood at ``path`` is untouched then.
     """
     path = Path(path)
     handle, beside = -1, ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _sweep(path)
+        handle, beside = _beside(path)
         with os.fdopen(handle, "wb") as file:
             if callable(content):
                 content(file)
@@ -34,18 +36,43 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], No
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
+            os.chmod(beside, 0o644)
+            os.replace(beside, path)  # while its lock is held
     except BaseException as error:
         if beside:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
-        # torch.save wraps a full disk in a RuntimeError of its own
+        # torch.save makes a RuntimeError of a full disk, which speaks of positions in the file
         if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, RunError):
+            why = error.__context__ if isinstance(error.__context__, OSError) else error
             kept = "; the file that was there is kept" if path.exists() else ""
-            raise RunError(f"cannot write {path}: {error}{kept}") from error
+            raise RunError(f"cannot write {path}: {why}{kept}") from error
         raise
     return path
+
+
+def _beside(path: Path) -> tuple[int, str]:
+    """A new hidden file beside ``path``, open and locked: so another writer knows it from one that a kill left behind."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is swept either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if _is_at(handle, name):
+            return handle, name
+        os.close(handle)  # swept between the two calls
+
+
+def _sweep(path: Path) -> None:
+    """Remove the hidden files of writes of ``path`` that were killed; those that are being written are locked."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(handle, left):
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -120,7 +147,7 @@ def _held(file: Path, folder: Path) -> int:
             raise
 
 
-def _is_at(handle: int, file: Path) -> bool:
+def _is_at(handle: int, file: str | Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(file))
     except FileNotFoundError:

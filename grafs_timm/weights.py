@@ -82,9 +82,19 @@ def save_pretrained(
             raise WeightsError(f"{name} is on the meta device: the model has no weights to save")
         tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)  # tied ones apart
     metadata = {"format": "pt", "activation": bound.name, "activation_sha256": bound.sha256 or ""}
-    write_whole(folder / WEIGHTS, safetensors.torch.save(tensors, metadata))
+    write_whole(folder / WEIGHTS, _in_one_order(safetensors.torch.save(tensors, metadata)))
     write_json(folder / CONFIG, config)
     return folder
+
+
+def _in_one_order(content: bytes) -> bytes:
+    """The file with its metadata sorted: safetensors writes them in any order, and equal weights are to be equal files."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[begin:]
 
 
 def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:

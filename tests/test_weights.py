@@ -209,6 +209,16 @@ def test_settings_adapt_the_weights(saved):
     assert any(isinstance(module, FoundActivation) for module in features.modules())
 
 
+def test_equal_weights_are_equal_files(tmp_path):
+    """Though safetensors, left to itself, writes the metadata in any order."""
+    contents = {(save_pretrained(build(), tmp_path / str(n)) / WEIGHTS).read_bytes() for n in range(8)}
+    assert len(contents) == 1
+    content = contents.pop()
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    loaded = safetensors.torch.load(content)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in build().state_dict().items())
+
+
 def test_the_wrapped_model_is_the_one_saved(tmp_path):
     model = build(activation=MINE)
     ema = ModelEmaV3(nn.Sequential(model)[0])
