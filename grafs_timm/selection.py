@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +217,12 @@ def _finish(
         "searched_against_random": contrast, "cost": cost,
         "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],
     }  # fmt: skip
+    classes = open_dataset(recipe.data.name).classes
     report.write_report(
-        final, folder / "final", usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
+        # what was picked from a batch doesn't stand for it
+        [replace(row, batch=None) for row in final], folder / "final",
+        classes={recipe.data.name: len(classes)} if classes else None,
+        usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
         formulas={label: each.formula for label, each in field.items()},
         notes=["Accuracy is of held-out training images: to choose by; a claim needs the test split."],

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 import torch
@@ -6,6 +7,10 @@ import torch
 os.environ["WANDB_MODE"] = "disabled"  # of the commands that tests run; those about W&B name their own
 for name in [name for name in os.environ if name.startswith("WANDB_") and name not in ("WANDB_MODE", "WANDB_SILENT")]:
     del os.environ[name]  # no key: nothing here may reach a server
+
+# a shell's background jobs ignore Ctrl-C, and what they start inherits that; some tests send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

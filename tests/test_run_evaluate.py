@@ -131,7 +131,7 @@ EVERYTHING = {"accumulate": 2, "smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "e
 
 
 def test_all_of_timms_parts_at_once(tmp_path):
-    everything = recipe(evaluate=SETTINGS["evaluate"] | EVERYTHING, channels_last=True, amp="bf16")
+    everything = recipe(evaluate=SETTINGS["evaluate"] | EVERYTHING, channels_last=True)
     summary = run_evaluate(everything, "gelu", tmp_path, quiet=True)
     state = checkpoint.load(tmp_path / "checkpoint.pt")
     kept = weights.create_from(tmp_path / "weights", pretrained=True).state_dict()
