@@ -38,7 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "half as long": ("search.epochs=12", "search.warm_start=4", "search.shrink_start=3", "search.architecture.lr=4e-3"),
 }
 USUAL = ("relu", "gelu", "silu")
-COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "search_seconds", "accuracy", "n")
+COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "accuracy", "n")
 
 
 def train(recipe: Recipe, activation: Any, folder: Path, trainings: int) -> list[float]:
@@ -91,8 +91,7 @@ def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, c
             genotype = formula.load(folder / "genotype.json")
             accuracies = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
             more = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
-            seconds = round(found["seconds"], 1)
-            rows.append(row(name, " ".join(SETTINGS[name]), seed, found["formula"], accuracies, search_seconds=seconds, **more))
+            rows.append(row(name, " ".join(SETTINGS[name]), seed, found["formula"], accuracies, **more))
             write(rows, out / "study.csv")
             click.echo(f"{name:28s} seed {seed}: {rows[-1]['accuracy']:.2f} %  {found['formula']}")
 
