@@ -32,8 +32,10 @@ def differences(folder: Path, other: Path) -> list[str]:
 
 
 def _names(folder: Path) -> set[str]:
-    # what a job printed tells of every attempt
-    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file() and file.suffix != ".txt"}
+    # what a job printed tells of every attempt; a lock's file stays where its holder was killed with the result written, and
+    # holds nothing any more: a finished run is only read, so nobody takes it away
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".txt" and file.name != ".lock")
+    return {str(file.relative_to(folder)) for file in files}
 
 
 def _content(path: Path) -> Any:
