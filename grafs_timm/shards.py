@@ -127,12 +127,23 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
 
 def decode_image(sample: dict[str, Any], where: str) -> Image.Image:
     """The sample's image, loaded, of mode L (grey) or RGB."""
+    extension = extension_of(sample, where)
+    return decode(sample[extension], extension, where)
+
+
+def extension_of(sample: dict[str, Any], where: str) -> str:
+    """Under which extension the sample has its image. DataError where it has none."""
     extension = next((name for name in FORMATS if name in sample), None)
     if extension is None:
         found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
         raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
+    return extension
+
+
+def decode(content: bytes, extension: str, where: str) -> Image.Image:
+    """An image file of a shard as mode L (grey) or RGB, whichever of the formats it is; errors as `open_image`."""
     formats = sorted({*FORMATS.values()}, key=lambda name: name != FORMATS[extension])
-    return open_image(sample[extension], where, formats, extension)
+    return open_image(content, where, formats, extension)
 
 
 def open_image(content: bytes, where: str, formats: list[str], kind: str) -> Image.Image:

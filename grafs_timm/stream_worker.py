@@ -7,7 +7,6 @@ there may be fewer shards than workers. Where a piece begins within a shard, the
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +21,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .errors import DataError
+from .shards import decode
 from .tar_stream import Sample, read_samples
 
-_FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_GREY_MODES = ("L", "1", "LA")
 _ORDER, _MIX, _AUGMENT = 4, 5, 6  # what a number is drawn for: different streams from one seed
 
 
@@ -103,26 +100,6 @@ class Mixer:
         index, buffer = int(self._generator.random() * len(self.buffer)), self.buffer
         buffer[index], buffer[-1] = buffer[-1], buffer[index]
         return buffer.pop()
-
-
-class Undecodable(DataError):
-    """One image's file is damaged."""
-
-
-def decode(sample: Sample) -> Image.Image:
-    """The image, of mode L where it is grey and RGB otherwise. Undecodable, naming shard and sample."""
-    formats = sorted({*_FORMATS.values()}, key=lambda name: name != _FORMATS[sample.extension])
-    try:
-        with Image.open(io.BytesIO(sample.image), formats=formats) as image:
-            image.load()
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
-        what = f"{sample.extension} image is truncated, corrupt or not an image ({type(error).__name__})"
-        raise Undecodable(f"{sample.where}: {what}") from error
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode in _DEEP_MODES:
-        raise Undecodable(f"{sample.where}: image of mode {image.mode}; 8 bits a channel are read")
-    return image.convert("L" if image.mode in _GREY_MODES else "RGB")
 
 
 def has_colour(image: Image.Image) -> bool:
@@ -273,8 +250,8 @@ class Worker(IterableDataset[Item]):
     def _tensor(self, sample: Sample) -> Tensor | None:
         """[C,H,W]; None where the image is damaged and is to be skipped."""
         try:
-            image = decode(sample)
-        except Undecodable as error:
+            image = decode(sample.image, sample.extension, sample.where)
+        except DataError as error:
             self._damaged(sample.shard, error)
             return None
         image = self._converted(image, sample)

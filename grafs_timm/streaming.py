@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from .data import DatasetInfo
 from .errors import DataError, RunError, UnknownNameError
 from .ops import nearest
-from .stream_worker import Item, Task, Worker, decode, has_colour
+from .shards import decode
+from .stream_worker import Item, Task, Worker, has_colour
 from .tar_stream import Sample, read_samples
 
 # What Stream itself gives to create_transform, or has no use for, and what says it instead.
@@ -169,7 +170,8 @@ class Stream:
         for location, length in shards:
             try:
                 samples = read_samples(location, length, self.num_classes)
-                images = [decode(sample) for sample in islice(samples, _PROBED) if isinstance(sample, Sample)]
+                found = (sample for sample in islice(samples, _PROBED) if isinstance(sample, Sample))
+                images = [decode(sample.image, sample.extension, sample.where) for sample in found]
             except DataError as error:
                 if on_bad_shard == "raise":
                     raise

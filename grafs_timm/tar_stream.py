@@ -20,8 +20,8 @@ from webdataset.gopen import gopen, gopen_schemes
 from webdataset.tariterators import group_by_keys
 
 from .errors import DataError
+from .shards import extension_of, label_of
 
-EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 _ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
 _PAUSE = 0.5  # seconds before the second; longer before the next
 _BUFFER = 1 << 20
@@ -87,19 +87,10 @@ def _read_once(location: str, length: int, classes: int | None) -> Iterator[Samp
 
 def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample | DataError:
     where = f"{location}: sample {raw['__key__']!r}"
-    extension = next((name for name in EXTENSIONS if name in raw), None)
-    if extension is None:
-        found = ", ".join(name for name in raw if not name.startswith("__")) or "nothing"
-        return DataError(f"{where}: no image ({', '.join(EXTENSIONS)}), only {found}")
-    if "cls" not in raw:
-        return DataError(f"{where}: no label (cls)")
     try:
-        label = int(raw["cls"].decode("ascii"))
-    except ValueError:
-        return DataError(f"{where}: label {raw['cls'][:20]!r} is not an integer")
-    highest = (classes or 2**31) - 1
-    if not 0 <= label <= highest:
-        return DataError(f"{where}: label {label} is outside 0..{highest}")
+        extension, label = extension_of(raw, where), label_of(raw, where, classes)
+    except DataError as error:
+        return error
     return Sample(location, raw["__key__"], extension, raw[extension], label)
 
 
