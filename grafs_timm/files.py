@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import glob
+import io
 import json
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -78,6 +80,15 @@ def _sweep(path: Path) -> None:
 def write_json(path: str | Path, value: Any) -> Path:
     """``value`` as indented JSON, NaN refused, written whole."""
     return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
+    """A header and ``rows``, floats with every digit, None as an empty field; written whole."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return write_whole(path, text.getvalue())
 
 
 _locks: set[int] = set()  # open files of the folders this process holds

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import report_plots, report_text
 from .errors import RunError
-from .files import write_whole
+from .files import write_csv, write_whole
 from .report_table import Table
 from .statistics import Result, check
 
@@ -49,7 +49,7 @@ def write_report(
     ordered = _ordered(results)
     table = Table(ordered, usual, classes or {})
     write_results(ordered, folder / "results.csv")
-    write_whole(folder / "summary.csv", _lines(SUMMARY, _summary(table)))
+    write_csv(folder / "summary.csv", SUMMARY, _summary(table))
     pictures = []
     if table.with_figure:
         pictures = [report_plots.heatmap(table, folder / "plots" / "heatmap.png")]
@@ -69,7 +69,7 @@ def write_report(
 
 def write_results(results: Iterable[Result], path: str | Path) -> Path:
     """One row a training, every digit of its numbers, columns as `statistics.Result` has them; an empty field is None."""
-    return write_whole(path, _lines([field.name for field in fields(Result)], map(astuple, results)))
+    return write_csv(path, [field.name for field in fields(Result)], map(astuple, results))
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -125,11 +125,3 @@ def _summary(table: Table) -> Iterable[list[Any]]:
             label, row.kind, first.batch, first.search_seed, place.model, place.data, row.mean.mean, row.mean.sd, row.mean.n,
             row.planned, row.collapsed, row.rank, row.usual, *shown,
         ]  # fmt: skip
-
-
-def _lines(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

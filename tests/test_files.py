@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from grafs_timm.errors import RunError
-from grafs_timm.files import write_whole
+from grafs_timm.files import write_csv, write_whole
 
 
 def writing(path):
@@ -111,3 +111,8 @@ def test_a_disk_that_is_full_in_the_middle_is_said_to_be(tmp_path, monkeypatch, 
 def test_every_kind_of_content(tmp_path, content):
     assert write_whole(tmp_path / "below" / "file", content).read_bytes() == b"text"
     assert (tmp_path / "below" / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_table(tmp_path):
+    path = write_csv(tmp_path / "new" / "t.csv", ["a", "b"], [[0.1 + 0.2, None], ["x, y", 'say "no"']])
+    assert path.read_bytes() == b'a,b\n0.30000000000000004,\n"x, y","say ""no"""\n'

@@ -1,12 +1,16 @@
 """Runs of seconds, for the tests of the commands: a recipe, calls of the command line, a kill in the middle."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from grafs_timm.cli import main
@@ -69,3 +73,19 @@ def kill_after(process: subprocess.Popen, log: Path, epochs: int) -> None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Within it ``room`` syncs more succeed in this process, and then the disk is full."""
+    real, calls = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield

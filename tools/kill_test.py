@@ -14,8 +14,6 @@ cut short, whether every other file was whole, and whether the run that it belon
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import multiprocessing
 import os
@@ -34,7 +32,7 @@ import numpy as np
 import yaml
 from same_runs import damaged, differences, progress, unfinished
 
-from grafs_timm.files import write_whole
+from grafs_timm.files import write_csv, write_whole
 
 # all processes compute in one way; forked ones that are killed leave a lock of tqdm's behind, which Python says at the end
 PLAIN = {
@@ -338,11 +336,7 @@ def _soon(condition: Callable[[], Any], seconds: float = 600, pause: float = 0.0
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_csv(path, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 def kill_test(chosen: list[Case], out: Path, kills: int, seed: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:

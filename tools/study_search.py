@@ -8,8 +8,6 @@ training split that neither the searches nor the trainings see. What has been fi
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import click
 import numpy as np
 
 from grafs_timm import formula
-from grafs_timm.files import write_whole
+from grafs_timm.files import write_csv
 from grafs_timm.recipe import load_recipe
 from grafs_timm.run_evaluate import run_evaluate
 from grafs_timm.run_search import run_search
@@ -56,11 +54,7 @@ def row(setting: str, changes: str, seed: Any, text: str, accuracies: list[float
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_csv(path, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
 
 
 @click.command()
