@@ -134,11 +134,15 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _held(file: Path, folder: Path) -> int:
+    patience = time.monotonic() + 5  # seconds: a link that leads nowhere looks like a folder that is being removed
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # its last holder has just removed the empty folder
+        except (FileNotFoundError, FileExistsError):
+            # its last holder has just removed the empty folders, between two of mkdir's own steps or after them
+            if folder.is_file() or time.monotonic() > patience:
+                raise
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -267,6 +268,28 @@ def test_many_want_one_folder(tmp_path):
     assert max(most) == 1
     assert said <= {f"{tmp_path / 'a' / 'b'} is in use"}
     assert not list(tmp_path.rglob(".lock"))
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_the_folder_above_goes_while_the_folder_is_made(tmp_path, monkeypatch, error):
+    """mkdir looks, makes and looks again; another holder that ends removes its empty folders between two of these."""
+    made, mkdir = [], Path.mkdir
+
+    def spoiled(self, *given, **named):
+        made.append(self)
+        if len(made) == 1:
+            raise error(2, "gone meanwhile", str(self))
+        mkdir(self, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", spoiled)
+    with locked(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b" / ".lock").exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"needs a folder|cannot be locked"), locked(tmp_path / "a"):
+        pass
 
 
 # ------------------------------------------------------------------------------------------------------------ Ray
