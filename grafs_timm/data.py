@@ -8,7 +8,7 @@ it names into an `ImageSet`, and `Batches` draws augmented, normalised batches f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,6 +58,31 @@ def load_split(
     image that cannot be decoded or, without ``image_size``, is of another size. ``on_bad_shard="skip"`` leaves such a shard
     out, with a notice; DataError where no shard is left.
     """
+    if keeper is None:
+        return _load_split(info, split, limit, image_size, channels, on_bad_shard).to(device)
+    key = _identity(info, split, limit, image_size, channels, on_bad_shard)
+    return keeper(key, lambda: _load_split(info, split, limit, image_size, channels, on_bad_shard)).to(device)
+
+
+# (what determines the images or None where that can't be told, reads them) -> the images; set by `grafs_timm.warm` alone
+keeper: Callable[[str | None, Callable[[], ImageSet]], ImageSet] | None = None
+
+
+def _identity(info: DatasetInfo, split: str, *settings: object) -> str | None:
+    """Other text for other images: shards that were written anew differ in size or time. None where one can't be looked at."""
+    if not isinstance(info.folder, Path):
+        return None
+    try:
+        found = [Path(info.location(name)).stat() for name in info.split(split).filenames]
+    except OSError:
+        return None
+    return repr((info, split, settings, Path.cwd(), [(each.st_ino, each.st_size, each.st_mtime_ns) for each in found]))
+
+
+def _load_split(
+    info: DatasetInfo, split: str, limit: int | None, image_size: int | None, channels: Literal[1, 3] | None,
+    on_bad_shard: Literal["raise", "skip"],
+) -> ImageSet:  # fmt: skip
     spec = info.split(split)
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1 image, got {limit}")
@@ -83,7 +108,7 @@ def load_split(
         kept = _balanced(labels, limit)
         images, labels = images[kept], labels[kept]
     names = info.classes or tuple(str(label) for label in range(int(labels.max()) + 1))
-    return ImageSet(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), names, notices)
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), names, notices)
 
 
 def _read_enough(jobs: Sequence[_Job], limit: int, classes: int | None, skip: bool) -> list[Shard | DataError]:

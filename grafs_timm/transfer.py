@@ -43,6 +43,7 @@ def run_transfer(
     workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
     gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
     wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
+    warm: bool = False,
 ) -> Transferred:  # fmt: skip
     """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
 
@@ -58,7 +59,7 @@ def run_transfer(
         matrix.write()
         outcomes = run_jobs(
             jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet,
+            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
         )  # fmt: skip
         path = write_report(matrix, outcomes)
         if path and wandb != "disabled":
