@@ -1,0 +1,238 @@
+"""Run the searches, the choice and the transfer matrix that zoo entries are published from, a slice of time at a time.
+
+    python tools/fill_zoo.py runs/zoo --minutes 9             the next nine minutes of it
+    python tools/fill_zoo.py runs/zoo --plan                  what is left, and an estimate; nothing runs
+    grafs-timm publish runs/zoo/resnet                        once a family is done
+
+Each family has OUT/<family>/selection (five searches and a choice among them, on images held out of the training split) and
+OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets, all other searches at
+the search's own place. With a GPU the recipes run in full, else reduced to what a CPU can do. OUT holds all state: copied to
+another machine the next slice goes on there. At the end of a slice it is brought below --megabytes: weights and checkpoints of
+finished runs go, then those of the unfinished runs that would lose least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from grafs_timm import estimate, launch, runs, transfer, zoo
+from grafs_timm.errors import GrafsError, RunError
+from grafs_timm.files import locked
+from grafs_timm.matrix import Cell, Matrix
+from grafs_timm.recipe import load_recipe
+from grafs_timm.report import read_results
+from grafs_timm.selection import run_selection
+from grafs_timm.settings import Recipe
+
+SEARCHES = 5
+_EVERYWHERE = "transfer.data=[cifar10, cifar100, fashion-mnist]"
+FULL = {
+    "resnet": ("resnet_cifar10", ["transfer.models=[cifar_resnet20, cifar_resnet32]"]),
+    "vit": ("vit_cifar10", ["transfer.models=[cifar_vit_tiny, cifar_vit_small]"]),
+    "convnext": ("convnext_cifar10", ["transfer.models=[convnext_atto, convnext_femto]"]),
+}
+REDUCED = {"resnet": "resnet_cifar10_reduced", "vit": "vit_cifar10_reduced"}
+_HELD_OUT = {"full": 5000, "reduced": 2500}  # images of the training split to choose by
+
+
+class SliceOver(BaseException):
+    """The slice's time is spent; raised wherever the program is."""
+
+
+@dataclass(frozen=True)
+class Family:
+    name: str
+    folder: Path
+    recipe: Recipe
+    held_out: int
+
+    @property
+    def selection(self) -> Path:
+        return self.folder / "selection"
+
+    @property
+    def matrix(self) -> Path:
+        return self.folder / "matrix"
+
+    def choosing(self) -> Recipe:
+        """The recipe of searches and choice: some training images are held out for it, on top of those trained on."""
+        data, held = self.recipe.data, self.held_out
+        return self.recipe.model_copy(update={"data": data.model_copy(update={"validation_images": held})})
+
+    def planned(self) -> Matrix:
+        """The matrix once the choice is made: all searches at their own place, the chosen one everywhere."""
+        asked = self.recipe.transfer.model_copy(update={"activations": (str(self.selection / "searches"),)})
+        matrix = Matrix.plan(self.recipe.model_copy(update={"transfer": asked}), self.matrix)
+        best = chosen(self.selection)
+
+        def wanted(cell: Cell) -> bool:
+            home = matrix.models[cell.model] == self.recipe.model and matrix.data[cell.data].name == self.recipe.data.name
+            return home or matrix.activations[cell.activation].kind != "found" or cell.activation == best
+
+        return replace(matrix, wanted=tuple(filter(wanted, matrix.wanted)))
+
+
+def chosen(selection: Path) -> str:
+    """The label of the search that the choice ranks best, of those whose function is no usual activation.
+
+    Where none came to the last trainings, the one that was best in the longest trainings it had. RunError where every search
+    ended in a usual activation.
+    """
+    summary = runs.read_json(selection / "summary.json")
+    searches = {f"searches_s{seed}": selection / "searches" / f"s{seed}" for seed in range(int(summary["searches"]))}
+    new = [
+        label for label, folder in searches.items()
+        if (folder / "genotype.json").exists() and zoo.known_as(zoo.resolve(folder / "genotype.json").genotype) not in zoo.USUAL
+    ]  # fmt: skip
+    ranked = [row for row in summary["ranking"] if row["activation"] in new and row["mean"] is not None]
+    if ranked:
+        return str(max(ranked, key=lambda row: row["mean"])["activation"])
+    rows = [row for row in read_results(selection / "trainings.csv") if row.activation in new and row.has_figure]
+    if not rows:
+        raise RunError(f"{selection}: every search ended in a usual activation or failed: there is nothing to publish")
+    scores: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        scores.setdefault((row.epochs, row.activation), []).append(row.accuracy)
+    return max(scores, key=lambda key: (key[0], statistics.mean(scores[key])))[1]
+
+
+def families(out: Path, names: Sequence[str], budget: str) -> list[Family]:
+    found = []
+    for name in names or (FULL if budget == "full" else REDUCED):
+        known = FULL if budget == "full" else REDUCED
+        if name not in known:
+            raise GrafsError(f"no {budget} recipe for family {name!r}; there are: {', '.join(known)}")
+        if budget == "full":
+            stem, changes = FULL[name]
+            recipe = load_recipe(stem, [*changes, _EVERYWHERE, "amp=bf16", "channels_last=true"])
+        else:
+            recipe = load_recipe(REDUCED[name])
+        found.append(Family(name, out / name, recipe, _HELD_OUT[budget]))
+    return found
+
+
+def work(family: Family, options: Sequence[str], where: dict[str, Any]) -> None:
+    """All that is left of one family; done parts are only read."""
+    click.echo(f"{family.name}: {family.recipe.model}, {SEARCHES} searches and a choice among them")
+    summary = run_selection(family.choosing(), family.selection, SEARCHES, options=options, **where)
+    click.echo(f"{family.name}: {summary['why']}\n{family.name}: {chosen(family.selection)} goes into the matrix")
+    with locked(family.matrix):
+        matrix = family.planned()
+        matrix.write()
+        outcomes = launch.run_jobs(transfer.jobs(matrix, options), **where)
+        transfer.write_report(matrix, outcomes)
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            click.echo(f"failed: {outcome.job.name}: {outcome.message}", err=True)
+
+
+def left(family: Family) -> tuple[str, float | None]:
+    """What is left of a family in words, and an estimate of its seconds on one worker; None where nothing was timed yet."""
+    searches = [family.selection / "searches" / f"s{seed}" for seed in range(SEARCHES)]
+    of_search = estimate.epoch_seconds(searches)
+    epochs = sum(family.recipe.search.epochs - estimate.epochs_done(folder) for folder in searches)
+    trainings = [log.parent for log in family.folder.glob("**/log.jsonl") if "searches" not in log.parts]
+    of_training = estimate.epoch_seconds(trainings)
+    words, seconds = [], 0.0
+    if epochs:
+        words.append(f"{epochs} epochs of searches")
+        seconds += epochs * of_search if of_search else float("nan")
+    if not (family.selection / "summary.json").exists():
+        return f"{', '.join([*words, 'the choice, the matrix'])}", None
+    cells = [cell for cell in family.planned().wanted if not (family.planned().job_folder(cell) / "summary.json").exists()]
+    if cells:
+        words.append(f"{len(cells)} trainings of the matrix")
+        seconds += len(cells) * family.recipe.evaluate.epochs * (of_training or float("nan"))
+    return (", ".join(words) or "nothing"), seconds
+
+
+def tidy(out: Path, megabytes: float) -> list[str]:
+    """Remove what no later slice needs, then checkpoints until ``out`` is below the limit; returns what was lost."""
+    for summary in out.glob("**/summary.json"):
+        if (summary.parent / "run.json").exists():
+            (summary.parent / "checkpoint.pt").unlink(missing_ok=True)
+            shutil.rmtree(summary.parent / "weights", ignore_errors=True)
+            shutil.rmtree(summary.parent / "plots", ignore_errors=True)
+    lost = []
+    halves = sorted(out.glob("**/checkpoint.pt"), key=lambda file: estimate.epochs_done(file.parent))
+    for file in halves:
+        if size(out) <= megabytes:
+            break
+        lost.append(f"{file.parent.relative_to(out)} begins anew: {estimate.epochs_done(file.parent)} epochs lost")
+        shutil.rmtree(file.parent)
+    return lost
+
+
+def size(out: Path) -> float:
+    """Megabytes of all files."""
+    return sum(file.stat().st_size for file in out.glob("**/*") if file.is_file()) / 2**20
+
+
+@contextlib.contextmanager
+def slice_of(minutes: float | None) -> Iterator[None]:
+    """SliceOver in the block when the time is spent; SIGTERM and Ctrl-C end it as well, all running jobs with it."""
+
+    def over(*_: Any) -> None:
+        raise SliceOver
+
+    before = {number: signal.signal(number, over) for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM)}
+    if minutes:
+        signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    except SliceOver:
+        click.echo("the slice is over; what was running goes on from its last checkpoint")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--family", "names", multiple=True, help="Only these, in this order.")
+@click.option("--budget", type=click.Choice(["auto", "full", "reduced"]), default="auto", help="auto: full with a GPU.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so long.  [default: when all is done]")
+@click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 2 on CPU, 6 on a GPU]")
+@click.option("--device", default="auto", help="As the commands of grafs-timm take it.")
+@click.option("--megabytes", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Limit of OUT.")
+@click.option("--plan", is_flag=True, help="Say what is left and run nothing.")
+def main(
+    out: Path, names: tuple[str, ...], budget: str, minutes: float | None, workers: int | None, device: str,
+    megabytes: float, plan: bool,
+) -> None:  # fmt: skip
+    """Fill OUT with the runs that zoo entries are published from."""
+    try:
+        devices = launch.devices(device)
+        cuda = devices[0] != "cpu"
+        budget = budget if budget != "auto" else "full" if cuda else "reduced"
+        found, workers = families(out.absolute(), names, budget), workers or (6 if cuda else 2)
+        options = ("--device", "cuda" if cuda else "cpu", "--wandb", "disabled")
+        where = {"workers": workers, "devices": devices, "warm": True}
+        if not plan:
+            with slice_of(minutes):
+                for family in found:
+                    work(family, options, where)
+            for line in tidy(out, megabytes):
+                click.echo(line)
+        for family in found:
+            what, seconds = left(family)
+            time = "not timed yet" if seconds is None or seconds != seconds else transfer.duration(seconds / workers)
+            click.echo(json.dumps({"family": family.name, "budget": budget, "left": what, "about": time}, ensure_ascii=False))
+        click.echo(f"{out}: {size(out):.1f} MB" if out.exists() else f"{out} is not there yet")
+    except GrafsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
