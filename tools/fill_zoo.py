@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 import statistics
@@ -63,6 +64,13 @@ class Family:
     @property
     def matrix(self) -> Path:
         return self.folder / "matrix"
+
+    @property
+    def done(self) -> bool:
+        if not (self.selection / "summary.json").exists():
+            return False
+        matrix = self.planned()
+        return all((matrix.job_folder(cell) / "summary.json").exists() for cell in matrix.wanted)
 
     def choosing(self) -> Recipe:
         """The recipe of searches and choice: some training images are held out for it, on top of those trained on."""
@@ -139,21 +147,33 @@ def work(family: Family, options: Sequence[str], where: dict[str, Any]) -> None:
 def left(family: Family) -> tuple[str, float | None]:
     """What is left of a family in words, and an estimate of its seconds on one worker; None where nothing was timed yet."""
     searches = [family.selection / "searches" / f"s{seed}" for seed in range(SEARCHES)]
-    of_search = estimate.epoch_seconds(searches)
-    epochs = sum(family.recipe.search.epochs - estimate.epochs_done(folder) for folder in searches)
     trainings = [log.parent for log in family.folder.glob("**/log.jsonl") if "searches" not in log.parts]
-    of_training = estimate.epoch_seconds(trainings)
+    parts = {
+        "searches": (searches, SEARCHES * family.recipe.search.epochs),
+        "trainings": (trainings, 0 if family.done else _choice_epochs(family.recipe) + _matrix_epochs(family.recipe)),
+    }
     words, seconds = [], 0.0
-    if epochs:
-        words.append(f"{epochs} epochs of searches")
-        seconds += epochs * of_search if of_search else float("nan")
-    if not (family.selection / "summary.json").exists():
-        return f"{', '.join([*words, 'the choice, the matrix'])}", None
-    cells = [cell for cell in family.planned().wanted if not (family.planned().job_folder(cell) / "summary.json").exists()]
-    if cells:
-        words.append(f"{len(cells)} trainings of the matrix")
-        seconds += len(cells) * family.recipe.evaluate.epochs * (of_training or float("nan"))
-    return (", ".join(words) or "nothing"), seconds
+    for what, (folders, planned) in parts.items():
+        epochs = planned - sum(map(estimate.epochs_done, folders))
+        if epochs > 0:
+            words.append(f"{epochs} epochs of {what}")
+            seconds += epochs * (estimate.epoch_seconds(folders) or math.nan)
+    return ", at most ".join(words) or "nothing", None if math.isnan(seconds) else seconds
+
+
+def _choice_epochs(recipe: Recipe) -> int:
+    """Of the trainings of a choice among as many functions as there are searches; same functions make it shorter."""
+    select, of_all, epochs, field = recipe.select, recipe.evaluate.epochs, 0, 2 * SEARCHES
+    while field > select.keep:
+        epochs += (field + 1) * select.seeds * (select.epochs or max(of_all // 4, 1))
+        field = max(field // 2, select.keep)
+    return epochs + (field + 1) * select.final_seeds * (select.final_epochs or of_all)
+
+
+def _matrix_epochs(recipe: Recipe) -> int:
+    asked = recipe.transfer
+    everywhere = (len(asked.baselines) + asked.random + 1) * len(asked.models) * len(asked.data)
+    return (everywhere + SEARCHES - 1) * asked.seeds * recipe.evaluate.epochs
 
 
 def tidy(out: Path, megabytes: float) -> list[str]:
@@ -227,7 +247,7 @@ def main(
                 click.echo(line)
         for family in found:
             what, seconds = left(family)
-            time = "not timed yet" if seconds is None or seconds != seconds else transfer.duration(seconds / workers)
+            time = "not timed yet" if seconds is None else transfer.duration(seconds / workers)
             click.echo(json.dumps({"family": family.name, "budget": budget, "left": what, "about": time}, ensure_ascii=False))
         click.echo(f"{out}: {size(out):.1f} MB" if out.exists() else f"{out} is not there yet")
     except GrafsError as error:

@@ -1,0 +1,127 @@
+"""The campaign tool: what goes into the matrix, what is left, what a slice leaves behind; and a whole small campaign."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fill_zoo
+import pytest
+from fill_zoo import chosen, families, left, size, tidy
+
+from grafs_timm import formula
+from grafs_timm.errors import GrafsError, RunError
+from grafs_timm.files import write_json
+from grafs_timm.formula import Gene, Genotype
+from grafs_timm.report import write_results
+from grafs_timm.statistics import Result
+
+SMALL = """
+model: cifar_resnet20
+data: {name: digits, train_images: 200, test_images: 100}
+search: {epochs: 4, warm_start: 1, shrink_start: 2, batch_size: 32}
+evaluate: {epochs: 2, batch_size: 32, weights: {sched: none}}
+select: {epochs: 1, seeds: 1, keep: 2, final_seeds: 2}
+transfer: {models: [cifar_resnet20], data: [digits], random: 1, seeds: 1, baselines: [relu, gelu]}
+"""
+
+
+def cell(op):
+    """op(x), as a genotype."""
+    gene = Gene("identity")
+    return Genotype(Gene(op), gene, Gene("left"), gene, gene, Gene("left"))
+
+
+def result(label, seed, accuracy, epochs):
+    return Result(label, "found", "searches", 0, "0" * 64, "m", "d", seed, accuracy, 1.0, "validation", epochs)
+
+
+def selection(folder, ops, ranking, trainings=()):
+    for seed, op in enumerate(ops):
+        formula.save(cell(op), folder / "searches" / f"s{seed}" / "genotype.json")
+    write_results(trainings, folder / "trainings.csv")
+    rows = [{"activation": label, "mean": mean} for label, mean in ranking.items()]
+    write_json(folder / "summary.json", {"searches": len(ops), "ranking": rows})
+    return folder
+
+
+def test_the_best_ranked_search_is_chosen_and_never_a_usual_activation(tmp_path):
+    ranking = {"random1": 3.0, "searches_s0": 2.0, "searches_s2": -1.0, "searches_s1": -2.0}
+    assert chosen(selection(tmp_path, ["relu", "atan", "softplus"], ranking)) == "searches_s2"
+
+
+def test_where_none_is_ranked_the_longest_trainings_decide(tmp_path):
+    rows = [result("searches_s1", 0, 50.0, 1), result("searches_s2", 0, 40.0, 1), result("searches_s2", 1, 30.0, 2)]
+    assert chosen(selection(tmp_path, ["relu", "atan", "softplus"], {"random0": 1.0}, rows)) == "searches_s2"
+
+
+def test_searches_that_all_ended_in_usual_activations_leave_nothing_to_publish(tmp_path):
+    with pytest.raises(RunError, match="every search ended in a usual activation"):
+        chosen(selection(tmp_path, ["relu", "gelu"], {"searches_s0": 1.0, "searches_s1": 0.0}))
+
+
+@pytest.mark.parametrize("budget", ["full", "reduced"])
+def test_every_recipe_has_two_models_three_data_sets_and_the_controls(tmp_path, budget):
+    for family in families(tmp_path, (), budget):
+        asked = family.recipe.transfer
+        assert len(asked.models) == 2
+        assert [each.name for each in asked.data] == ["cifar10", "cifar100", "fashion-mnist"]
+        assert {"relu", "gelu", "silu", "elu", "leaky_relu"} <= set(asked.baselines)
+        assert asked.random >= 3
+        assert asked.seeds >= 3
+        assert left(family)[1] is None  # nothing was timed
+
+
+def test_a_family_without_a_recipe(tmp_path):
+    with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit"):
+        families(tmp_path, ("vgg",), "reduced")
+
+
+def run_folder(path, kilobytes, epochs, finished):
+    path.mkdir(parents=True)
+    (path / "run.json").write_text("{}")
+    (path / "checkpoint.pt").write_bytes(bytes(1024 * kilobytes))
+    (path / "log.jsonl").write_text("".join(json.dumps({"kind": "epoch", "epoch": n + 1}) + "\n" for n in range(epochs)))
+    if finished:
+        (path / "summary.json").write_text("{}")
+        (path / "weights").mkdir()
+        (path / "weights" / "model.safetensors").write_bytes(bytes(1024 * kilobytes))
+
+
+def test_a_slice_leaves_no_more_than_it_may(tmp_path):
+    run_folder(tmp_path / "done", 600, 9, finished=True)
+    run_folder(tmp_path / "far", 600, 8, finished=False)
+    run_folder(tmp_path / "near", 600, 2, finished=False)
+    assert tidy(tmp_path, megabytes=1) == ["near begins anew: 2 epochs lost"]
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("**/*")) == [
+        "done", "done/log.jsonl", "done/run.json", "done/summary.json",
+        "far", "far/checkpoint.pt", "far/log.jsonl", "far/run.json",
+    ]  # fmt: skip
+    assert size(tmp_path) <= 1
+
+
+@pytest.mark.slow
+def test_a_campaign_in_slices(tmp_path):
+    """Slices that end anywhere come to the same results as one that doesn't end."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    start = (
+        "import fill_zoo, sys; fill_zoo.REDUCED = {'resnet': sys.argv.pop(1)}; fill_zoo._HELD_OUT = {'reduced': 100}; "
+        "fill_zoo.SEARCHES = 2; fill_zoo.main()"
+    )
+
+    def slices(out, *options):
+        for _ in range(40):
+            command = [sys.executable, "-c", start, tmp_path / "small.yaml", out, "--budget", "reduced", "--device", "cpu"]
+            ended = subprocess.run([*command, *options], capture_output=True, text=True, cwd=Path(fill_zoo.__file__).parent)
+            assert ended.returncode == 0, ended.stderr
+            if '"left": "nothing"' in ended.stdout:
+                return (out / "resnet" / "matrix" / "results.csv").read_text().splitlines()
+        raise AssertionError(ended.stdout)
+
+    def without_times(rows):
+        return [row.rpartition(",")[0] for row in rows]
+
+    whole = slices(tmp_path / "whole")
+    assert len(whole) > 4
+    assert without_times(slices(tmp_path / "cut", "--minutes", "0.4")) == without_times(whole)
+    assert size(tmp_path / "cut") < 2
