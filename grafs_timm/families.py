@@ -96,7 +96,7 @@ FAMILIES: dict[str, Family] = {
         _row("hybrid",        "efficientvit_mit",  "hard_swish", "efficientvit_b0",              "cpubone_nano efficientvit_b1 lowformer_b0 efficientvit_b2", "efficientvit_mit cpubone lowformer"),
         _row("hybrid",        "efficientvit_msra", "relu",       "efficientvit_m0",              "shvit_s1 efficientvim_m1 efficientvit_m3 efficientvit_m5", "efficientvit_msra efficientvim shvit"),
         _row("hybrid",        "nextvit",           "relu",       "nextvit_small",                "nextvit_base nextvit_large", "nextvit"),
-        _row("mlp",           "mlp_mixer",         "gelu",       "gmlp_ti16_224",                "resmlp_12_224 mixer_s16_224 sequencer2d_s mixer_b16_224", "mlp_mixer sequencer"),
+        _row("mlp",           "mlp_mixer",         "gelu",       "cifar_mixer_tiny",             "cifar_mixer_small gmlp_ti16_224 mixer_s16_224 mixer_b16_224", "mlp_mixer sequencer", "cifar_mixer_*"),
     )
 }  # fmt: skip
 

@@ -1,7 +1,8 @@
-"""The small image models that activations are searched on, registered with timm: CIFAR ResNets and CIFAR ViTs.
+"""The small image models that activations are searched on, registered with timm: CIFAR ResNets, ViTs and Mixers.
 
 Sources: He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), section 4.2, for ``cifar_resnet*``; Strack, Safari, Hutter 2024
-(arXiv 2408.06820) for the sizes of ``cifar_vit_*``, built from timm's VisionTransformer.
+(arXiv 2408.06820) for the sizes of ``cifar_vit_*``, built from timm's VisionTransformer. ``cifar_mixer_*`` are timm's MlpMixer
+(Tolstikhin et al. 2021, arXiv 2105.01601) at sizes of our own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from timm.layers import Attention, ClassifierHead, DropPath, calculate_drop_path_rates, create_act_layer
-from timm.models import VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import MlpMixer, VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 __all__ = ["CifarBlock", "CifarResNet"]  # register_model adds the entry points
@@ -31,10 +32,12 @@ _CIFAR: dict[str, Any] = {
 }
 _RESNET = _CIFAR | {"first_conv": "conv1", "classifier": "head.fc", "pool_size": (8, 8)}
 _VIT = _CIFAR | {"first_conv": "patch_embed.proj", "classifier": "head", "fixed_input_size": True}
+_MIXER = _CIFAR | {"first_conv": "stem.proj", "classifier": "head", "fixed_input_size": True}
 
 default_cfgs = generate_default_cfgs(
     {f"cifar_resnet{depth}": dict(_RESNET) for depth in (20, 32, 44, 56, 110)}
     | {f"cifar_vit_{size}": dict(_VIT) for size in ("tiny", "small")}
+    | {f"cifar_mixer_{size}": dict(_MIXER) for size in ("tiny", "small")}
 )
 
 
@@ -150,6 +153,10 @@ def _vit(name: str, pretrained: bool, **kwargs: Any) -> VisionTransformer:
     return build_model_with_cfg(VisionTransformer, name, pretrained, feature_cfg=features, **sizes)
 
 
+def _mixer(name: str, pretrained: bool, **kwargs: Any) -> MlpMixer:
+    return build_model_with_cfg(MlpMixer, name, pretrained, **({"img_size": 32, "patch_size": 4} | kwargs))
+
+
 @register_model
 def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-20: n = 3, 0.27 M parameters."""
@@ -190,3 +197,15 @@ def cifar_vit_tiny(pretrained: bool = False, **kwargs: Any) -> VisionTransformer
 def cifar_vit_small(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """ViT of depth 6, width 512, 8 heads of 64, MLP of 512, patches of 4×4."""
     return _vit("cifar_vit_small", pretrained, **({"depth": 6, "num_heads": 8, "mlp_ratio": 1.0} | kwargs))
+
+
+@register_model
+def cifar_mixer_tiny(pretrained: bool = False, **kwargs: Any) -> MlpMixer:
+    """Mixer of 4 blocks, width 128, patches of 4×4, timm's MLP ratios: 0.5 over patches, 4 over channels."""
+    return _mixer("cifar_mixer_tiny", pretrained, **({"num_blocks": 4, "embed_dim": 128} | kwargs))
+
+
+@register_model
+def cifar_mixer_small(pretrained: bool = False, **kwargs: Any) -> MlpMixer:
+    """Mixer of 6 blocks, width 192, patches of 4×4, timm's MLP ratios."""
+    return _mixer("cifar_mixer_small", pretrained, **({"num_blocks": 6, "embed_dim": 192} | kwargs))

@@ -86,6 +86,7 @@ def test_row_is_what_the_stock_models_show(name):
         ("swin_tiny_patch4_window7_224", "swin"),
         ("efficientnet_b0", "efficientnet"),
         ("mixer_b16_224", "mlp_mixer"),
+        ("cifar_mixer_small", "mlp_mixer"),
     ],
 )
 def test_family_of_a_name(architecture, family):

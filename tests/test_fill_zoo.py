@@ -73,7 +73,7 @@ def test_every_recipe_has_two_models_three_data_sets_and_the_controls(tmp_path, 
 
 
 def test_a_family_without_a_recipe(tmp_path):
-    with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit"):
+    with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit, mlp_mixer"):
         families(tmp_path, ("vgg",), "reduced")
 
 

@@ -110,8 +110,24 @@ def test_vit_passes_its_arguments_on():
     assert [type(block.mlp.act) for block in model.blocks] == [nn.Tanh] * 2
 
 
+@pytest.mark.parametrize(("name", "blocks", "width"), [("cifar_mixer_tiny", 4, 128), ("cifar_mixer_small", 6, 192)])
+def test_mixer_has_the_stated_shape(name, blocks, width):
+    model = timm.create_model(name)
+    assert [block.mlp_channels.fc1.weight.shape for block in model.blocks] == [(4 * width, width)] * blocks
+    assert [block.mlp_tokens.fc1.weight.shape for block in model.blocks] == [(width // 2, 64)] * blocks
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_mixer_passes_its_arguments_on():
+    model = timm.create_model("cifar_mixer_tiny", img_size=8, in_chans=1, num_classes=3, act_layer=nn.Tanh, num_blocks=2)
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+    assert [type(block.mlp_channels.act) for block in model.blocks] == [nn.Tanh] * 2
+
+
 def test_names_are_registered():
     assert set(timm.list_models("cifar_*")) == {f"cifar_resnet{depth}" for depth in SIZES} | {
         "cifar_vit_tiny",
         "cifar_vit_small",
+        "cifar_mixer_tiny",
+        "cifar_mixer_small",
     }

@@ -40,9 +40,9 @@ _EVERYWHERE = "transfer.data=[cifar10, cifar100, fashion-mnist]"
 FULL = {
     "resnet": ("resnet_cifar10", ["transfer.models=[cifar_resnet20, cifar_resnet32]"]),
     "vit": ("vit_cifar10", ["transfer.models=[cifar_vit_tiny, cifar_vit_small]"]),
-    "convnext": ("convnext_cifar10", ["transfer.models=[convnext_atto, convnext_femto]"]),
+    "mlp_mixer": ("mlp_mixer_cifar10", []),
 }
-REDUCED = {"resnet": "resnet_cifar10_reduced", "vit": "vit_cifar10_reduced"}
+REDUCED = {"resnet": "resnet_cifar10_reduced", "vit": "vit_cifar10_reduced", "mlp_mixer": "mlp_mixer_cifar10_reduced"}
 _HELD_OUT = {"full": 5000, "reduced": 2500}  # images of the training split to choose by
 
 
