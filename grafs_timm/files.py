@@ -134,14 +134,14 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _held(file: Path, folder: Path) -> int:
-    patience = time.monotonic() + 5  # seconds: a link that leads nowhere looks like a folder that is being removed
+    patience = time.monotonic() + 5  # seconds: a folder that can't be made may look like one that is being removed
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except (FileNotFoundError, FileExistsError):
             # its last holder has just removed the empty folders, between two of mkdir's own steps or after them
-            if folder.is_file() or time.monotonic() > patience:
+            if folder.is_file() or folder.is_symlink() or time.monotonic() > patience:
                 raise
             continue
         try:
