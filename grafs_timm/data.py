@@ -58,10 +58,9 @@ def load_split(
     image that cannot be decoded or, without ``image_size``, is of another size. ``on_bad_shard="skip"`` leaves such a shard
     out, with a notice; DataError where no shard is left.
     """
-    if keeper is None:
-        return _load_split(info, split, limit, image_size, channels, on_bad_shard).to(device)
-    key = _identity(info, split, limit, image_size, channels, on_bad_shard)
-    return keeper(key, lambda: _load_split(info, split, limit, image_size, channels, on_bad_shard)).to(device)
+    what = (info, split, limit, image_size, channels, on_bad_shard)
+    found = keeper(_identity(*what), lambda: _load_split(*what)) if keeper else _load_split(*what)
+    return found.to(device)
 
 
 # (what determines the images or None where that can't be told, reads them) -> the images; set by `grafs_timm.warm` alone

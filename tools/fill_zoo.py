@@ -2,7 +2,6 @@
 
     python tools/fill_zoo.py runs/zoo --minutes 9             the next nine minutes of it
     python tools/fill_zoo.py runs/zoo --plan                  what is left, and an estimate; nothing runs
-    grafs-timm publish runs/zoo/resnet                        once a family is done
 
 Each family has OUT/<family>/selection (five searches and a choice among them, on images held out of the training split) and
 OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets, all other searches at
@@ -115,9 +114,8 @@ def chosen(selection: Path) -> str:
 
 
 def families(out: Path, names: Sequence[str], budget: str) -> list[Family]:
-    found = []
-    for name in names or (FULL if budget == "full" else REDUCED):
-        known = FULL if budget == "full" else REDUCED
+    known, found = FULL if budget == "full" else REDUCED, []
+    for name in names or known:
         if name not in known:
             raise GrafsError(f"no {budget} recipe for family {name!r}; there are: {', '.join(known)}")
         if budget == "full":
