@@ -1,0 +1,228 @@
+"""A zoo entry as data: what stands in ``zoo/<family>/<name>.json``, field by field, and how a file is read and checked.
+
+The function is the genotype, and ``facts`` follow from it. Each ``Batch`` is one campaign that ended in it: its searches, the
+choice among them and the trainings of the matrix; all of it is computed from the logs in the evidence that the batch names.
+Accuracies are per cent, differences points, durations seconds, positions on the x axis of f plain numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+FORMAT = "grafs-zoo/1"
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+Count = Annotated[int, Field(ge=0)]
+Kind = Literal["found", "random", "baseline"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Facts(_Part):
+    """What the function is like; ``low`` to ``kinks`` on [−10, 10] in float64.
+
+    ``gain`` is 1 / std f(z), z ~ N(0, 1); ``lipschitz`` the largest |f′|; ``kinks`` where f′ jumps. ``fp16`` and ``bf16``:
+    whether f and its gradient are finite for every finite input of that format.
+    """
+
+    gain: float
+    low: float
+    high: float
+    lipschitz: float
+    kinks: Annotated[tuple[float, ...], BeforeValidator(_listed)]
+    monotone: Literal["rising", "falling", "no"]
+    fp16: bool
+    bf16: bool
+
+
+class Cost(_Part):
+    """Median seconds of forward and backward, ÷ those of GELU in the same run; the timings stand in the evidence's cost.csv."""
+
+    ratio: Annotated[float, Field(gt=0)]
+    device: Text
+
+
+class Provenance(_Part):
+    """Where the function came from: one search, by a recipe that lies in the evidence."""
+
+    recipe: Text
+    recipe_sha256: Sha256
+    model: Text
+    data: Text
+    search_seed: Count
+    epochs: Count
+    seconds: Annotated[float, Field(ge=0)]
+    versions: dict[str, str]
+    hardware: Text
+    commit: Text
+    date: Text
+    budget: Text
+
+
+class Difference(_Part):
+    """Ours − theirs in points over ``n`` training seeds that both have, with the 95 % t interval and its p value.
+
+    ``low``, ``high`` and ``p`` are null where nothing tells the spread.
+    """
+
+    to: Text
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    n: Count
+
+
+class Metric(_Part):
+    """One activation at one place: accuracy over training seeds. ``sd`` is null for one seed. ``each``: by training seed."""
+
+    model: Text
+    data: Text
+    activation: Text
+    kind: Kind
+    search_seed: Count | None
+    n: Count
+    mean: float
+    sd: float | None
+    each: dict[str, float]
+    difference: Difference | None
+
+
+class Spread(_Part):
+    """All searches of the batch, or all random cells, at one place: over their means (``sd``), and over training seeds within
+    one (``seed_sd``, pooled). Searches that ended in one function count each.
+    """
+
+    model: Text
+    data: Text
+    kind: Literal["found", "random"]
+    members: Count
+    mean: float
+    sd: float | None
+    seed_sd: float | None
+    difference: Difference | None
+
+
+class Search(_Part):
+    """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
+    activation that it is, up to scales. ``held_out_accuracy``: of the discretised function with the search's own weights.
+    """
+
+    seed: Count
+    label: Text
+    formula: Text
+    sha256: Sha256
+    genotype: dict[str, Any]
+    same_as: Text | None
+    held_out_accuracy: float
+    seconds: Annotated[float, Field(ge=0)]
+    chosen: bool
+
+
+class Choice(_Part):
+    """How the entry was chosen among the searches, on held-out training images: ``why`` in words, the cost of all of it in full
+    trainings with the usual activation, and how searched functions compare with random cells.
+    """
+
+    why: Text
+    full_trainings: float | None
+    searched_against_random: Text
+
+
+class Verified(_Part):
+    """A training that was repeated: what the entry reports for this seed, and what came out again."""
+
+    model: Text
+    data: Text
+    activation: Text
+    seed: Count
+    reported: float
+    again: float
+    versions: dict[str, str]
+    hardware: Text
+    date: Text
+
+
+class Evidence(_Part):
+    """``folder`` below ``zoo/<family>/evidence/`` and the sha256 of each file in it."""
+
+    folder: FileName
+    files: dict[FileName, Sha256]
+
+
+class Batch(_Part):
+    """One campaign that ended in this function.
+
+    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``train_images`` (null:
+    the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was timed.
+    """
+
+    label: Text
+    usual: Text
+    train_images: Count | None
+    epochs: Count
+    provenance: Provenance
+    choice: Choice
+    cost: Cost | None
+    searches: Annotated[tuple[Search, ...], BeforeValidator(_listed), Field(min_length=1)]
+    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_listed), Field(min_length=1)]
+    spreads: Annotated[tuple[Spread, ...], BeforeValidator(_listed)]
+    evidence: Evidence
+
+    def metric(self, model: str, data: str, activation: str) -> Metric | None:
+        """None where it was not trained there."""
+        for row in self.metrics:
+            if (row.model, row.data, row.activation) == (model, data, activation):
+                return row
+        return None
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(model, data) of every place, the search's own first, in the order of the metrics."""
+        home = (self.provenance.model, self.provenance.data)
+        return tuple(sorted(dict.fromkeys((row.model, row.data) for row in self.metrics), key=lambda place: place != home))
+
+
+class Contents(_Part):
+    """Everything that an entry's file holds: ``batches[0]`` found the function, later ones found it again.
+
+    ``sha256`` is that of the canonical form of all other fields.
+    """
+
+    format: Literal["grafs-zoo/1"]
+    name: Annotated[str, Field(pattern=r"^grafs_[a-z0-9_]{1,80}$")]
+    family: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
+    recommended: bool
+    licence: Text
+    genotype: dict[str, Any]
+    facts: Facts
+    batches: Annotated[tuple[Batch, ...], BeforeValidator(_listed), Field(min_length=1)]
+    verified: Annotated[tuple[Verified, ...], BeforeValidator(_listed)]
+    sha256: Sha256
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def sealed(self) -> Contents:
+        """The same with the sha256 that its fields have."""
+        return self.model_copy(update={"sha256": canonical_sha256(self.to_dict())})
+
+
+def canonical_sha256(data: dict[str, Any]) -> str:
+    """Of all fields but ``sha256``: keys sorted, no spaces, numbers in decimals that round-trip."""
+    rest = {key: value for key, value in data.items() if key != "sha256"}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
