@@ -43,6 +43,10 @@ class Candidate:
     def formula(self) -> str:
         return self.genotype.text if self.genotype else self.label
 
+    def twins(self) -> dict[str, int]:
+        """The labels of the further searches that ended in this function, with their seeds."""
+        return {safe(f"{self.batch}_s{seed}"): seed for seed in self.also}
+
     def same_as(self, other: Candidate) -> bool:
         """Whether one training serves both: the same genotype, or within a batch of searches the same function."""
         if (self.kind, self.batch) != (other.kind, other.batch):

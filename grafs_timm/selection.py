@@ -27,6 +27,7 @@ from .statistics import Contrast, Result, mean, scores, searched_against_random
 from .tracking import read_log
 
 FORMAT = "grafs-selection/1"
+NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
@@ -184,7 +185,7 @@ def _choose(selection: Selection) -> dict[str, Any]:
         number = len(selection.rounds)
         seeds = range(number * settings.seeds, (number + 1) * settings.seeds)
         rows += selection.train([*field, selection.usual], settings.epochs or max(epochs // 4, 1), seeds)
-        first = first or _contrast(rows, found)
+        first = first or contrast(rows, {each.label: 1 + len(each.also) for each in found})
         field = selection.halve(field, [row for row in rows if row.activation in {*_labels(field), selection.usual.label}])
     used = len(selection.rounds) * settings.seeds
     fresh = range(used, used + settings.final_seeds)
@@ -199,7 +200,8 @@ def _finish(
     ranked: ranking.Ranking, first: Contrast | None, chosen: str, why: str,
 ) -> dict[str, Any]:  # fmt: skip
     folder, recipe = selection.folder, selection.recipe
-    cost = costs(selection, final)
+    usual = [row for row in final if row.activation == selection.usual.label]
+    cost = costs(_searching(selection), selection.trained, usual, recipe.evaluate.epochs)
     genotype = field[chosen].genotype if chosen in field else None
     table = [
         {
@@ -209,12 +211,12 @@ def _finish(
         }
         for row in ranked.rows
     ]  # fmt: skip
-    contrast = ranking.contrast_verdict(first) if first else "not compared: the field was small enough for the last trainings"
+    compared = ranking.contrast_verdict(first) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
         "validation_images": recipe.data.validation_images, "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
-        "searched_against_random": contrast, "cost": cost,
+        "searched_against_random": compared, "cost": cost,
         "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],
     }  # fmt: skip
     classes = open_dataset(recipe.data.name).classes
@@ -235,15 +237,14 @@ def _finish(
     return summary
 
 
-def costs(selection: Selection, final: Sequence[Result]) -> dict[str, Any]:
-    """Seconds of the searches and of the trainings, and all of it in full trainings with the usual activation."""
-    searching = 0.0
-    for seed in range(selection.searches):
-        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
-        searching += float(lines[-1]["seconds"]) if lines else 0.0
-    training = math.fsum(row.seconds or 0.0 for row in selection.trained)
-    usual = [row.seconds / row.epochs for row in final if row.activation == selection.usual.label and row.seconds]
-    full = selection.recipe.evaluate.epochs * sum(usual) / len(usual) if usual else math.nan
+def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
+    """Seconds of the searches and of the trainings, and all of it in trainings of ``epochs`` with the usual activation.
+
+    ``usual``: trainings with it, by whose seconds an epoch is counted.
+    """
+    training = math.fsum(row.seconds or 0.0 for row in trained)
+    each = [row.seconds / row.epochs for row in usual if row.seconds]
+    full = epochs * sum(each) / len(each) if each else math.nan
     units = (searching + training) / full if full else math.nan
     return {
         "search_seconds": round(searching, 1), "training_seconds": round(training, 1),
@@ -252,9 +253,17 @@ def costs(selection: Selection, final: Sequence[Result]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _contrast(rows: Sequence[Result], found: Sequence[Candidate]) -> Contrast | None:
-    """Each search counts, also those that ended in the same function."""
-    searches = {each.label: 1 + len(each.also) for each in found}
+def _searching(selection: Selection) -> float:
+    """Seconds of all searches."""
+    seconds = 0.0
+    for seed in range(selection.searches):
+        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
+        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+    return seconds
+
+
+def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
+    """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
     kinds = {row.activation: row.kind for row in rows}
     searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
     for (label, _), seeds in scores(rows).items():

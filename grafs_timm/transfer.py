@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from . import candidates, estimate, parallel, report
-from .candidates import Candidate
 from .data import open_dataset
 from .errors import RunError
 from .files import locked
@@ -186,13 +185,8 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
         else:
             continue
         found.append(row)
-        found += [replace(row, activation=label, search_seed=seed) for label, seed in _twins(candidate).items()]
+        found += [replace(row, activation=label, search_seed=seed) for label, seed in candidate.twins().items()]
     return found
-
-
-def _twins(candidate: Candidate) -> dict[str, int]:
-    """The labels of the further searches that ended in this function, with their seeds."""
-    return {candidates.safe(f"{candidate.batch}_s{seed}"): seed for seed in candidate.also}
 
 
 def notes(matrix: Matrix) -> list[str]:
@@ -216,7 +210,7 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
         return None
     formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
-        formulas |= dict.fromkeys(_twins(each), each.formula)
+        formulas |= dict.fromkeys(each.twins(), each.formula)
     return report.write_report(
         found,
         matrix.folder,
