@@ -93,10 +93,13 @@ def entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.recommended, e.name))}
 
 
+_added: dict[str, Entry] = {}  # from outside the package, by `shelf`
+
+
 def names() -> dict[str, Entry]:
-    """Every name the zoo answers to: entries, and ``grafs_<family>`` for the recommended one of each family."""
+    """Every name the zoo answers to: entries, ``grafs_<family>`` for the recommended one of each family, and what was added."""
     known = {f"grafs_{e.family}": e for e in entries().values() if e.recommended}
-    return known | entries()
+    return known | entries() | _added
 
 
 def list_activations(pattern: str = "*") -> list[str]:
