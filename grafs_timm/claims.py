@@ -97,7 +97,7 @@ def is_reduced(batch: Batch) -> bool:
 
 def intervals(batch: Batch) -> int:
     """How many 95 % intervals a batch's tables show."""
-    shown = [each.difference for each in (*batch.metrics, *batch.spreads)]
+    shown = [*(row.difference for row in batch.metrics), *(each.difference for each in batch.spreads)]
     return sum(own is not None and own.low is not None for own in shown)
 
 
