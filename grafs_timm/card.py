@@ -63,16 +63,20 @@ def models(family: str) -> tuple[str, str]:
     return own, row.small
 
 
-def _use(contents: Contents) -> list[str]:
-    large, small = models(contents.family)
+def use_line(contents: Contents) -> str:
+    """The one line that puts the activation into a model of its family."""
     layer = f'"{contents.name}"'
     if contents.family in _TAKES_CLASSES_ONLY:
         layer = f"grafs_timm.act_layer({layer})"
+    return f'timm.create_model("{models(contents.family)[0]}", act_layer={layer})'
+
+
+def _use(contents: Contents) -> list[str]:
     block = f"""\
 import timm, grafs_timm  # the import makes the zoo's names known to timm
 
-model = timm.create_model("{large}", act_layer={layer})
-model = grafs_timm.create_model("{small}", activation="{contents.name}")  # any architecture
+model = {use_line(contents)}
+model = grafs_timm.create_model("{models(contents.family)[1]}", activation="{contents.name}")  # any architecture
 print(model.activation_report)  # what was replaced, and every place that was left
 layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() takes the place of nn.GELU()"""
     lines = fenced(block, "python")
