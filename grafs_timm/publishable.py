@@ -24,8 +24,8 @@ def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
 
     RunError where there is nothing to publish, or the records disagree with one another.
     """
-    label = label or best(checked(records))
-    usual, rows = _usual(records), with_twins(records)
+    label = label or best(records)
+    usual, rows = _usual(records), with_twins(checked(records))
     recipe = records.recipe
     return Batch(
         label=label, usual=usual, train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
@@ -50,20 +50,28 @@ def label_of(seed: int) -> str:
 
 
 def best(records: Records) -> str:
+    """The label of the search to publish, as `best_of` its choice."""
+    try:
+        return best_of({label_of(each.seed): each.genotype for each in records.searches}, records.choice, records.choosing)
+    except RunError as error:
+        raise RunError(f"{records.folder}: {error}") from error
+
+
+def best_of(searches: Mapping[str, Genotype], trainings: Sequence[Result], choosing: Recipe) -> str:
     """The label of the search that the choice ranks best, of those whose function is no usual activation.
 
-    Where none came to the last trainings, the one that was best in the longest trainings it had, the last of equal ones first.
+    ``trainings`` are those of the choice. Where none came to the last of them, the one that was best in the longest it had.
     RunError where every search ended in a usual activation.
     """
-    new = [label_of(each.seed) for each in records.searches if usual_as(each.genotype) is None]
-    rows = [row for row in records.choice if row.activation in new and row.has_figure]
+    new = [label for label, genotype in searches.items() if usual_as(genotype) is None]
+    rows = [row for row in trainings if row.activation in new and row.has_figure]
     if not rows:
-        raise RunError(f"{records.folder}: every search ended in a usual activation or failed: there is nothing to publish")
-    final = _final_seeds(records)
+        raise RunError("every search ended in a usual activation or failed: there is nothing to publish")
+    final = _final_seeds(trainings, choosing)
     scores: dict[tuple[bool, int, str], list[float]] = {}
     for row in rows:
         scores.setdefault((row.seed in final, row.epochs, row.activation), []).append(row.accuracy)
-    return max(scores, key=lambda key: (key[0], key[1], medians.fmean(scores[key])))[2]
+    return max(scores, key=lambda key: (*key[:2], medians.fmean(scores[key])))[2]
 
 
 def usual_as(genotype: Genotype) -> str | None:
@@ -181,7 +189,7 @@ def _rounded(value: float | None) -> float | None:
 
 def choice(records: Records) -> Choice:
     """The words of the choice: the trainings of the first seeds halved the field, those of the last ones rank it."""
-    recipe, final = records.choosing, _final_seeds(records)
+    recipe, final = records.choosing, _final_seeds(records.choice, records.choosing)
     usual = _usual(records)
     last = [row for row in records.choice if row.seed in final]
     first = [row for row in records.choice if row.seed < recipe.select.seeds and row.seed not in final]
@@ -203,9 +211,8 @@ def _counts(records: Records) -> dict[str, int]:
     return {label: 1 + len(each.also) for label, each in records.matrix.activations.items() if each.kind == "found"}
 
 
-def _final_seeds(records: Records) -> set[int]:
-    seeds = sorted({row.seed for row in records.choice})
-    return set(seeds[-records.choosing.select.final_seeds :])
+def _final_seeds(trainings: Sequence[Result], choosing: Recipe) -> set[int]:
+    return set(sorted({row.seed for row in trainings})[-choosing.select.final_seeds :])
 
 
 def _search(record: SearchRecord, chosen: str) -> Search:
@@ -223,8 +230,8 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
         recipe=evidence.SELECTION, recipe_sha256=evidence.file_sha256(records.folder / evidence.SELECTION),
         model=home.model,
         data=home.data, search_seed=search.seed, epochs=search.epochs, seconds=_round(search.seconds),
-        versions=dict(search.versions), hardware=records.about["hardware"], commit=records.about["commit"], date=records.about["date"],
-        budget=budget(records.recipe, len(records.searches), recipe.search.epochs),
+        versions=dict(search.versions), hardware=records.about["hardware"], commit=records.about["commit"],
+        date=records.about["date"], budget=budget(records.recipe, len(records.searches), recipe.search.epochs),
     )  # fmt: skip
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import fill_zoo
 import pytest
-from fill_zoo import chosen, families, left, size, tidy
+import yaml
+from fill_zoo import Family, chosen, families, left, size, tidy
 
 from grafs_timm import formula
 from grafs_timm.errors import GrafsError, RunError
-from grafs_timm.files import write_json
 from grafs_timm.formula import Gene, Genotype
+from grafs_timm.recipe import parse_recipe
 from grafs_timm.report import write_results
 from grafs_timm.statistics import Result
 
@@ -36,28 +37,30 @@ def result(label, seed, accuracy, epochs):
     return Result(label, "found", "searches", 0, "0" * 64, "m", "d", seed, accuracy, 1.0, "validation", epochs)
 
 
-def selection(folder, ops, ranking, trainings=()):
+def family(folder, ops, trainings):
     for seed, op in enumerate(ops):
-        formula.save(cell(op), folder / "searches" / f"s{seed}" / "genotype.json")
-    write_results(trainings, folder / "trainings.csv")
-    rows = [{"activation": label, "mean": mean} for label, mean in ranking.items()]
-    write_json(folder / "summary.json", {"searches": len(ops), "ranking": rows})
-    return folder
+        formula.save(cell(op), folder / "selection" / "searches" / f"s{seed}" / "genotype.json")
+    write_results(trainings, folder / "selection" / "trainings.csv")
+    return Family("resnet", folder, parse_recipe({"model": "m", "data": "d", "select": {"final_seeds": 2}}, "made"), 100)
 
 
 def test_the_best_ranked_search_is_chosen_and_never_a_usual_activation(tmp_path):
-    ranking = {"random1": 3.0, "searches_s0": 2.0, "searches_s2": -1.0, "searches_s1": -2.0}
-    assert chosen(selection(tmp_path, ["relu", "atan", "softplus"], ranking)) == "searches_s2"
+    last = {"random1": 73.0, "searches_s0": 72.0, "searches_s1": 68.0, "searches_s2": 69.0}
+    rows = [result(label, seed, accuracy, 2) for label, accuracy in last.items() for seed in (2, 3)]
+    lucky = [result("searches_s1", 0, 99.0, 1)]  # in a round before
+    assert chosen(family(tmp_path, ["relu", "atan", "softplus"], lucky + rows)) == "searches_s2"
 
 
 def test_where_none_is_ranked_the_longest_trainings_decide(tmp_path):
     rows = [result("searches_s1", 0, 50.0, 1), result("searches_s2", 0, 40.0, 1), result("searches_s2", 1, 30.0, 2)]
-    assert chosen(selection(tmp_path, ["relu", "atan", "softplus"], {"random0": 1.0}, rows)) == "searches_s2"
+    rows += [result("random0", seed, 60.0, 2) for seed in (4, 5)]
+    assert chosen(family(tmp_path, ["relu", "atan", "softplus"], rows)) == "searches_s2"
 
 
 def test_searches_that_all_ended_in_usual_activations_leave_nothing_to_publish(tmp_path):
+    rows = [result("searches_s0", 2, 50.0, 1), result("searches_s1", 2, 40.0, 1)]
     with pytest.raises(RunError, match="every search ended in a usual activation"):
-        chosen(selection(tmp_path, ["relu", "gelu"], {"searches_s0": 1.0, "searches_s1": 0.0}))
+        chosen(family(tmp_path, ["relu", "gelu"], rows))
 
 
 @pytest.mark.parametrize("budget", ["full", "reduced"])
@@ -75,6 +78,17 @@ def test_every_recipe_has_two_models_three_data_sets_and_the_controls(tmp_path, 
 def test_a_family_without_a_recipe(tmp_path):
     with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit, mlp_mixer"):
         families(tmp_path, ("vgg",), "reduced")
+
+
+def test_more_seeds_extend_the_matrix_and_leave_the_choice_as_it_was(tmp_path):
+    recipe = parse_recipe(yaml.safe_load(SMALL), "small")
+    asked, more = Family("resnet", tmp_path, recipe, 100), Family("resnet", tmp_path, recipe, 100, seeds=4)
+    assert more.choosing() == asked.choosing()
+    for seed, op in enumerate(("relu", "atan")):
+        formula.save(cell(op), tmp_path / "selection" / "searches" / f"s{seed}" / "genotype.json")
+    write_results([result("searches_s1", 2, 50.0, 1)], tmp_path / "selection" / "trainings.csv")
+    assert {each.seed for each in asked.planned().wanted} == {0}
+    assert {each.seed for each in more.planned().wanted} == {0, 1, 2, 3}
 
 
 def run_folder(path, kilobytes, epochs, finished):

@@ -17,7 +17,6 @@ import json
 import math
 import shutil
 import signal
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from typing import Any
 
 import click
 
-from grafs_timm import estimate, launch, runs, transfer, zoo
-from grafs_timm.errors import GrafsError, RunError
+from grafs_timm import estimate, formula, launch, publishable, transfer
+from grafs_timm.errors import GrafsError
 from grafs_timm.files import locked
 from grafs_timm.matrix import Cell, Matrix
 from grafs_timm.recipe import load_recipe
@@ -55,6 +54,7 @@ class Family:
     folder: Path
     recipe: Recipe
     held_out: int
+    seeds: int | None = None  # training seeds of the matrix, where not the recipe's
 
     @property
     def selection(self) -> Path:
@@ -78,9 +78,10 @@ class Family:
 
     def planned(self) -> Matrix:
         """The matrix once the choice is made: all searches at their own place, the chosen one everywhere."""
-        asked = self.recipe.transfer.model_copy(update={"activations": (str(self.selection / "searches"),)})
+        changes = {"activations": (str(self.selection / "searches"),), "seeds": self.seeds or self.recipe.transfer.seeds}
+        asked = self.recipe.transfer.model_copy(update=changes)
         matrix = Matrix.plan(self.recipe.model_copy(update={"transfer": asked}), self.matrix)
-        best = chosen(self.selection)
+        best = chosen(self)
 
         def wanted(cell: Cell) -> bool:
             home = matrix.models[cell.model] == self.recipe.model and matrix.data[cell.data].name == self.recipe.data.name
@@ -89,31 +90,15 @@ class Family:
         return replace(matrix, wanted=tuple(filter(wanted, matrix.wanted)))
 
 
-def chosen(selection: Path) -> str:
-    """The label of the search that the choice ranks best, of those whose function is no usual activation.
-
-    Where none came to the last trainings, the one that was best in the longest trainings it had. RunError where every search
-    ended in a usual activation.
-    """
-    summary = runs.read_json(selection / "summary.json")
-    searches = {f"searches_s{seed}": selection / "searches" / f"s{seed}" for seed in range(int(summary["searches"]))}
-    new = [
-        label for label, folder in searches.items()
-        if (folder / "genotype.json").exists() and zoo.known_as(zoo.resolve(folder / "genotype.json").genotype) not in zoo.USUAL
-    ]  # fmt: skip
-    ranked = [row for row in summary["ranking"] if row["activation"] in new and row["mean"] is not None]
-    if ranked:
-        return str(max(ranked, key=lambda row: row["mean"])["activation"])
-    rows = [row for row in read_results(selection / "trainings.csv") if row.activation in new and row.has_figure]
-    if not rows:
-        raise RunError(f"{selection}: every search ended in a usual activation or failed: there is nothing to publish")
-    scores: dict[tuple[int, str], list[float]] = {}
-    for row in rows:
-        scores.setdefault((row.epochs, row.activation), []).append(row.accuracy)
-    return max(scores, key=lambda key: (key[0], statistics.mean(scores[key])))[1]
+def chosen(family: Family) -> str:
+    """The label of the search that goes everywhere. RunError where every search ended in a usual activation."""
+    folder = family.selection
+    files = sorted(folder.glob("searches/s*/genotype.json"))
+    searches = {publishable.label_of(int(file.parent.name[1:])): formula.load(file) for file in files}
+    return publishable.best_of(searches, read_results(folder / "trainings.csv"), family.recipe)
 
 
-def families(out: Path, names: Sequence[str], budget: str) -> list[Family]:
+def families(out: Path, names: Sequence[str], budget: str, seeds: int | None = None) -> list[Family]:
     known, found = FULL if budget == "full" else REDUCED, []
     for name in names or known:
         if name not in known:
@@ -123,7 +108,7 @@ def families(out: Path, names: Sequence[str], budget: str) -> list[Family]:
             recipe = load_recipe(stem, [*changes, _EVERYWHERE, "amp=bf16", "channels_last=true"])
         else:
             recipe = load_recipe(REDUCED[name])
-        found.append(Family(name, out / name, recipe, _HELD_OUT[budget]))
+        found.append(Family(name, out / name, recipe, _HELD_OUT[budget], seeds))
     return found
 
 
@@ -131,7 +116,7 @@ def work(family: Family, options: Sequence[str], where: dict[str, Any]) -> None:
     """All that is left of one family; done parts are only read."""
     click.echo(f"{family.name}: {family.recipe.model}, {SEARCHES} searches and a choice among them")
     summary = run_selection(family.choosing(), family.selection, SEARCHES, options=options, **where)
-    click.echo(f"{family.name}: {summary['why']}\n{family.name}: {chosen(family.selection)} goes into the matrix")
+    click.echo(f"{family.name}: {summary['why']}\n{family.name}: {chosen(family)} goes into the matrix")
     with locked(family.matrix):
         matrix = family.planned()
         matrix.write()
@@ -148,11 +133,14 @@ def left(family: Family) -> tuple[str, float | None]:
     trainings = [log.parent for log in family.folder.glob("**/log.jsonl") if "searches" not in log.parts]
     parts = {
         "searches": (searches, SEARCHES * family.recipe.search.epochs),
-        "trainings": (trainings, 0 if family.done else _choice_epochs(family.recipe) + _matrix_epochs(family.recipe)),
+        "trainings": (
+            trainings,
+            0 if family.done else _choice_epochs(family.recipe) + _matrix_epochs(family.recipe, family.seeds),
+        ),
     }
     words, seconds = [], 0.0
-    for what, (folders, planned) in parts.items():
-        epochs = planned - sum(map(estimate.epochs_done, folders))
+    for what, (folders, of_all) in parts.items():
+        epochs = of_all - sum(map(estimate.epochs_done, folders))
         if epochs > 0:
             words.append(f"{epochs} epochs of {what}")
             seconds += epochs * (estimate.epoch_seconds(folders) or math.nan)
@@ -168,10 +156,10 @@ def _choice_epochs(recipe: Recipe) -> int:
     return epochs + (field + 1) * select.final_seeds * (select.final_epochs or of_all)
 
 
-def _matrix_epochs(recipe: Recipe) -> int:
+def _matrix_epochs(recipe: Recipe, seeds: int | None) -> int:
     asked = recipe.transfer
     everywhere = (len(asked.baselines) + asked.random + 1) * len(asked.models) * len(asked.data)
-    return (everywhere + SEARCHES - 1) * asked.seeds * recipe.evaluate.epochs
+    return (everywhere + SEARCHES - 1) * (seeds or asked.seeds) * recipe.evaluate.epochs
 
 
 def tidy(out: Path, megabytes: float) -> list[str]:
@@ -220,21 +208,22 @@ def slice_of(minutes: float | None) -> Iterator[None]:
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--family", "names", multiple=True, help="Only these, in this order.")
 @click.option("--budget", type=click.Choice(["auto", "full", "reduced"]), default="auto", help="auto: full with a GPU.")
+@click.option("--seeds", type=click.IntRange(1), help="Training seeds of each cell.  [default: the recipe's]")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after so long.  [default: when all is done]")
 @click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 2 on CPU, 6 on a GPU]")
 @click.option("--device", default="auto", help="As the commands of grafs-timm take it.")
 @click.option("--megabytes", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="Limit of OUT.")
 @click.option("--plan", is_flag=True, help="Say what is left and run nothing.")
 def main(
-    out: Path, names: tuple[str, ...], budget: str, minutes: float | None, workers: int | None, device: str,
-    megabytes: float, plan: bool,
+    out: Path, names: tuple[str, ...], budget: str, seeds: int | None, minutes: float | None, workers: int | None,
+    device: str, megabytes: float, plan: bool,
 ) -> None:  # fmt: skip
     """Fill OUT with the runs that zoo entries are published from."""
     try:
         devices = launch.devices(device)
         cuda = devices[0] != "cpu"
         budget = budget if budget != "auto" else "full" if cuda else "reduced"
-        found, workers = families(out.absolute(), names, budget), workers or (6 if cuda else 2)
+        found, workers = families(out.absolute(), names, budget, seeds), workers or (6 if cuda else 2)
         options = ("--device", "cuda" if cuda else "cpu", "--wandb", "disabled")
         where = {"workers": workers, "devices": devices, "warm": True}
         if not plan:
