@@ -7,7 +7,6 @@ another way. Afterwards an entry's name works wherever the zoo's own do, until t
 from __future__ import annotations
 
 import http.client
-import json
 import time
 import urllib.error
 import urllib.request
@@ -15,32 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import entry, registry, remote, timm_maps, zoo
+from . import entry_file, registry, remote, strict_json, timm_maps, zoo
 from .entry import Contents
 from .errors import DataError, GenotypeError, GrafsError
 from .formula import Genotype
 
 ENTRY = "activation.json"  # in a folder of the hub's layout
 _SCHEME = "https"
-_LARGEST = 8 << 20  # bytes; an entry with hundreds of searches has some hundred thousand
+_LARGEST = strict_json.LARGEST
 _TIMEOUT = 30.0  # seconds without a byte
 _PATIENCE = 120.0  # seconds for all of it
 _CHUNK = 1 << 16
-
-
-class Added(zoo.Entry):
-    """An entry from outside the package: its contents were checked as a whole when it was added, and are held."""
-
-    def __init__(self, contents: Contents, genotype: Genotype, path: Path) -> None:
-        self.__dict__.update(
-            name=contents.name, family=contents.family, genotype=genotype, recommended=contents.recommended, path=path,
-            _held=contents,
-        )  # fmt: skip
-
-    @property
-    def contents(self) -> Contents:
-        held: Contents = self.__dict__["_held"]
-        return held
 
 
 def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
@@ -149,29 +133,9 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
 
 
 def _parsed(content: bytes, source: str) -> Contents:
-    if len(content) > _LARGEST:
-        raise GenotypeError(f"{source}: larger than {_LARGEST >> 20} MiB: no zoo entry")
-    try:
-        data = json.loads(content, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise GenotypeError(f"{source}: not a zoo entry: {error}") from error
-    if isinstance(data, dict) and str(data.get("format", "")).startswith("grafs-cell/"):
-        raise GenotypeError(
-            f"{source}: format {data['format']!r} is a nameless genotype; give its path wherever an activation is asked for"
-        )
-    return entry.parse(data, source)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the field {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
-    return data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    if b'"grafs-zoo/' not in content and b'"grafs-cell/' in content:
+        raise GenotypeError(f"{source}: a genotype, which has no name; give its path wherever an activation is asked for")
+    return entry_file.parse(content, source)
 
 
 def _require_hash(contents: Contents, sha256: str | None, source: str) -> None:
@@ -201,7 +165,8 @@ def _register(read: list[tuple[Contents, Path]]) -> list[zoo.Entry]:
                 f"{path}: name: timm has an activation {name!r} of its own; publish this one under another name"
             )
         if there is None:
-            new[name] = Added(contents, genotype, path)
+            new[name] = zoo.Entry(name, contents.family, genotype, contents.recommended, path)
+            new[name].__dict__["contents"] = contents  # what was checked now, not what the file holds when it is asked for
     if new:
         zoo._added.update(new)
         registry.register()
