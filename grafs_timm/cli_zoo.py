@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from .errors import GrafsError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group()
@@ -56,19 +52,17 @@ def zoo_show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1, ensure_ascii=False))
         return
+    more: list[str] = []
+    if found.name in shelf.names():
+        from .show import lines
+
+        use = f'use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm'
+        more = [*lines(shelf.get_activation(found.name).contents), use]
     click.echo(f"{found.name}\n  f(x)    {found.genotype.text}\n  LaTeX   {found.genotype.latex}\n  sha256  {found.sha256}")
     if found.genotype.bound is not None:
         click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
-    if found.name in shelf.names():
-        entry = shelf.get_activation(found.name)
-        for key, value in entry.provenance.items():
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            click.echo(f"  {key.replace('_', ' ')}: {shown}")
-        for row in entry.metrics:
-            spread = f" ± {row['sd']:.2f}" if row["n"] > 1 else ""  # one run has no spread
-            result = f"{row['mean']:.2f}{spread} % (n = {row['n']})"
-            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {result}")
-        click.echo(f'  use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm')
+    for line in more:
+        click.echo(f"  {line}".rstrip())
 
 
 @zoo.command("plot")
