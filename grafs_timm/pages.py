@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import card, card_plots, gallery, leaderboard
+from . import card, card_plots, entry_file, gallery, leaderboard
 from .entry import Contents
-from .errors import GenotypeError
 from .files import write_whole
 
 
 def read(zoo: Path) -> list[Contents]:
     """All entries of a zoo folder, checked. GenotypeError, naming file and field, where one is wrong."""
-    return [_entry(path) for path in sorted(zoo.glob("*/grafs_*.json"))]
-
-
-def _entry(path: Path) -> Contents:
-    try:
-        return Contents.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise GenotypeError(f"{path}: not a zoo entry: {error}") from error
+    return [entry_file.read(path) for path in sorted(zoo.glob("*/grafs_*.json"))]
 
 
 def gallery_path(zoo: Path) -> Path | None:
