@@ -83,16 +83,16 @@ def _files(source: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> tuple[Contents, Path]:
+def _read(path: Path) -> tuple[Contents, str]:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return _parsed(content, str(path)), path
+    return _parsed(content, str(path)), str(path)
 
 
-def _fetched(url: str, sha256: str | None) -> tuple[Contents, Path]:
+def _fetched(url: str, sha256: str | None) -> tuple[Contents, str]:
     contents = _parsed(_download(url), url)
     if sha256 is None:
         raise GenotypeError(
@@ -100,7 +100,7 @@ def _fetched(url: str, sha256: str | None) -> tuple[Contents, Path]:
             f"and without a hash whoever can change it chooses the function you train. It claims sha256={contents.sha256!r}"
         )
     _require_hash(contents, sha256, url)
-    return contents, Path(url)
+    return contents, url
 
 
 def _download(url: str) -> bytes:
@@ -149,23 +149,23 @@ def _genotype(contents: Contents) -> Genotype:
     return Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
 
 
-def _register(read: list[tuple[Contents, Path]]) -> list[zoo.Entry]:
-    """All names are looked at before the first is made known."""
+def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
+    """Make all known, each with the source it has in errors; every name is looked at before the first is."""
     known, new = zoo.names(), dict[str, zoo.Entry]()
-    for contents, path in read:
+    for contents, source in read:
         name, genotype = contents.name, _genotype(contents)
         there = known.get(name) or new.get(name)
         if there is not None and there.genotype.sha256 != genotype.sha256:
             raise GenotypeError(
-                f"{path}: name: {name} is taken by another function, {there.formula} ({there.genotype.sha256[:8]}) of "
+                f"{source}: name: {name} is taken by another function, {there.formula} ({there.genotype.sha256[:8]}) of "
                 f"{there.path}; this one is {genotype.text} ({genotype.sha256[:8]}): publish it under another name"
             )
         if there is None and timm_maps.layer(name) is not None:
             raise GenotypeError(
-                f"{path}: name: timm has an activation {name!r} of its own; publish this one under another name"
+                f"{source}: name: timm has an activation {name!r} of its own; publish this one under another name"
             )
         if there is None:
-            new[name] = zoo.Entry(name, contents.family, genotype, contents.recommended, path)
+            new[name] = zoo.Entry(name, contents.family, genotype, contents.recommended, Path(source))
             new[name].__dict__["contents"] = contents  # what was checked now, not what the file holds when it is asked for
     if new:
         zoo._added.update(new)

@@ -101,6 +101,12 @@ def test_a_function_of_no_name_loads_through_this_package(tmp_path):
     assert "mine" in str(create_from(folder).act1)
 
 
+def test_an_architecture_that_takes_no_names_is_loaded_by_this_package(tmp_path):
+    folder = hub.write(tmp_path / "out", ZOO, card="", model="mixer_s32_224", model_args={"img_size": 64, "num_classes": 3})
+    assert 'grafs_timm.create_model("local-dir:out")' in (folder / "README.md").read_text()
+    assert ZOO in str(grafs_timm.create_model(f"local-dir:{folder}").blocks[0])
+
+
 def test_an_entry_from_outside_travels_with_its_folder(made, tmp_path, monkeypatch):
     source = put(made, tmp_path / "resnet" / f"{NAME}.json")
     source.with_name("x.png").write_bytes(b"picture")
