@@ -7,7 +7,6 @@ another way. Afterwards an entry's name works wherever the zoo's own do, until t
 from __future__ import annotations
 
 import http.client
-import json
 import time
 import urllib.error
 import urllib.request
@@ -15,32 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import entry, registry, remote, timm_maps, zoo
+from . import entry_file, registry, remote, strict_json, timm_maps, zoo
 from .entry import Contents
 from .errors import DataError, GenotypeError, GrafsError
 from .formula import Genotype
 
 ENTRY = "activation.json"  # in a folder of the hub's layout
 _SCHEME = "https"
-_LARGEST = 8 << 20  # bytes; an entry with hundreds of searches has some hundred thousand
+_LARGEST = strict_json.LARGEST
 _TIMEOUT = 30.0  # seconds without a byte
 _PATIENCE = 120.0  # seconds for all of it
 _CHUNK = 1 << 16
-
-
-class Added(zoo.Entry):
-    """An entry from outside the package: its contents were checked as a whole when it was added, and are held."""
-
-    def __init__(self, contents: Contents, genotype: Genotype, path: Path) -> None:
-        self.__dict__.update(
-            name=contents.name, family=contents.family, genotype=genotype, recommended=contents.recommended, path=path,
-            _held=contents,
-        )  # fmt: skip
-
-    @property
-    def contents(self) -> Contents:
-        held: Contents = self.__dict__["_held"]
-        return held
 
 
 def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
@@ -99,16 +83,16 @@ def _files(source: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> tuple[Contents, Path]:
+def _read(path: Path) -> tuple[Contents, str]:
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return _parsed(content, str(path)), path
+    return _parsed(content, str(path)), str(path)
 
 
-def _fetched(url: str, sha256: str | None) -> tuple[Contents, Path]:
+def _fetched(url: str, sha256: str | None) -> tuple[Contents, str]:
     contents = _parsed(_download(url), url)
     if sha256 is None:
         raise GenotypeError(
@@ -116,7 +100,7 @@ def _fetched(url: str, sha256: str | None) -> tuple[Contents, Path]:
             f"and without a hash whoever can change it chooses the function you train. It claims sha256={contents.sha256!r}"
         )
     _require_hash(contents, sha256, url)
-    return contents, Path(url)
+    return contents, url
 
 
 def _download(url: str) -> bytes:
@@ -149,29 +133,9 @@ class _SameScheme(urllib.request.HTTPRedirectHandler):
 
 
 def _parsed(content: bytes, source: str) -> Contents:
-    if len(content) > _LARGEST:
-        raise GenotypeError(f"{source}: larger than {_LARGEST >> 20} MiB: no zoo entry")
-    try:
-        data = json.loads(content, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise GenotypeError(f"{source}: not a zoo entry: {error}") from error
-    if isinstance(data, dict) and str(data.get("format", "")).startswith("grafs-cell/"):
-        raise GenotypeError(
-            f"{source}: format {data['format']!r} is a nameless genotype; give its path wherever an activation is asked for"
-        )
-    return entry.parse(data, source)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the field {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
-    return data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    if b'"grafs-zoo/' not in content and b'"grafs-cell/' in content:
+        raise GenotypeError(f"{source}: a genotype, which has no name; give its path wherever an activation is asked for")
+    return entry_file.parse(content, source)
 
 
 def _require_hash(contents: Contents, sha256: str | None, source: str) -> None:
@@ -185,23 +149,24 @@ def _genotype(contents: Contents) -> Genotype:
     return Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
 
 
-def _register(read: list[tuple[Contents, Path]]) -> list[zoo.Entry]:
-    """All names are looked at before the first is made known."""
+def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
+    """Make all known, each with the source it has in errors; every name is looked at before the first is."""
     known, new = zoo.names(), dict[str, zoo.Entry]()
-    for contents, path in read:
+    for contents, source in read:
         name, genotype = contents.name, _genotype(contents)
         there = known.get(name) or new.get(name)
         if there is not None and there.genotype.sha256 != genotype.sha256:
             raise GenotypeError(
-                f"{path}: name: {name} is taken by another function, {there.formula} ({there.genotype.sha256[:8]}) of "
+                f"{source}: name: {name} is taken by another function, {there.formula} ({there.genotype.sha256[:8]}) of "
                 f"{there.path}; this one is {genotype.text} ({genotype.sha256[:8]}): publish it under another name"
             )
         if there is None and timm_maps.layer(name) is not None:
             raise GenotypeError(
-                f"{path}: name: timm has an activation {name!r} of its own; publish this one under another name"
+                f"{source}: name: timm has an activation {name!r} of its own; publish this one under another name"
             )
         if there is None:
-            new[name] = Added(contents, genotype, path)
+            new[name] = zoo.Entry(name, contents.family, genotype, contents.recommended, Path(source))
+            new[name].__dict__["contents"] = contents  # what was checked now, not what the file holds when it is asked for
     if new:
         zoo._added.update(new)
         registry.register()

@@ -1,6 +1,7 @@
 """A folder for the hub: what timm makes of it, what it says, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -11,17 +12,33 @@ from made_entries import made_entry
 from test_shelf import fresh, other, put  # noqa: F401  fresh is a fixture
 
 import grafs_timm
-from grafs_timm import cli_hub, hub, zoo
+from grafs_timm import cli_hub, hub, registry, zoo
 from grafs_timm.errors import GrafsError, RunError, WeightsError
+from grafs_timm.formula import Genotype
 from grafs_timm.weights import create_from, save_pretrained
 
-ZOO = next(iter(zoo.entries()))
+ZOO = "grafs_resnet_shipped1"
 NAME = "grafs_resnet_outside1"
+MINE = {
+    "format": "grafs-cell/1", "u1": {"op": "identity"}, "u2": {"op": "scale", "gamma": 0.7}, "b1": {"op": "gate"},
+    "u3": {"op": "relu"}, "u4": {"op": "identity"}, "b2": {"op": "max"},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     return made_entry(tmp_path_factory.mktemp("made") / "zoo", NAME)
+
+
+@pytest.fixture(autouse=True)
+def shipped(made, fresh, monkeypatch):  # noqa: F811
+    """An entry that the package carries, beside its own."""
+    contents = other(made, ZOO)
+    entry = zoo.Entry(ZOO, contents.family, Genotype.from_dict(contents.genotype), False, Path(f"zoo/resnet/{ZOO}.json"))
+    entry.__dict__["contents"] = contents
+    both = zoo.entries() | {ZOO: entry}
+    monkeypatch.setattr(zoo, "entries", lambda: both)
+    registry.register()
 
 
 def trained(activation, folder, architecture="test_resnet", **settings):
@@ -74,14 +91,20 @@ def test_weights_of_a_genotype_file_get_the_entrys_name(tmp_path):
     assert torch.equal(outputs(timm.create_model(f"local-dir:{folder}", pretrained=True)), outputs(model))
 
 
-def test_a_function_of_no_name_loads_through_this_package(made, tmp_path):
+def test_a_function_of_no_name_loads_through_this_package(tmp_path):
     file = tmp_path / "mine.json"
-    file.write_text(json.dumps(other(made).genotype))
+    file.write_text(json.dumps(Genotype.from_dict(MINE).to_dict()))
     folder = hub.write(tmp_path / "out", file, card="", model="test_resnet")
     readme = (folder / "README.md").read_text()
     assert 'grafs_timm.create_model("local-dir:out")' in readme
     assert "act_layer" not in json.loads((folder / "config.json").read_text()).get("model_args", {})
     assert "mine" in str(create_from(folder).act1)
+
+
+def test_an_architecture_that_takes_no_names_is_loaded_by_this_package(tmp_path):
+    folder = hub.write(tmp_path / "out", ZOO, card="", model="mixer_s32_224", model_args={"img_size": 64, "num_classes": 3})
+    assert 'grafs_timm.create_model("local-dir:out")' in (folder / "README.md").read_text()
+    assert ZOO in str(grafs_timm.create_model(f"local-dir:{folder}").blocks[0])
 
 
 def test_an_entry_from_outside_travels_with_its_folder(made, tmp_path, monkeypatch):

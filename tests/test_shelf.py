@@ -11,30 +11,17 @@ from made_entries import made_entry
 from timm.layers import create_act
 
 import grafs_timm
-from grafs_timm import entry, registry, shelf, weights, zoo
-from grafs_timm.entry import Contents, canonical_sha256
+from grafs_timm import registry, shelf, weights, zoo
 from grafs_timm.errors import DataError, GenotypeError, WeightsError
+from grafs_timm.formula import Genotype
 
 NAME = "grafs_resnet_outside1"
 MAPS = ("_ACT_LAYER_DEFAULT", "_ACT_LAYER_ME", "_ACT_FN_DEFAULT", "_ACT_FN_ME")
 
 
-def _checked(data, source):
-    """Of `entry.parse`, what these tests need."""
-    try:
-        contents = Contents.model_validate(data)
-    except ValueError as error:
-        raise GenotypeError(f"{source}: {error}") from error
-    if canonical_sha256(data) != contents.sha256:
-        raise GenotypeError(f"{source}: sha256: file altered")
-    return contents
-
-
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing added stays: neither in the zoo nor in timm's maps."""
-    if not hasattr(entry, "parse"):
-        monkeypatch.setattr(entry, "parse", _checked, raising=False)
     monkeypatch.setattr(zoo, "_added", {})
     for key in MAPS:
         monkeypatch.setattr(create_act, key, dict(getattr(create_act, key)))
@@ -47,13 +34,18 @@ def made(tmp_path_factory):
 
 def other(made, name=NAME):
     """Another function under that name."""
-    genotype = grafs_timm.formula.Genotype.from_dict(
+    genotype = Genotype.from_dict(
         {
             "format": "grafs-cell/1", "u1": {"op": "identity"}, "u2": {"op": "scale", "gamma": 1.5}, "b1": {"op": "gate"},
             "u3": {"op": "relu"}, "u4": {"op": "identity"}, "b2": {"op": "max"},
         }
     )  # fmt: skip
-    return made.model_copy(update={"genotype": genotype.to_dict(derived=True), "name": name}).sealed()
+    own = genotype.to_dict(derived=True)
+    batch = made.batches[0]
+    found = {"genotype": genotype.to_dict(), "sha256": genotype.sha256, "formula": genotype.text}
+    searches = tuple(each.model_copy(update=found) if each.chosen else each for each in batch.searches)
+    batches = (batch.model_copy(update={"searches": searches}),)
+    return made.model_copy(update={"genotype": own, "name": name, "batches": batches}).sealed()
 
 
 def put(contents, path):
