@@ -18,7 +18,7 @@ from timm.models import is_model_in_modules
 from timm.utils import unwrap_model
 from torch import nn
 
-from . import models as models  # registers cifar_*
+from . import models as models  # registers cifar_* and gpt_*
 from .errors import UnknownNameError
 from .ops import nearest
 
@@ -97,6 +97,7 @@ FAMILIES: dict[str, Family] = {
         _row("hybrid",        "efficientvit_msra", "relu",       "efficientvit_m0",              "shvit_s1 efficientvim_m1 efficientvit_m3 efficientvit_m5", "efficientvit_msra efficientvim shvit"),
         _row("hybrid",        "nextvit",           "relu",       "nextvit_small",                "nextvit_base nextvit_large", "nextvit"),
         _row("mlp",           "mlp_mixer",         "gelu",       "cifar_mixer_tiny",             "cifar_mixer_small gmlp_ti16_224 mixer_s16_224 mixer_b16_224", "mlp_mixer sequencer", "cifar_mixer_*"),
+        _row("transformer",   "gpt",               "gelu",       "gpt_mini",                     "gpt_tiny gpt_small", "", "gpt_mini gpt_tiny gpt_small"),
     )
 }  # fmt: skip
 

@@ -15,6 +15,8 @@ from timm.layers import Attention, ClassifierHead, DropPath, calculate_drop_path
 from timm.models import MlpMixer, VisionTransformer, build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from . import gpt_models as gpt_models  # registers gpt_*, which import transformers when they are built
+
 __all__ = ["CifarBlock", "CifarResNet"]  # register_model adds the entry points
 
 LayerType = str | Callable[..., nn.Module]

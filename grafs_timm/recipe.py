@@ -72,9 +72,10 @@ def _section_at(keys: Sequence[Any]) -> type[BaseModel] | None:
         kind = field.annotation if field else None
         if get_origin(kind) is tuple:
             kind = get_args(get_args(kind)[0])[0] if get_origin(get_args(kind)[0]) is Annotated else get_args(kind)[0]
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        sections = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not sections:  # Text | None is a section too
             return None
-        section = kind
+        section = sections[0]
     return section
 
 

@@ -10,7 +10,16 @@ import json
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from . import strict_yaml
 from .ops import nearest
@@ -83,6 +92,42 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Text(_Section):
+    """How text becomes tokens, and which part of it is held out.
+
+    ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
+    ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
+    ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
+    validation, its second for the test. Shards with splits of their own keep those.
+    """
+
+    tokenizer: Literal["bytes", "bpe"] = "bytes"
+    vocab_size: Annotated[int, Field(ge=256)] = 256
+    vocabulary: Name | None = None
+    context: Count = 256
+    held_out: Positive = 0.1
+
+    @model_validator(mode="after")
+    def _fit_one_another(self) -> Text:
+        problems = []
+        if self.tokenizer == "bytes" and self.vocab_size != 256:
+            problems.append(("vocab_size", f"there are 256 bytes, got {self.vocab_size}; tokenizer: bpe has more tokens"))
+        if self.tokenizer == "bytes" and self.vocabulary:
+            problems.append(("vocabulary", "tokenizer: bytes needs none; leave this out, or tokenizer: bpe"))
+        if self.tokenizer == "bpe" and self.vocab_size < 257:
+            problems.append(("vocab_size", "tokenizer: bpe begins with the 256 bytes and the end of a text: 257 or more"))
+        if self.held_out >= 1 and self.held_out != int(self.held_out):
+            problems.append(("held_out", f"a fraction below 1 or a whole number of bytes, got {self.held_out:g}"))
+        return _checked(self, problems)
+
+
+# What says something of images alone; `Data` refuses them beside text.
+_OF_IMAGES = (
+    "train_images", "test_images", "validation_images", "augment", "crop_padding", "image_size", "channels", "loading",
+    "workers", "shuffle_buffer", "transform", "mean", "std", "on_bad_shard",
+)  # fmt: skip
+
+
 class Data(_Section):
     """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
 
@@ -94,6 +139,8 @@ class Data(_Section):
     ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
     arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
     images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
+
+    With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
     """
 
     name: Name
@@ -113,6 +160,7 @@ class Data(_Section):
     mean: Channels = None
     std: Channels = None
     on_bad_shard: Literal["raise", "skip"] = "raise"
+    text: Text | None = None
 
     @field_validator("augment")
     @classmethod
@@ -128,6 +176,10 @@ class Data(_Section):
 
     @model_validator(mode="after")
     def _fit_one_another(self) -> Data:
+        if self.text is not None:
+            usual = {key: Data.model_fields[key].get_default(call_default_factory=True) for key in _OF_IMAGES}
+            changed = [key for key, value in usual.items() if getattr(self, key) != value]
+            return _checked(self, [(key, "says something of images; beside data.text leave it out") for key in changed])
         problems = []
         if self.loading == "stream":
             names = ("train_images", "validation_images", "augment")
@@ -140,6 +192,14 @@ class Data(_Section):
         if (self.mean is None) != (self.std is None):
             problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
         return _checked(self, problems)
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_text(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes of images are written as they always were, so that their sha256 stays and finished runs know them."""
+        written: dict[str, Any] = write(self)
+        if self.text is None:
+            written.pop("text", None)
+        return written
 
 
 DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
@@ -317,6 +377,14 @@ class Recipe(_Section):
     @classmethod
     def _plain_values(cls, value: dict[str, Any]) -> dict[str, Any]:
         return _only_plain(value)
+
+    @model_validator(mode="after")
+    def _fits_its_data(self) -> Recipe:
+        if self.data.text is None:
+            return self
+        images = [f"evaluate.{key}" for key in ("mixup", "cutmix") if getattr(self.evaluate, key)]
+        images += ["channels_last"] if self.channels_last else []
+        return _checked(self, [(key, "is for images, and data.text says that there are none") for key in images])
 
     def to_yaml(self) -> str:
         """Every setting, defaults written out; reading it back gives an equal recipe."""

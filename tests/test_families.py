@@ -87,6 +87,7 @@ def test_row_is_what_the_stock_models_show(name):
         ("efficientnet_b0", "efficientnet"),
         ("mixer_b16_224", "mlp_mixer"),
         ("cifar_mixer_small", "mlp_mixer"),
+        ("gpt_small", "gpt"),
     ],
 )
 def test_family_of_a_name(architecture, family):
@@ -151,8 +152,9 @@ def test_usual_activation():
         ("convnext", ["resnet", "vit"], "vit"),  # activation before kind
         ("efficientnet", ["vit", "resnet"], "resnet"),  # no activation shared: the kind
         ("levit", ["vit", "resnet"], "resnet"),  # nothing shared: the table's order
-        ("vit", ["gpt", "resnet"], "resnet"),  # a family that the table lacks
-        ("vit", ["gpt"], None),
+        ("vit", ["bert", "resnet"], "resnet"),  # a family that the table lacks
+        ("vit", ["bert"], None),
+        ("gpt", ["resnet", "convnext", "vit"], "vit"),
         ("vit", [], None),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 import grafs_timm
 
-LAZY = ("wandb", "webdataset", "matplotlib", "sympy", "scipy.special", "scipy.optimize")
+LAZY = ("wandb", "webdataset", "matplotlib", "sympy", "scipy.special", "scipy.optimize", "transformers", "tokenizers")
 
 
 @pytest.mark.parametrize("start", ["timm", "torch"])

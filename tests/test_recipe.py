@@ -273,3 +273,50 @@ def test_numbers_with_exponents_are_numbers_and_texts_stay_texts():
     assert strict_yaml.parse("[6e-4, 1.5e3, -1E2, 1e3x]", "x") == [6e-4, 1500.0, -100.0, "1e3x"]
     recipe = Recipe(model="m", model_kwargs=value, data={"name": "d"})
     assert yaml.safe_load(recipe.to_yaml())["model_kwargs"]["b"] == "off"
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+def of_text(text, **more):
+    return {"model": "gpt_mini", "data": {"name": "stories.txt.gz", "text": text, **more}}
+
+
+def test_text_comes_back_equal(written):
+    recipe = parse_recipe(of_text({"tokenizer": "bpe", "vocab_size": 512, "held_out": 4096}))
+    assert load_recipe(written(recipe.to_yaml())) == recipe
+    assert recipe.data.text.context == 256
+    assert load_recipe(written("model: gpt_mini\ndata: {name: a.txt}"), ["data.text.context=64"]).data.text.context == 64
+
+
+def test_recipes_of_images_do_not_speak_of_text():
+    """Else every finished run would take its own recipe for another one."""
+    assert "text" not in load_recipe("resnet_digits").model_dump(mode="json")["data"]
+    assert load_recipe("resnet_digits").sha256 == "d8a14436c78ad0858feeb9f2612c148363f27d071a1a323525eb2a544341ae3e"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ({"tokeniser": "bpe"}, "data.text.tokeniser: unknown key; nearest: tokenizer"),
+        ({"tokenizer": "words"}, "data.text.tokenizer: expected one of bytes, bpe, got the text 'words'"),
+        ({"held_out": 1.5}, "data.text.held_out: a fraction below 1 or a whole number of bytes, got 1.5"),
+        ({"held_out": 0}, "data.text.held_out: expected a number > 0, got 0"),
+        ({"vocab_size": 512}, "data.text.vocab_size: there are 256 bytes, got 512; tokenizer: bpe has more tokens"),
+        ({"vocabulary": "v.json"}, "data.text.vocabulary: tokenizer: bytes needs none; leave this out, or tokenizer: bpe"),
+        ({"tokenizer": "bpe"}, "data.text.vocab_size: tokenizer: bpe begins with the 256 bytes"),
+        ("bytes", "data.text: expected a mapping of keys, got the text 'bytes'"),
+    ],
+)
+def test_impossible_text(text, problem):
+    (line,) = problems(of_text(text))
+    assert line.startswith(f"r.yaml: {problem}")
+
+
+def test_what_speaks_of_images_is_refused_beside_text():
+    what = "says something of images; beside data.text leave it out"
+    assert problems(of_text({}, image_size=32, augment=["flip"], loading="stream")) == [
+        f"r.yaml: data.{key}: {what}" for key in ("augment", "image_size", "loading")
+    ]
+    found = problems({**of_text({}), "channels_last": True, "evaluate": {"mixup": 0.1}})
+    assert [line.split(": ")[1] for line in found] == ["evaluate.mixup", "channels_last"]

@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("pattern", nargs="?", default="")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     chosen = parser.parse_args()
-    names = [name for name in timm.list_models(chosen.pattern) if not name.startswith("cifar_")]  # those are not timm's
+    ours = ("cifar_", "gpt_")  # not timm's
+    names = [name for name in timm.list_models(chosen.pattern) if not name.startswith(ours)]
     start = time.time()
     with multiprocessing.get_context("spawn").Pool(chosen.workers) as pool:
         rows = list(tqdm(pool.imap(_examine, names, chunksize=8), total=len(names)))
