@@ -6,10 +6,11 @@ from . import claims
 from .entry import Batch, Contents, Metric, Spread, Verified
 from .markdown import code, duration, many, plain, table
 from .ranking import p_value
+from .statistics import Measure
 
 HOW_TO_READ = (
-    "Accuracy in per cent on the test split. **mean ± sd**: over training seeds. **difference**: in points, each training "
-    "minus the usual activation's of the same seed, averaged, with the 95 % t interval over these pairs in brackets; it "
+    "{noun} on the test split. **mean ± sd**: over training seeds. **difference**: in {unit}, above 0 where it is better, each "
+    "training beside the usual activation's of the same seed, averaged, with the 95 % t interval over these pairs in brackets; it "
     "speaks of other training seeds, not of other models or data. **p**: of that difference, not adjusted for the number "
     "of comparisons."
 )
@@ -18,8 +19,11 @@ _ORDER = {"found": 0, "baseline": 1, "random": 2}
 
 def evidence(batch: Batch) -> list[str]:
     """A table a place, the search's own first, and how many intervals stand in them."""
-    images = "all training images" if batch.train_images is None else f"{batch.train_images:,} training images"
-    lines = [f"Every activation was trained from scratch for {many(batch.epochs, 'epoch')} on {images}. {HOW_TO_READ}", ""]
+    everything = "the training text" if batch.measure == "loss" else "all training images"
+    images = everything if batch.train_images is None else f"{batch.train_images:,} training images"
+    measure = claims.of(batch)
+    how = HOW_TO_READ.replace("{noun}", measure.noun.capitalize()).replace("{unit}", measure.unit)
+    lines = [f"Every activation was trained from scratch for {many(batch.epochs, 'epoch')} on {images}. {how}", ""]
     lines += [multiplicity(claims.intervals(batch)), ""]
     for place in batch.places:
         home = place == (batch.provenance.model, batch.provenance.data)
@@ -42,7 +46,7 @@ def _place(batch: Batch, place: tuple[str, str]) -> list[str]:
     rows = [row for row in batch.metrics if (row.model, row.data) == place]
     rows.sort(key=lambda row: (row.activation != batch.label, _ORDER[row.kind]))  # stable: the batch's own order within
     lines = table(["activation", "mean ± sd", "n", "difference [95 %]", "p"], [_row(batch, row) for row in rows])
-    spreads = [_spread(each) for each in batch.spreads if (each.model, each.data) == place]
+    spreads = [_spread(each, claims.of(batch)) for each in batch.spreads if (each.model, each.data) == place]
     if spreads:
         heads = ["of all", "members", "mean", "sd over members", "sd over training seeds", "difference [95 %]"]
         lines += ["", *table(heads, spreads)]
@@ -60,21 +64,23 @@ def _row(batch: Batch, row: Metric) -> list[str]:
     elif row.difference is None:
         name += ", the usual one"
     p = "–" if row.difference is None else p_value(row.difference.p)
-    return [name, mean(row.mean, row.sd), str(row.n), claims.interval(row.difference), p]
+    measure = claims.of(batch)
+    return [name, mean(row.mean, row.sd, measure), str(row.n), claims.interval(row.difference, measure), p]
 
 
-def _spread(each: Spread) -> list[str]:
+def _spread(each: Spread, measure: Measure) -> list[str]:
     name = {"found": "searches", "random": "random cells"}[each.kind]
-    return [name, str(each.members), f"{each.mean:.2f}", _sd(each.sd), _sd(each.seed_sd), claims.interval(each.difference)]
+    spreads = (_sd(sd, measure) for sd in (each.sd, each.seed_sd))
+    return [name, str(each.members), mean(each.mean, None, measure), *spreads, claims.interval(each.difference, measure)]
 
 
-def mean(value: float, sd: float | None) -> str:
+def mean(value: float, sd: float | None, measure: Measure) -> str:
     """«91.00 ± 0.62», without the spread where one training tells none."""
-    return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
+    return f"{value:.{measure.digits}f}" + ("" if sd is None else f" ± {measure.sd(sd)}")
 
 
-def _sd(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _sd(value: float | None, measure: Measure) -> str:
+    return "–" if value is None else measure.sd(value)
 
 
 def verified(contents: Contents) -> list[str]:
@@ -82,14 +88,15 @@ def verified(contents: Contents) -> list[str]:
     if not contents.verified:
         return ["No training was repeated yet: `--retrain` below does it."]
     heads = ["training", "seed", "reported", "re-verified", "repeated with"]
-    return table(heads, [_verified(each) for each in contents.verified])
+    measure = claims.of(contents.batches[0])
+    return table(heads, [_verified(each, measure) for each in contents.verified])
 
 
-def _verified(each: Verified) -> list[str]:
+def _verified(each: Verified, measure: Measure) -> list[str]:
     torch = f"torch {each.versions['torch']}, " if "torch" in each.versions else ""
     where = plain(f"{torch}{each.hardware}, {each.date}")
     training = f"{code(each.activation)}, {plain(f'{each.model} on {each.data}')}"
-    return [training, str(each.seed), f"{each.reported:.2f}", f"{each.again:.2f}", where]
+    return [training, str(each.seed), *(f"{value:.{measure.digits}f}" for value in (each.reported, each.again)), where]
 
 
 def searches(batch: Batch) -> list[str]:
@@ -105,7 +112,7 @@ def searches(batch: Batch) -> list[str]:
     choice = batch.choice
     spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
     return [
-        "Held-out accuracy, in per cent: of the discretised function with the search's own weights, on images held out of the "
+        "Held-out accuracy, in per cent: of the discretised function with the search's own weights, on data held out of the "
         "training split. «Same as»: the usual activation that it is, up to scales.",
         "",
         *table(heads, rows),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import timm_maps
+from . import claims, timm_maps
 from .claims import found_at
 from .entry import Batch, Contents, Difference, Metric
 from .errors import RunError
@@ -55,7 +55,7 @@ def _effect(contents: Contents, path: Path) -> Path:
         spare.set_axis_off()
     for (batch, place), panel in zip(panels, axes.ravel(), strict=False):
         _panel(panel, contents, batch, place)
-    _legend(picture)
+    _legend(picture, contents)
     return _save(picture, path)
 
 
@@ -95,7 +95,7 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
     home = place == (batch.provenance.model, batch.provenance.data)
     axes.set_title(f"{place[0]} on {place[1]}" + ("\nwhere the searches ran" if home else ""), fontsize=8.5)
     apart = next((row.difference.to for row in rows if row.difference), batch.usual)
-    axes.set_xlabel(f"points beside {apart}", fontsize=8)
+    axes.set_xlabel(f"{claims.of(batch).unit} beside {apart}", fontsize=8)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
@@ -113,7 +113,7 @@ def _interval(axes: Any, own: Difference, y: int, low: float, high: float, ink: 
     left = own.mean <= low
     axes.plot(low + inset if left else high - inset, y, "<" if left else ">", ms=6, zorder=3, **ink)
     at = low + 4 * inset if left else high - 4 * inset
-    text = f"{own.mean:+.1f}".replace("-", "−")
+    text = f"{own.mean:+.2g}".replace("-", "−")
     axes.text(at, y, text, ha="left" if left else "right", va="center", fontsize=7, color=ink["color"])
 
 
@@ -130,7 +130,7 @@ def _limits(batch: Batch, place: tuple[str, str]) -> tuple[float, float]:
     return low - edge, high + edge
 
 
-def _legend(picture: Any) -> None:
+def _legend(picture: Any, contents: Contents) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
@@ -139,7 +139,7 @@ def _legend(picture: Any) -> None:
         Line2D([], [], color=COLOURS["baseline"], marker="o", ms=5, lw=1.5, label="usual activations"),
         Line2D([], [], color=COLOURS["random"], marker="o", ms=5, lw=1.5, alpha=PALE, label="random cells"),
     ]
-    title = "paired difference in accuracy with its 95 % interval; an arrow: beyond the panel"
+    title = f"paired difference in {contents.batches[0].measure}, right is better; 95 % interval; an arrow: beyond the panel"
     picture.legend(
         handles=marks, loc="outside upper center", ncols=4 if picture.get_figwidth() > 6 else 2, frameon=False,
         fontsize=8, title=title, title_fontsize=8.5,

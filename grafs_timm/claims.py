@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from .entry import Batch, Contents, Difference, Metric
 from .markdown import listed, many
 from .ranking import points
+from .statistics import ACCURACY, MEASURES, Measure
 
 DEAR = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
+
+
+def of(batch: Batch) -> Measure:
+    """What the batch is measured by."""
+    return MEASURES[batch.measure]
 
 
 def side(own: Difference | None) -> str:
@@ -25,14 +31,15 @@ def side(own: Difference | None) -> str:
     return BETTER if own.low > 0 else WORSE if own.high < 0 else NOT_SHOWN
 
 
-def interval(own: Difference | None) -> str:
+def interval(own: Difference | None, measure: Measure = ACCURACY) -> str:
     """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
     if own is None:
         return "–"
-    mean = points(own.mean, sign=True)
+    mean = points(own.mean, sign=True, digits=measure.digits)
     if own.low is None or own.high is None:
         return mean
-    return f"{mean} [{points(own.low, sign=True)}, {points(own.high, sign=True)}]"
+    low, high = (points(value, sign=True, digits=measure.digits) for value in (own.low, own.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def found_at(batch: Batch, place: tuple[str, str]) -> Metric | None:
@@ -80,7 +87,7 @@ def effect(batch: Batch) -> str:
         return f"its effect against {batch.usual} was not measured where it was searched, {where}"
     own, seeds = row.difference, many(row.difference.n, "training seed")
     words = {BETTER: f"better than {own.to}", WORSE: f"worse than {own.to}", NOT_SHOWN: f"no difference from {own.to} shown"}
-    measured = f"{interval(own)} points over {seeds}"
+    measured = f"{interval(own, of(batch))} {of(batch).unit} over {seeds}"
     if own.low is None:
         measured += ", which tell no interval"
     return f"{words[side(own)]} where it was searched, {where} ({measured})"
@@ -112,7 +119,7 @@ def _measured(batches: Sequence[Batch]) -> list[str]:
         rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
         by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
         for row in rows:
-            by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference)})")
+            by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
         if by_word[WORSE]:
             said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
         if rows and len(by_word[NOT_SHOWN]) == len(rows):

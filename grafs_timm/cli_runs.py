@@ -226,7 +226,8 @@ def evaluate(recipe: str, activation: str, model: str | None, data: str | None, 
     _say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")
-    result = f"{split} accuracy {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
+    rightly = "tokens told rightly" if f"{split}_tokens" in summary else "accuracy"
+    result = f"{split} {rightly} {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
 
 

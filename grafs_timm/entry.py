@@ -2,7 +2,7 @@
 
 The function is the genotype, and ``facts`` follow from it. Each ``Batch`` is one campaign that ended in it: its searches, the
 choice among them and the trainings of the matrix; all of it is computed from the logs in the evidence that the batch names.
-Accuracies are per cent, differences points, durations seconds, positions on the x axis of f plain numbers.
+Accuracies are per cent, losses nats per token, differences points or nats, above 0 where ours is better; durations seconds, positions on the x axis of f plain numbers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Provenance(_Part):
 
 
 class Difference(_Part):
-    """Ours − theirs in points over ``n`` training seeds that both have, with the 95 % t interval and its p value.
+    """How much better ours is than theirs, over ``n`` training seeds that both have, with the 95 % t interval and its p value:
+    points of accuracy, or nats by which the loss is lower.
 
     ``low``, ``high`` and ``p`` are null where nothing tells the spread.
     """
@@ -87,7 +88,7 @@ class Difference(_Part):
 
 
 class Metric(_Part):
-    """One activation at one place: accuracy over training seeds. ``sd`` is null for one seed. ``each``: by training seed."""
+    """One activation at one place: what the batch is measured by, over training seeds. ``sd`` is null for one seed. ``each``: by training seed."""
 
     model: Text
     data: Text
@@ -166,12 +167,13 @@ class Evidence(_Part):
 class Batch(_Part):
     """One campaign that ended in this function.
 
-    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``train_images`` (null:
+    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what counts; ``train_images`` (null:
     the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was timed.
     """
 
     label: Text
     usual: Text
+    measure: Literal["accuracy", "loss"]
     train_images: Count | None
     epochs: Count
     provenance: Provenance

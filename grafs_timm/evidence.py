@@ -26,6 +26,7 @@ from .errors import GrafsError, RunError
 from .formula import Genotype
 from .matrix import Matrix
 from .recipe import parse_recipe
+from .results import compared_by
 from .settings import Recipe
 from .statistics import Kind, Result
 
@@ -77,13 +78,13 @@ class Records:
         check_files(folder, files if files is not None else dict.fromkeys(REQUIRED, ""))
         recipe = _recipe(folder / RECIPE)
         matrix = Matrix.read(folder, recipe)
-        known = matrix.activations
+        known, text = matrix.activations, bool(recipe.data.text)
         choosing = _recipe(folder / SELECTION)
         return cls(
             folder, matrix, choosing,
             tuple(_lines(folder / SEARCHES, _search)),
-            tuple(_lines(folder / TRAININGS, lambda line: _training(line, known))),
-            tuple(_lines(folder / CHOICE, lambda line: _training(line, None))),
+            tuple(_lines(folder / TRAININGS, lambda line: _training(line, known, text))),
+            tuple(_lines(folder / CHOICE, lambda line: _training(line, None, text))),
             _about(folder / ABOUT),
             _cost(folder / COST),
         )  # fmt: skip
@@ -148,7 +149,7 @@ def _search(line: dict[str, Any]) -> SearchRecord:
     )  # fmt: skip
 
 
-def _training(line: dict[str, Any], known: Mapping[str, Candidate] | None) -> Result:
+def _training(line: dict[str, Any], known: Mapping[str, Candidate] | None, text: bool) -> Result:
     label, split, last = str(line["activation"]), line["split"], line["log"][-1]
     origin: tuple[str | None, int | None]
     if split not in ("test", "validation"):
@@ -167,7 +168,7 @@ def _training(line: dict[str, Any], known: Mapping[str, Candidate] | None) -> Re
     return Result(
         label, _kind(kind), *origin, sha256, str(line["model"]), str(line["data"]), int(line["seed"]),
         float(last[f"{split}_accuracy"]), float(last[f"{split}_loss"]), split, len(line["log"]),
-        sum(float(each["seconds"]) for each in line["log"]),
+        sum(float(each["seconds"]) for each in line["log"]), compared_by(text),
     )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ each with timm under its name, and `grafs_<family>` for the family's recommended
 `timm.create_model("resnet50", act_layer="grafs_resnet")`. `grafs-timm zoo show NAME` prints an entry, `grafs-timm zoo verify`
 recomputes all of them."""
 _NOTES = """\
-**Effect**: accuracy of the function minus that of the usual activation of the model, in points, paired by training seed, with
-the 95 % t interval; at the model and data where it was searched. **Elsewhere**: at how many other models and data sets it is
+**Effect**: how much better than the usual activation of the model, in points of accuracy or in nats of a language model's loss,
+paired by training seed, with the 95 % t interval; at the model and data where it was searched. **Elsewhere**: at how many other models and data sets it is
 better, worse, or no difference is shown. **Cost**: forward and backward ÷ GELU's in the same run. No difference shown does not
 mean that there is none, only that so many trainings of that budget do not tell."""
 
@@ -48,7 +48,7 @@ def _row(each: Contents) -> list[str]:
     name = code(each.name) + (f" (= {code(f'grafs_{each.family}')}, recommended)" if each.recommended else "")
     where = plain(f"{batch.provenance.model} on {batch.provenance.data}")
     own = row.difference if row else None
-    effect = f"{where}: not measured" if own is None else f"{where}: {claims.interval(own)}, {_word(claims.side(own), own.to)}"
+    effect = f"{where}: not measured" if own is None else f"{where}: {claims.interval(own, claims.of(batch))} {claims.of(batch).unit}, {_word(claims.side(own), own.to)}"
     counted = claims.elsewhere(batch)
     elsewhere = (
         f"better {counted.better}, worse {counted.worse}, no difference shown {counted.not_shown} of {counted.places}"

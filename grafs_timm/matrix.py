@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 
 from . import candidates, formula, strict_yaml
 from .candidates import Candidate
-from .data import open_dataset
 from .errors import GrafsError, RunError
 from .files import write_json, write_whole
 from .formula import Genotype
 from .recipe import parse_recipe
 from .runs import differences
 from .settings import Data, Recipe, Transfer
+from .training import dataset_of
 
 FORMAT = "grafs-matrix/1"
 _GROWS = {"activations", "baselines", "random", "models", "data", "seeds"}  # keys of `transfer` that a later call may change
@@ -66,7 +66,7 @@ class Matrix:
         model_names, sections = asked.models or (recipe.model,), _sections(recipe)
         given = candidates.gather(asked.activations, asked.baselines, model_names, asked.random, asked.random_seed)
         for section in sections:
-            open_dataset(section.name)
+            dataset_of(section)
         activations, chosen_activations = candidates.labelled(given, before.activations)
         models, data = dict(before.models), dict(before.data)
         for name in model_names:

@@ -28,7 +28,7 @@ def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
     usual, rows = _usual(records), with_twins(checked(records))
     recipe = records.recipe
     return Batch(
-        label=label, usual=usual, train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
+        label=label, usual=usual, measure=rows[0].compared_by, train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
         provenance=_provenance(records, search_of(records, label)), choice=choice(records), cost=cost(records, label),
         searches=tuple(_search(each, label) for each in records.searches),
         metrics=metrics(rows, records.matrix.usual()), spreads=spreads(rows, records.matrix.usual()), evidence=named,
@@ -70,7 +70,7 @@ def best_of(searches: Mapping[str, Genotype], trainings: Sequence[Result], choos
     final = _final_seeds(trainings, choosing)
     scores: dict[tuple[bool, int, str], list[float]] = {}
     for row in rows:
-        scores.setdefault((row.seed in final, row.epochs, row.activation), []).append(row.accuracy)
+        scores.setdefault((row.seed in final, row.epochs, row.activation), []).append(row.score)
     return max(scores, key=lambda key: (*key[:2], medians.fmean(scores[key])))[2]
 
 
@@ -139,8 +139,8 @@ def metrics(rows: Sequence[Result], usual: Mapping[str, str]) -> tuple[Metric, .
             found.append(
                 Metric(
                     model=place.model, data=place.data, activation=label, kind=first.kind, search_seed=first.search_seed,
-                    n=mean.n, mean=_round(mean.mean), sd=_rounded(mean.sd),
-                    each={str(seed): value for seed, value in sorted(own.items()) if value == value},
+                    n=mean.n, mean=_round(first.measure.sign * mean.mean), sd=_rounded(mean.sd),
+                    each={str(seed): first.measure.sign * value for seed, value in sorted(own.items()) if value == value},
                     difference=_difference(apart, statistics.difference(own, theirs)) if apart and label != apart else None,
                 )
             )  # fmt: skip
@@ -160,7 +160,8 @@ def spreads(rows: Sequence[Result], usual: Mapping[str, str]) -> tuple[Spread, .
             apart = usual.get(place.model)
             found.append(
                 Spread(
-                    model=place.model, data=place.data, kind=group.kind, members=own.members, mean=_round(own.mean),
+                    model=place.model, data=place.data, kind=group.kind, members=own.members,
+                    mean=_round(rows[0].measure.sign * own.mean),
                     sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
                     difference=_difference(apart, statistics.group_difference(members, theirs)) if apart else None,
                 )
@@ -238,6 +239,9 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
 def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
     """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size."""
     data, seeds = recipe.data, recipe.transfer.seeds
+    trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
+    if data.text:
+        return f"{Path(data.name).name}, windows of {data.text.context} tokens; {searches} searches, {trainings}"
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import RunError
-from .statistics import Contrast, Difference, Kind, Place, Result, activations, check, difference, holm, places, scores
+from .statistics import ACCURACY, Contrast, Difference, Kind, Measure, Place, Result, activations, check, difference, holm, places, scores
 
 LEVEL = 0.05  # of the adjusted p below which a change from the usual activation is recommended
 
@@ -37,6 +37,7 @@ class Ranking:
     rows: tuple[Ranked, ...]
     fresh: bool
     left_out: tuple[int, ...]
+    measure: Measure = ACCURACY
 
 
 def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterable[int] = ()) -> Ranking:
@@ -66,10 +67,10 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
     ranked.sort(key=lambda row: (row.difference.mean is None, -(row.difference.mean or 0.0)))
     names = {usual[place.model] for place in where}
     name = names.pop() if len(names) == 1 else "the usual activation"
-    return Ranking(name, tuple(ranked), bool(choosers), left_out)
+    return Ranking(name, tuple(ranked), bool(choosers), left_out, results[0].measure)
 
 
-def verdict(own: Difference, usual: str, noun: str = "activations") -> str:
+def verdict(own: Difference, usual: str, noun: str = "activations", measure: Measure = ACCURACY) -> str:
     """What one difference shows, as a sentence's middle: «better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds».
 
     «Better» and «worse» only where the whole interval lies on that side of 0. ``noun``: what the members of a group are.
@@ -80,12 +81,13 @@ def verdict(own: Difference, usual: str, noun: str = "activations") -> str:
     if own.members is not None:
         over = f"{own.members} {noun} with {over} each"
     if own.low is None or own.high is None:
-        return _without_interval(own, usual, over, noun)
+        return _without_interval(own, usual, over, noun, measure)
+    mean, low, high = (points(abs(value), digits=measure.digits) for value in (own.mean, own.low, own.high))
     if own.low > 0:
-        return f"better than {usual} by {points(own.mean)} [{points(own.low)}, {points(own.high)}] points over {over}"
+        return f"better than {usual} by {mean} [{low}, {high}] {measure.unit} over {over}"
     if own.high < 0:
-        return f"worse than {usual} by {points(-own.mean)} [{points(-own.high)}, {points(-own.low)}] points over {over}"
-    return f"not distinguishable from {usual}: {signed(own)} points over {over}"
+        return f"worse than {usual} by {mean} [{high}, {low}] {measure.unit} over {over}"
+    return f"not distinguishable from {usual}: {signed(own, measure)} {measure.unit} over {over}"
 
 
 def recommend(ranking: Ranking) -> tuple[str, str]:
@@ -98,54 +100,61 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     for row in rows:
         own = row.difference
         if own.low is not None and own.low > 0 and row.p is not None and row.p < LEVEL and not row.lost:
-            text = f"{_named(row)} is {verdict(own, usual)}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
+            text = f"{_named(row)} is {_verdict(ranking, own)}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
             return row.activation, text.strip()
     above = [row for row in rows if row.difference.low is not None and row.difference.low > 0]
     if above:
         row = above[0]
         lost = f"; it has no figure for {row.lost} of the trainings of {usual}" if row.lost else ""
-        reason = f"{_named(row)} is {verdict(row.difference, usual)}{_adjusted(row, looked_at)}{lost}: too little for a change"
+        reason = f"{_named(row)} is {_verdict(ranking, row.difference)}{_adjusted(row, looked_at)}{lost}: too little for a change"
         return usual, f"Keep {usual}. {reason}. More training seeds would tell."
     if not rows or rows[0].difference.mean is None:
         return usual, f"Keep {usual}: nothing was compared with it."
-    first = f"The highest, {_named(rows[0])}, is {verdict(rows[0].difference, usual)}"
+    best = "highest" if ranking.measure.sign > 0 else "lowest"
+    first = f"The {best}, {_named(rows[0])}, is {_verdict(ranking, rows[0].difference)}"
     others = "the other activation is not" if len(rows) == 1 else f"none of the {len(rows)} others is"
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
 
 
-def contrast_verdict(own: Contrast) -> str:
+def _verdict(ranking: Ranking, own: Difference) -> str:
+    return verdict(own, ranking.usual, measure=ranking.measure)
+
+
+def contrast_verdict(own: Contrast, measure: Measure = ACCURACY) -> str:
     """What the medians of searched and random activations show, as a sentence."""
     sizes = f"{own.searches} searched and {own.cells} random activations"
-    medians = f"median accuracy {own.searched:.2f} % and {own.random:.2f} %, rank-sum p = {p_value(own.p)}"
+    searched, random = (measure.value(score) + measure.suffix for score in (own.searched, own.random))
+    medians = f"median {measure.name} {searched} and {random}, rank-sum p = {p_value(own.p)}"
     if own.p >= LEVEL:
         return f"{sizes}: {medians}, not distinguishable"
     return f"{sizes}: {medians}, the {'searched' if own.searched > own.random else 'random'} ones are better"
 
 
-def points(value: float, sign: bool = False) -> str:
-    """Two decimals, with more where they would hide on which side of 0 it lies; a true minus."""
-    text = f"{value:{'+' if sign else ''}.2f}"
+def points(value: float, sign: bool = False, digits: int = 2) -> str:
+    """So many decimals, with more where they would hide on which side of 0 it lies; a true minus."""
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
     if float(text) == 0:
-        text = f"{value:{'+' if sign else ''}.1g}" if value else "0.00"
+        text = f"{value:{'+' if sign else ''}.1g}" if value else f"{0:.{digits}f}"
     return text.replace("-", "−")
 
 
-def signed(own: Difference) -> str:
+def signed(own: Difference, measure: Measure = ACCURACY) -> str:
     """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
     if own.mean is None:
         return "–"
     if own.low is None or own.high is None:
-        return points(own.mean, sign=True)
-    return f"{points(own.mean, sign=True)} [{points(own.low, sign=True)}, {points(own.high, sign=True)}]"
+        return points(own.mean, sign=True, digits=measure.digits)
+    mean, low, high = (points(value, sign=True, digits=measure.digits) for value in (own.mean, own.low, own.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def p_value(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _without_interval(own: Difference, usual: str, over: str, noun: str) -> str:
+def _without_interval(own: Difference, usual: str, over: str, noun: str, measure: Measure) -> str:
     assert own.mean is not None
-    beside = f"{points(own.mean, sign=True)} points beside {usual} over {over}"
+    beside = f"{points(own.mean, sign=True, digits=measure.digits)} {measure.unit} beside {usual} over {over}"
     if own.n < 2:
         return f"{beside}: one pair shows no spread, so nothing is claimed"
     if own.members == 1:
@@ -166,7 +175,7 @@ def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
 
 
 def _over_places(table: Mapping[tuple[str, Place], Mapping[int, float]], chosen: Mapping[Place, str]) -> dict[int, float]:
-    """{seed: accuracy averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
+    """{seed: score averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
     columns = [table.get((label, place), {}) for place, label in chosen.items()]
     seeds = sorted(set().union(*columns))
     return {seed: sum(column.get(seed, math.nan) for column in columns) / len(columns) for seed in seeds}

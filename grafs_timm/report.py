@@ -7,7 +7,7 @@ import io
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import MISSING, astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,14 @@ def write_results(results: Iterable[Result], path: str | Path) -> Path:
 def read_results(path: str | Path) -> list[Result]:
     """The rows that `write_results` wrote. RunError naming the file and the line for another file or a damaged one."""
     path, expected = Path(path), [field.name for field in fields(Result)]
+    required = [field.name for field in fields(Result) if field.default is MISSING]
     try:
         lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"cannot read {path}: {error}") from error
-    if not lines or lines[0] != expected:
+    if not lines or lines[0] != expected[: len(lines[0])] or len(lines[0]) < len(required):
         raise RunError(f"{path} is no table of results: its first line must be {','.join(expected)}")
+    expected = lines[0]
     results = []
     types_of = typing.get_type_hints(Result)
     for number, line in enumerate(lines[1:], 2):

@@ -10,7 +10,7 @@ from typing import Any
 from .plots import _figure, _save
 from .ranking import points
 from .report_table import GroupRow, Row, Table
-from .statistics import Difference, Kind, Place
+from .statistics import Difference, Kind, Measure, Place
 
 COLOURS: dict[Kind, str] = {"found": "#c0392b", "random": "#2c6fbb", "baseline": "#5d6770"}
 NAMES: dict[Kind, str] = {"found": "found", "random": "random cell", "baseline": "baseline"}
@@ -43,7 +43,7 @@ def heatmap(table: Table, path: str | Path) -> Path:
     narrow = len(where) > MOST_WIDE
     values = [[_shade(table, label, place) for place in where] for label in labels]
     sizes = [abs(value) for row in values for value in row if value is not None]
-    reach = _reach(sizes, floor=0.1)
+    reach = _reach(sizes, floor=10.0 ** (1 - table.measure.digits))
     width, height = (0.72, 0.44) if narrow else (1.75, 0.34)
     figure = _figure(figsize=(max(3.6 + width * len(where), 6.5), (3.0 if narrow else 1.6) + height * len(labels)))
     axes = figure.subplots()
@@ -54,17 +54,17 @@ def heatmap(table: Table, path: str | Path) -> Path:
         for x, place in enumerate(where):
             row, value = table.rows[label, place], values[y][x]
             dark = value is not None and abs(value) > 0.55 * reach
-            axes.text(x, y, _cell(row, narrow), ha="center", va="center", fontsize=8, color="white" if dark else "#222")
+            axes.text(x, y, _cell(row, narrow, table.measure), ha="center", va="center", fontsize=8, color="white" if dark else "#222")
             if label == row.usual:
                 axes.add_patch(_box(x, y))
     _heads(axes, table, narrow)
     more = sizes and max(sizes) > reach
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24, extend="both" if more else "neither", extendfrac=0.03)
-    bar.set_label("points beside the usual", fontsize=9)
+    bar.set_label(f"{table.measure.unit} beside the usual", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     split = table.results[0].split
-    text = f"{split} accuracy, per cent: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
+    text = f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
     axes.set_xlabel(text, fontsize=9)
     return _save(figure, path)
 
@@ -99,13 +99,13 @@ def _forest_rows(table: Table) -> list[Any]:
 
 def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], labelled: bool) -> None:
     found = [table.rows[row, place] if isinstance(row, str) else table.group_rows[row, place] for row in rows]
-    low, high = _limits([row.to_usual for row in found if row.to_usual is not None])
+    low, high = _limits([row.to_usual for row in found if row.to_usual is not None], table.measure)
     axes.axvline(0, color="#222", lw=0.9, zorder=1)
     for i, row in enumerate(found):
         y = len(found) - 1 - i
         if i % 2 == 0:
             axes.axhspan(y - 0.5, y + 0.5, color="#f3f5f7", zorder=0, lw=0)
-        _interval(axes, row, y, low, high)
+        _interval(axes, row, y, low, high, table.measure)
         own = row.to_usual
         usual = isinstance(row, Row) and row.activation == row.usual
         count = "usual" if usual else "" if own is None else f"n={own.n}" if own.members is None else f"{own.members}×{own.n}"
@@ -120,11 +120,11 @@ def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], la
     axes.set_xlim(low, high)
     axes.set_ylim(-0.5, len(found) - 0.5)
     axes.set_title(f"{_short(place.model)}\n{_short(place.data)}", fontsize=9)
-    axes.set_xlabel(f"points beside {_short(table.usual_at(place) or '?')}", fontsize=8.5)
+    axes.set_xlabel(f"{table.measure.unit} beside {_short(table.usual_at(place) or '?')}", fontsize=8.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _interval(axes: Any, row: Row | GroupRow, y: int, low: float, high: float) -> None:
+def _interval(axes: Any, row: Row | GroupRow, y: int, low: float, high: float, measure: Measure) -> None:
     """One mean with its interval; what lies outside the panel ends in an arrow head at its edge."""
     own, colour, group = row.to_usual, COLOURS[_kind(row)], isinstance(row, GroupRow)
     if own is None or own.mean is None:
@@ -143,22 +143,23 @@ def _interval(axes: Any, row: Row | GroupRow, y: int, low: float, high: float) -
         axes.plot(low + inset if left else high - inset, y, "<" if left else ">", color=colour, ms=6, zorder=3)
         at = low + 4 * inset if left else high - 4 * inset
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-        text = f"mean {points(own.mean, sign=True)}"
+        text = f"mean {points(own.mean, sign=True, digits=measure.digits)}"
         axes.text(at, y, text, ha="left" if left else "right", va="center", fontsize=7.5, color=colour, bbox=box, zorder=4)
 
 
-def _limits(differences: Iterable[Difference]) -> tuple[float, float]:
+def _limits(differences: Iterable[Difference], measure: Measure) -> tuple[float, float]:
     """A panel's ends: 0 and all means but outliers, with what of the intervals doesn't push the means together."""
     known = [own for own in differences if own.mean is not None]
     means = [own.mean for own in known if own.mean is not None]
     halves = sorted(own.mean - own.low for own in known if own.mean is not None and own.low is not None)
     middle = halves[len(halves) // 2] if halves else 0.0
-    reach = _reach([abs(value) for value in means], floor=0.05, fine=5.0)
+    least = 10.0**-measure.digits  # of what is shown
+    reach = _reach([abs(value) for value in means], floor=5 * least, fine=500 * least)
     inside = [value for value in means if abs(value) <= reach] + [0.0]
-    span = max(max(inside) - min(inside), 1.5 * middle, 0.1)
+    span = max(max(inside) - min(inside), 1.5 * middle, 10 * least)
     low = max(min([own.low for own in known if own.low is not None] + inside), min(inside) - span)
     high = min(max([own.high for own in known if own.high is not None] + inside), max(inside) + span)
-    edge = 0.06 * (high - low) or 0.1
+    edge = 0.06 * (high - low) or 10 * least
     return low - edge, high + edge
 
 
@@ -187,7 +188,7 @@ def _forest_legend(figure: Any, table: Table) -> None:
         ncols=len(marks) if figure.get_figwidth() > 2.0 * len(marks) else 3,
         frameon=False,
         fontsize=8.5,
-        title="paired difference in accuracy, 95 % interval; n: paired seeds",
+        title=f"paired difference in {table.measure.name}, right is better; 95 % interval; n: paired seeds",
         title_fontsize=9,
     )
 
@@ -203,11 +204,11 @@ def _shade(table: Table, label: str, place: Place) -> float | None:
     return row.to_usual.mean if row.to_usual else None
 
 
-def _cell(row: Row, narrow: bool) -> str:
+def _cell(row: Row, narrow: bool, measure: Measure) -> str:
     if row.mean.mean is None:
         return "no\nfigure" if narrow else "no figure"
-    spread = "" if row.mean.sd is None else f"{chr(10) if narrow else ' '}± {row.mean.sd:.2f}"
-    return f"{row.mean.mean:.2f}{spread}"
+    spread = "" if row.mean.sd is None else f"{chr(10) if narrow else ' '}± {measure.sd(row.mean.sd)}"
+    return f"{measure.value(row.mean.mean)}{spread}"
 
 
 def _box(x: int, y: int) -> Any:

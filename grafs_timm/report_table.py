@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import statistics
-from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
+from .statistics import Difference, Group, GroupMean, Kind, Mean, Measure, Place, Result
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Table:
     results: Sequence[Result]
     usual: Mapping[str, str]
     classes: Mapping[str, int]
+
+    @property
+    def measure(self) -> Measure:
+        return self.results[0].measure if self.results else statistics.ACCURACY
 
     @cached_property
     def places(self) -> list[Place]:

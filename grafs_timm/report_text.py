@@ -10,7 +10,7 @@ from .markdown import code, duration, many, plain
 from .markdown import table as grid
 from .ranking import contrast_verdict, p_value, signed, verdict
 from .report_table import GroupRow, Row, Table
-from .statistics import Difference, Group, Place, expected_maximum, scores, searched_against_random
+from .statistics import Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
 
 MOST_LINES = 40  # of a list of what is missing
 
@@ -18,13 +18,19 @@ HOW_TO_READ = """\
 - **mean ± sd**: over training seeds. One training shows no spread, so none is given.
 - **n**: trainings with a figure; «4 of 5» says that one gave none, and that the mean flatters an activation which lost it.
   Collapsed trainings ended at chance or with a loss that isn't finite; they count in the mean as they were measured.
-- **difference**: in points of accuracy, each training minus the baseline's of the same seed, averaged; in brackets the 95 % t
+- **difference**: {of}, each training beside the baseline's of the same seed, averaged; in brackets the 95 % t
   interval over these pairs. It speaks of other training seeds, not of other models or data. Without brackets there is too
   little to take an interval from. «2 of 3» pairs: the third seed has no figure on one side, and is left out.
 - **p (Holm)**: of the difference to the usual activation, adjusted for all activations compared with it in that table.
 - **groups**: the mean over searches, or over random cells, of their own means; the sd over searches stands apart from the one
   over training seeds. The interval holds both. The best of several searches is picked by luck as well as by merit.
 - Training seeds that had a part in choosing an activation make its difference lean upwards."""
+
+
+_OF = {
+    "accuracy": "in points of accuracy, above 0 where it is higher",
+    "loss": "in nats of loss per token, above 0 where the loss is lower",
+}
 
 
 def markdown(
@@ -41,13 +47,13 @@ def markdown(
     parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
-    parts += [_failures(table, failed), ["## How to read this", "", HOW_TO_READ], _not_measured(table, notes)]
+    parts += [_failures(table, failed), ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])], _not_measured(table, notes)]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
 _ALT = {
     "forest.png": "Paired differences to the usual activation with their 95 % intervals",
-    "heatmap.png": "Mean accuracy of every activation, coloured by its difference to the usual one",
+    "heatmap.png": "Mean result of every activation, coloured by its difference to the usual one",
 }
 
 
@@ -59,21 +65,21 @@ def _claims(table: Table) -> list[str]:
         if group.kind == "found" and group.several:
             told.update(group.members)
             own = [row for (other, _), row in table.group_rows.items() if other == group]
-            lines.append(f"**{_claim(plain(group.label), own, group.noun)}**" + _weak(table, group.members))
+            lines.append(f"**{_claim(plain(group.label), own, group.noun, table.measure)}**" + _weak(table, group.members))
     for label, first in table.activations.items():
         if first.kind == "found" and label not in told:
             rows = [row for (other, _), row in table.rows.items() if other == label]
             one = " It is one search, which shows no spread over searches." if first.batch is not None else ""
-            lines.append(f"**{_claim(code(label), rows, 'activations')}**{one}" + _weak(table, [label]))
+            lines.append(f"**{_claim(code(label), rows, 'activations', table.measure)}**{one}" + _weak(table, [label]))
     return ["\n\n".join(lines) if lines else "**No found activation is in this matrix.**"]
 
 
-def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
+def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str, measure: Measure) -> str:
     if len(rows) == 1:
         (row,) = rows
         if row.to_usual is None or row.usual is None:
             return f"{subject}, {plain(str(row.place))}: no usual activation to compare with."
-        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun)}."
+        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun, measure)}."
     found = Counter(_side(row.to_usual) for row in rows)
     counts = [f"{word} in {found[word]}" for word in ("better", "not distinguishable", "worse", "no interval") if found[word]]
     names = {row.usual for row in rows if row.usual}
@@ -102,7 +108,7 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     size = f"{many(len(table.activations), 'activation')} × {many(len(table.places), 'pair')} of model and data"
     lines = [
         f"{table.with_figure} of {table.planned} trainings have a figure: {size} × {many(len(table.seeds), 'training seed')}.",
-        f"Accuracy in per cent on the {split} split after {', '.join(map(str, epochs))} epochs.",
+        f"{table.measure.noun.capitalize()} on the {split} split after {', '.join(map(str, epochs))} epochs.",
     ]
     if table.with_figure < table.planned:
         lines.insert(0, "**This matrix is incomplete.**")
@@ -141,8 +147,8 @@ def _usual_rank(table: Table) -> list[str]:
     counts = {place: sum(table.rows[label, place].rank is not None for label in table.activations) for place in table.places}
     lines = ["## Rank of the usual activation", ""]
     cells = [[plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
-    lines += grid(["model and data", "usual activation", "rank by mean accuracy"], cells)
-    lines += ["", "1 is the highest mean; equal means share a rank. Near means change places with other seeds."]
+    lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
+    lines += ["", f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. Near means change places with other seeds."]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
         lines[-1] += f" Mean rank {mean:.1f} over {len(ranked)} pairs of model and data."
@@ -159,15 +165,15 @@ def _place(table: Table, place: Place) -> list[str]:
         why = f"{code(named)} was not trained" if named else f"none is given for {plain(place.model)}"
         lines += [f"No usual activation to compare with: {why}.", ""]
     heads = ["activation", "kind", "mean ± sd", "n", beside, "pairs", "p (Holm)", "rank"]
-    lines += grid(heads, [_row(row) for row in rows])
+    lines += grid(heads, [_row(row, table.measure) for row in rows])
     lines += _groups(table, place)
     others = [name for name in table.baselines if name != usual]
     compared = [row for row in rows if row.kind != "baseline"]
     if others and compared:
         lines += ["", "Differences to the other baselines:", ""]
-        cells = [[code(row.activation), *(_shown(row.differences.get(name)) for name in others)] for row in compared]
+        cells = [[code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared]
         cells += [
-            [plain(group.label), *(_shown(table.group_rows[group, place].differences.get(name)) for name in others)]
+            [plain(group.label), *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others)]
             for group in table.groups
             if group.several
         ]
@@ -175,7 +181,7 @@ def _place(table: Table, place: Place) -> list[str]:
     return lines
 
 
-def _row(row: Row) -> list[str]:
+def _row(row: Row, measure: Measure) -> list[str]:
     own = row.to_usual
     count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
     count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
@@ -183,9 +189,9 @@ def _row(row: Row) -> list[str]:
     return [
         label,
         row.kind,
-        _mean(row.mean.mean, row.mean.sd),
+        _mean(row.mean.mean, row.mean.sd, measure),
         count,
-        _shown(own),
+        _shown(own, measure),
         _pairs(own),
         p_value(row.p),
         _rank(row.rank),
@@ -196,15 +202,15 @@ def _groups(table: Table, place: Place) -> list[str]:
     rows = [row for (group, where), row in table.group_rows.items() if where == place and group.several]
     if not rows:
         return []
-    usual = table.usual_at(place)
+    usual, measure = table.usual_at(place), table.measure
     heads = ["group", "members", "mean", "sd over members", "sd over training seeds"]
     heads += [f"difference to {code(usual)} [95 %]" if usual else "difference to the usual", "pairs"]
     cells = []
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
-        between = _shown(row.to_usual), _pairs(row.to_usual)
+        between = _shown(row.to_usual, measure), _pairs(row.to_usual)
         cells.append(
-            [plain(row.group.label), f"{own.members}{lost}", _mean(own.mean, None), _sd(own.sd), _sd(own.seed_sd), *between]
+            [plain(row.group.label), f"{own.members}{lost}", _mean(own.mean, None, measure), *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)), *between]
         )
     lines = ["", "Drawn several times, each draw counted once:", "", *grid(heads, cells)]
     for row in rows:
@@ -220,7 +226,7 @@ def _best(table: Table, row: GroupRow) -> list[str]:
         return []
     best = max(known, key=lambda label: known[label])
     return [
-        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {known[best]:.2f} %. That is no estimate of what a",
+        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}{table.measure.suffix}. That is no estimate of what a",
         f"search gives: the largest of {len(known)} draws from one normal distribution is expected "
         f"{expected_maximum(len(known)):.2f} sd above their mean.",
     ]
@@ -231,7 +237,7 @@ def _contrast(table: Table, group: Group, place: Place) -> list[str]:
     own_scores = scores(table.results)
     ours, theirs = ([own_scores.get((label, place), {}) for label in labels] for labels in (group.members, cells))
     own = searched_against_random(ours, theirs)
-    return ["", f"Searched against random: {contrast_verdict(own)}."] if own else []
+    return ["", f"Searched against random: {contrast_verdict(own, table.measure)}."] if own else []
 
 
 def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
@@ -274,7 +280,7 @@ def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
     if not kinds["baseline"]:
         lines.append("Baselines.")
     if table.results and table.results[0].split == "validation":
-        lines.append("The test split: all accuracies are on images held out from the training split.")
+        lines.append("The test split: everything is measured on data held out from the training split.")
     return ["## What was not measured", "", *(f"- {line}" for line in lines)] if lines else []
 
 
@@ -282,20 +288,20 @@ def _cut(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _mean(mean: float | None, sd: float | None) -> str:
-    return "–" if mean is None else f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
+def _mean(mean: float | None, sd: float | None, measure: Measure) -> str:
+    return "–" if mean is None else measure.value(mean) + ("" if sd is None else f" ± {measure.sd(sd)}")
 
 
-def _sd(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _sd(value: float | None, measure: Measure) -> str:
+    return "–" if value is None else measure.sd(value)
 
 
 def _rank(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _shown(own: Difference | None) -> str:
-    return "–" if own is None else signed(own)
+def _shown(own: Difference | None, measure: Measure) -> str:
+    return "–" if own is None else signed(own, measure)
 
 
 def _pairs(own: Difference | None) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -22,9 +21,9 @@ from .errors import RecipeError, RunError
 from .recipe import Recipe
 from .runs import RunFolder
 from .tracking import Mode, RunLog
-from .training import has_idle_weights, make_model, measured_on, open_feeds
+from .training import blank, has_idle_weights, make_model, measured_on, open_feeds
 from .wandb_result import show_result
-from .weight_step import WeightStep, measure
+from .weight_step import WeightStep, loss_of, measure
 
 
 class _Training:
@@ -38,7 +37,7 @@ class _Training:
         self.model = make_model(recipe, feeds.num_classes, feeds.shape, device, settings.start_from)
         self.report = zoo.replace_activations(self.model, found)
         self.ema = ModelEmaV3(self.model, settings.ema_decay, use_warmup=True) if settings.ema_decay else None
-        idle = parallel.world() > 1 and has_idle_weights(self.model, torch.zeros(2, *feeds.shape, device=device))
+        idle = parallel.world() > 1 and has_idle_weights(self.model, blank(feeds.shape, device))
         if recipe.compile == "model":
             self.model.forward = torch.compile(self.model.forward)
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(feeds.train), recipe.amp, idle=idle)
@@ -69,7 +68,7 @@ class _Training:
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with self.step.autocast():
-                return F.cross_entropy(self.step.network(images), labels, label_smoothing=smoothing)
+                return loss_of(self.step.network(images), labels, smoothing)
 
         parts = zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True)
         return [partial(loss, *part) for part in parts]
@@ -234,14 +233,15 @@ def _finish(training: _Training, found: zoo.Resolved, folder: RunFolder, log: Ru
     assert log is not None
     recipe, feeds, settings = training.recipe, training.feeds, training.settings
     origin = weights.origin(settings.start_from) if settings.start_from else {}
+    unit = "tokens" if recipe.data.text else "images"
     halved = {"accumulate": training.accumulate} if training.accumulate != settings.accumulate else {}
     summary = {
-        **folder.facts, "model": recipe.model, "data": recipe.data.name, "train_images": feeds.train_images,
-        f"{training.split}_images": feeds.measured_images, "measured_on": training.split, "epochs": settings.epochs,
+        **folder.facts, "model": recipe.model, "data": recipe.data.name, f"train_{unit}": feeds.train_images,
+        f"{training.split}_{unit}": feeds.measured_images, "measured_on": training.split, "epochs": settings.epochs,
         "report": str(training.report), **origin, "formula": found.formula, **training.values,
         "skipped": training.step.skipped, **({"skipped_shards": feeds.skipped} if feeds.skipped else {}), **halved,
     }  # fmt: skip
-    trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)}
+    trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)} if feeds.mean else {}
     model = training.ema.module if training.ema else training.model
     weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
     folder.finish(summary)

@@ -5,38 +5,28 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import checkpoint, formula, parallel, plots
-from .data import Batches
 from .errors import RecipeError
 from .runs import RunFolder
 from .search import ActivationSearch, Site
 from .settings import Recipe, Search
 from .table import Grid
 from .tracking import Mode, RunLog
-from .training import has_idle_weights, load_data, make_batches, make_model
+from .text import TextBatches
+from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
 from .wandb_result import show_result
-from .weight_step import WeightStep, accuracy
+from .weight_step import WeightStep, accuracy, loss_of
 from .zoo import known_as, resolve
-
-
-def _forever(batches: Batches, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end, from batch number ``start`` on: pass p of them has the order of epoch p."""
-    while True:
-        turn, skip = divmod(start, len(batches))
-        for index, batch in enumerate(batches.epoch(turn)):
-            if index >= skip:
-                yield batch
-                start += 1
 
 
 WORTH_COMPILING = 5_000  # steps of a search on a CPU
@@ -53,18 +43,56 @@ def _check_batch(settings: Search) -> None:
         )
 
 
-def _pays(recipe: Recipe, images: int, device: str) -> bool:
+def _pays(recipe: Recipe, per_epoch: int, device: str) -> bool:
     """Whether to compile the making of the tables: half a minute at first, then a few milliseconds less in every step.
 
     A matter of the recipe alone, so that a resumed search computes as the stopped one did.
     """
-    steps = recipe.search.epochs * images // recipe.search.batch_size
+    steps = recipe.search.epochs * per_epoch
     return recipe.compile == "model" or (recipe.compile == "auto" and (device != "cpu" or steps >= WORTH_COMPILING))
 
 
 def _own_weights(model: nn.Module) -> bool:
     """Whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
     return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a search is fed with: ``inner`` batches train the weights, ``outer`` ones α and γ, ``held_out`` are those measured."""
+
+    inner: Feed
+    outer: Feed
+    held_out: Feed
+    num_classes: int
+    shape: tuple[int, ...]
+
+
+_OUTER_SEED = 1_000_003  # beside the inner one's
+
+
+def _image_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
+    train_set = load_data(recipe, "train", device)
+    weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
+    return _Parts(
+        paced(make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
+        make_batches(recipe, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
+        make_batches(recipe, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
+    )  # fmt: skip
+
+
+def _text_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+    """The two levels learn from text that does not overlap: the architecture's part is the training part's end."""
+    settings, size, how, share = recipe.search, recipe.search.batch_size, recipe.data.text, (parallel.rank(), parallel.world())
+    assert how
+    data = load_tokens(recipe, device)
+    weights_set, architecture_set = data.train.split(1 - settings.architecture_fraction)
+    return _Parts(
+        paced(TextBatches(weights_set, size, context=how.context, seed=seed, share=share), settings.steps_per_epoch),
+        TextBatches(architecture_set, size, context=how.context, seed=seed + _OUTER_SEED, share=share),
+        TextBatches(architecture_set, size, context=how.context, train=False), data.vocab_size, (how.context,),
+    )  # fmt: skip
 
 
 class _Run:
@@ -76,24 +104,20 @@ class _Run:
         if recipe.data.loading == "stream":
             raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
         self.recipe, self.device = recipe, device
-        train_set = load_data(recipe, "train", device)
-        weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
+        parts = _text_parts(recipe, seed, device) if recipe.data.text else _image_parts(recipe, seed, device)
+        self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
         checkpoint.seed_all(seed)
-        self.model = make_model(recipe, train_set.num_classes, train_set.shape, device)
+        self.model = make_model(recipe, parts.num_classes, parts.shape, device)
         self.search = ActivationSearch(
             self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start,
             lr=settings.architecture.lr, betas=settings.architecture.betas,
             weight_decay=settings.architecture.weight_decay, wide=settings.wide,
             usual=resolve(settings.usual).layer if settings.usual else None,
             grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals),
-            compiled=_pays(recipe, len(weights_set.labels), device),
+            compiled=_pays(recipe, len(self.inner), device),
         )  # fmt: skip
         if recipe.compile == "model":
             self.search.compile_model()
-        size, share = settings.batch_size, (parallel.rank(), parallel.world())
-        self.inner = make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share)
-        self.outer = make_batches(recipe, architecture_set, train_set, size, seed + 1_000_003, train=True, share=share)
-        self.held_out = make_batches(recipe, architecture_set, train_set, 256, seed, train=False)
         idle = parallel.world() > 1 and (
             _own_weights(self.model) or has_idle_weights(self.model, next(self.held_out.epoch(0))[0][:2])
         )
@@ -109,7 +133,7 @@ class _Run:
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with self.step.autocast():
-                return F.cross_entropy(network(images), labels)
+                return loss_of(network(images), labels)
 
         parts = self.recipe.search.accumulate
         return [partial(loss, *part) for part in zip(images.chunk(parts), labels.chunk(parts), strict=True)]
@@ -118,7 +142,7 @@ class _Run:
         """One epoch of outer and inner steps; mean losses in nats."""
         self.model.train()
         losses = torch.zeros(2, device=self.device)
-        outer = _forever(self.outer, epoch * len(self.inner))
+        outer = forever(self.outer, epoch * len(self.inner))
         for number, inner_batch in enumerate(self.inner.epoch(epoch)):
             losses[1] += self.search.architecture_step(self._losses(self.model, *next(outer)), self.outer_scaler)
             losses[0] += self.step(self._losses(self.step.network, *inner_batch))
@@ -180,8 +204,8 @@ def run_search(
 
 
 def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool) -> dict[str, Any]:
-    """The epochs that are left, each with its line in the log and its checkpoint; then the result."""
-    recipe, search, seconds = run.recipe, run.search, run.seconds
+    """The epochs that are left, with lines in the log and checkpoints as often as the recipe says; then the result."""
+    recipe, search, seconds, every = run.recipe, run.search, run.seconds, run.recipe.search.log_epochs
     per_epoch, epochs, main = len(run.inner), recipe.search.epochs, parallel.is_main()
     with (
         folder.open_log(wandb, group) if main else contextlib.nullcontext() as log,
@@ -192,21 +216,27 @@ def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: boo
     ):  # fmt: skip
         if log:
             _start(run, log)
+        totals, dropped = dict[str, float](), list[Any]()  # since the last line of the log
         for epoch in range(run.first, epochs):
             begin = time.perf_counter()
             losses = run.epoch(epoch, bar)
-            dropped = search.end_epoch()
+            dropped += search.end_epoch()
             best, survivors = search.genotype(), search.cell.survivors
             seconds += time.perf_counter() - begin
             alive = sum(map(len, survivors.values()))
+            totals = {key: totals.get(key, 0.0) + value for key, value in losses.items()}
+            if (epoch + 1) % every and epoch + 1 < epochs:
+                continue
+            means = {key: value / (epoch % every + 1) for key, value in totals.items()}
             state = {"epoch": epoch + 1, "seconds": seconds, **run.state()}
             if log:
                 log.log(
-                    "epoch", epoch=epoch + 1, **losses, alive=alive, survivors=survivors, dropped=dropped,
+                    "epoch", epoch=epoch + 1, **means, alive=alive, survivors=survivors, dropped=dropped,
                     formula=best.text, outside=search.outside, skipped_outer=search.skipped,
                     skipped_inner=run.step.skipped, seconds=seconds,
                 )  # fmt: skip
                 checkpoint.save(folder.checkpoint_file, {**state, "log": log.sync()})
+            totals, dropped = {}, []
             bar.set_description(f"epoch {epoch + 1}/{epochs}, {alive} alive, f(x) = {best.text}"[:110])
         return parallel.from_main(lambda: _finish(run, folder, log, seconds))
 
@@ -232,7 +262,7 @@ def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) ->
     assert log is not None
     search, recipe = run.search, run.recipe
     found = search.genotype()
-    chosen_accuracy, _ = accuracy(run.model, run.held_out.epoch(0), run.step)
+    chosen_accuracy, chosen_loss = accuracy(run.model, run.held_out.epoch(0), run.step)
     formula.save(found, folder.genotype_file)
     plots.plot_functions({"found": found}, folder.plots / "function.png")
     plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
@@ -240,7 +270,7 @@ def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) ->
         **folder.facts, "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
         "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
         "known_as": known_as(found), "keeps_bound": found.bound is not None,
-        "held_out_accuracy": chosen_accuracy, "outside": search.outside,
+        "held_out_accuracy": chosen_accuracy, "held_out_loss": chosen_loss, "outside": search.outside,
         "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
     }  # fmt: skip
     folder.finish(summary)

@@ -17,6 +17,7 @@ from typing import Any
 from . import candidates, formula, ranking, report, runs, strict_yaml, zoo
 from .candidates import Candidate
 from .data import open_dataset
+from .training import dataset_of
 from .errors import RecipeError, RunError
 from .files import locked, write_json, write_whole
 from .launch import Job, Outcome, run_jobs
@@ -31,13 +32,18 @@ NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
+_VALIDATED = {"measure": "validation"}
+
+
 def held_out(recipe: Recipe) -> Recipe:
     """The recipe with images held out for choosing, where it names no number of them.
 
-    A tenth of the training split; where ``train_images`` leaves some of it unused, of those, up to as many as are trained on.
+    A tenth of the training split, of text its validation part; where ``train_images`` leaves some of it unused, of those, up to as many as are trained on.
     RecipeError where the split has too few.
     """
     data = recipe.data
+    if data.text:
+        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
     if data.validation_images:
         return recipe
     info = open_dataset(data.name).splits.get(data.train_split)
@@ -119,7 +125,7 @@ class Selection:
         self._run(list(jobs))
         for job, (candidate, seed) in jobs.items():
             place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs))
+            rows.append(read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text)))
         self.trained += rows
         return rows
 
@@ -128,13 +134,14 @@ class Selection:
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Candidate], rows: list[Result]) -> list[Candidate]:
-        """The better half of ``field`` by mean accuracy over the seeds of ``rows``; one that lost a training is last."""
+        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
         own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
         ordered = sorted(field, key=lambda each: -own[each.label])
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
-        shown = ", ".join(f"{each.label} {own[each.label]:.2f}" for each in ordered)
-        usual = f"{self.usual.label} {own[self.usual.label]:.2f}"
-        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean accuracy, %); {len(left)} go on")
+        measure = rows[0].measure
+        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
+        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
         return left
 
 
@@ -206,20 +213,21 @@ def _finish(
     table = [
         {
             "activation": row.activation, "kind": row.kind, "formula": field[row.activation].formula,
-            "verdict": ranking.verdict(row.difference, ranked.usual), "mean": row.difference.mean,
+            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
             "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
         }
         for row in ranked.rows
     ]  # fmt: skip
-    compared = ranking.contrast_verdict(first) if first else NOT_COMPARED
+    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        "validation_images": recipe.data.validation_images, "searches": selection.searches, "distinct": len(found),
+        **({"validation_images": recipe.data.validation_images} if not recipe.data.text else {}), "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
         "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],
     }  # fmt: skip
-    classes = open_dataset(recipe.data.name).classes
+    info = dataset_of(recipe.data)
+    classes = info.classes if info else None
     report.write_report(
         # what was picked from a batch doesn't stand for it
         [replace(row, batch=None) for row in final], folder / "final",
@@ -227,7 +235,7 @@ def _finish(
         usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
         formulas={label: each.formula for label, each in field.items()},
-        notes=["Accuracy is of held-out training images: to choose by; a claim needs the test split."],
+        notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
     )  # fmt: skip
     report.write_results(selection.trained, folder / "trainings.csv")
     write_whole(folder / "report.md", _text(selection, found, summary))
@@ -286,7 +294,7 @@ def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str
     cost, recipe = summary["cost"], selection.recipe
     lines = [
         f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
-        f"Measured on {recipe.data.validation_images} images held out of the training split; the test split was not opened. "
+        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
         f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
@@ -300,6 +308,10 @@ def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str
         "", *(f"- failed: {line}" for line in summary["failed"]),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _held_out_words(recipe: Recipe) -> str:
+    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
 
 
 def _search_row(found: Candidate) -> str:

@@ -98,7 +98,8 @@ class Text(_Section):
     ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
     ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
     ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
-    validation, its second for the test. Shards with splits of their own keep those.
+    validation, its second for the test. Shards with splits of their own keep those. ``measure``: the part that trainings are
+    measured on; a choice among searches takes ``validation``.
     """
 
     tokenizer: Literal["bytes", "bpe"] = "bytes"
@@ -106,6 +107,7 @@ class Text(_Section):
     vocabulary: Name | None = None
     context: Count = 256
     held_out: Positive = 0.1
+    measure: Literal["test", "validation"] = "test"
 
     @model_validator(mode="after")
     def _fit_one_another(self) -> Text:
@@ -206,11 +208,16 @@ DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if is
 
 
 class Weights(_Section):
-    """How the weights train: ``opt`` is one of timm's; each of ``decay_epochs`` multiplies lr by ``decay_rate``."""
+    """How the weights train: ``opt`` is one of timm's; each of ``decay_epochs`` multiplies lr by ``decay_rate``.
+
+    ``betas`` of an Adam (null: timm's), ``min_lr``: where a cosine ends.
+    """
 
     opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
     momentum: Beta = 0.9
+    betas: Annotated[tuple[Beta, Beta] | None, BeforeValidator(_listed)] = None
+    min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 1e-4
     sched: Literal["none", "cosine", "multistep"] = "none"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -269,9 +276,13 @@ class Search(_Section):
     """A search: ``warm_start`` epochs train the weights with ``usual``; drops begin in epoch ``shrink_start``.
 
     ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
+    ``steps_per_epoch``: the length of an epoch where it is not to be a pass over the data; with 1 all these numbers count
+    iterations. Every ``log_epochs`` epochs there is a line in the log and a checkpoint.
     """
 
     epochs: Count = 50
+    steps_per_epoch: Count | None = None
+    log_epochs: Count = 1
     batch_size: Count = 128
     accumulate: Count = 1
     architecture_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
@@ -304,9 +315,11 @@ class Evaluate(_Section):
     ``smoothing`` of labels, ``mixup`` and ``cutmix`` (their α; 0 is off) are timm's. With ``ema_decay`` timm's moving average
     of the weights is kept and is what is measured. ``checkpoint_steps``: checkpoints within an epoch, every so many steps.
     ``out_of_memory``: fail with advice, or halve the micro-batch (twice as many of them) and begin the step again.
+    ``steps_per_epoch``: as in a search.
     """
 
     epochs: Count = 200
+    steps_per_epoch: Count | None = None
     batch_size: Count = 128
     accumulate: Count = 1
     start_from: Name | None = None

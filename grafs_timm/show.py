@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import ranking, statistics
-from .entry import Batch, Contents, Difference, Facts, Metric
+from . import claims
+from .card_evidence import mean
+from .entry import Batch, Contents, Facts, Metric
 
 
 def lines(contents: Contents) -> Iterator[str]:
@@ -17,7 +18,9 @@ def lines(contents: Contents) -> Iterator[str]:
         yield from _batch(batch, "found by" if number == 0 else "found again by")
     for again in contents.verified:
         place = f"{again.model} on {again.data}, seed {again.seed}"
-        yield f"trained again: {place}: {again.reported:.2f} %, now {again.again:.2f} %"
+        measure = claims.of(contents.batches[0])
+        reported, now = (f"{value:.{measure.digits}f}{measure.suffix}" for value in (again.reported, again.again))
+        yield f"trained again: {place}: {reported}, now {now}"
 
 
 def _facts(facts: Facts) -> Iterator[str]:
@@ -45,12 +48,7 @@ def _batch(batch: Batch, how: str) -> Iterator[str]:
 
 def _row(row: Metric, batch: Batch) -> str:
     name = "this" if row.activation == batch.label else row.activation
-    spread = f" ± {row.sd:.2f}" if row.sd is not None else ""
-    beside = f"   {difference(row.difference)}" if row.difference else ""
-    return f"{name:14s} {row.mean:.2f}{spread} % (n = {row.n}){beside}"
+    measure = claims.of(batch)
+    beside = f"   beside {row.difference.to} {claims.interval(row.difference, measure)}" if row.difference else ""
+    return f"{name:14s} {mean(row.mean, row.sd, measure)}{measure.suffix} (n = {row.n}){beside}"
 
-
-def difference(own: Difference) -> str:
-    """«beside relu +0.30 [−0.90, +1.50]»."""
-    of = statistics.Difference(own.mean, own.low, own.high, own.p, own.n, unpaired=0)
-    return f"beside {own.to} {ranking.signed(of)}"

@@ -1,6 +1,6 @@
 """What the trainings of a matrix show: means, paired differences with their intervals, spread over searches apart.
 
-Pure functions. A `Result` is one training; `scores` sorts them into {seed: accuracy} for every activation at every `Place`, and
+Pure functions. A `Result` is one training; `scores` sorts them into {seed: score} for every activation at every `Place`, and
 the other functions take such mappings. NaN is a training without a figure (it failed, or has not run): it enters no mean and no
 difference, and is counted wherever it is left out. A figure at chance level is a figure: it enters as it was measured.
 
@@ -21,7 +21,34 @@ from .errors import RunError
 
 Kind = Literal["found", "random", "baseline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Seeds = Mapping[int, float]  # training seed -> accuracy in per cent
+Seeds = Mapping[int, float]  # training seed -> score
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What trainings are compared by. A *score* is ``sign`` times the measured value, so that higher is always better.
+
+    ``unit`` is that of differences of scores, which stand with ``digits`` decimals; ``suffix`` follows a value.
+    """
+
+    name: Literal["accuracy", "loss"]
+    noun: str
+    sign: int
+    unit: str
+    digits: int
+    suffix: str
+
+    def value(self, score: float) -> str:
+        """What was measured, as text: «62.31» of a score 62.31, «1.2345» of a score −1.2345."""
+        return f"{self.sign * score:.{self.digits}f}"
+
+    def sd(self, sd: float) -> str:
+        return f"{sd:.{self.digits}f}"
+
+
+ACCURACY = Measure("accuracy", "accuracy in per cent", 1, "points", 2, " %")
+LOSS = Measure("loss", "loss in nats per token", -1, "nats", 4, " nats")
+MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (ACCURACY, LOSS)}
 
 
 class Place(NamedTuple):
@@ -36,10 +63,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """One training from scratch: ``accuracy`` (per cent) and ``loss`` (nats a sample) on ``split``, after ``epochs``.
+    """One training from scratch: ``accuracy`` (per cent) and ``loss`` (nats a sample or token) on ``split``, after ``epochs``.
 
     ``activation`` is its label, one function each. ``batch`` and ``search_seed`` say which search found it, ``sha256`` is its
     genotype's; None where there is none. ``seed`` is the training's. ``seconds`` is what it took, None where unknown.
+    ``compared_by``: which of the two counts.
     """
 
     activation: str
@@ -55,6 +83,16 @@ class Result:
     split: Literal["test", "validation"]
     epochs: int
     seconds: float | None = None
+    compared_by: Literal["accuracy", "loss"] = "accuracy"
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.compared_by]
+
+    @property
+    def score(self) -> float:
+        """Higher is better."""
+        return self.accuracy if self.compared_by == "accuracy" else -self.loss
 
     @property
     def place(self) -> Place:
@@ -66,7 +104,7 @@ class Result:
 
     @property
     def has_figure(self) -> bool:
-        return math.isfinite(self.accuracy)
+        return math.isfinite(self.score)
 
 
 @dataclass(frozen=True)
@@ -135,7 +173,7 @@ class GroupMean:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Medians, over members, of the searched and the random activations' mean accuracies; ``p``: rank-sum test, two-sided."""
+    """Medians, over members, of the searched and the random activations' mean scores; ``p``: rank-sum test, two-sided."""
 
     searched: float
     random: float
@@ -161,16 +199,18 @@ def check(results: Sequence[Result]) -> None:
                 f"{row.activation} names two activations, {kinds[row.activation]} and {origin}: give each its own label"
             )
         if row.split != results[0].split:
-            raise RunError(f"accuracies on {results[0].split} and on {row.split} can't be compared: report them apart")
+            raise RunError(f"results on {results[0].split} and on {row.split} can't be compared: report them apart")
+        if row.compared_by != results[0].compared_by:
+            raise RunError(f"{row.place}: some trainings are compared by accuracy and some by loss: report them apart")
         if epochs.setdefault(row.place, row.epochs) != row.epochs:
             raise RunError(f"{row.place}: trainings of {epochs[row.place]} and of {row.epochs} epochs can't be compared")
 
 
 def scores(results: Iterable[Result]) -> dict[tuple[str, Place], dict[int, float]]:
-    """{(activation, place): {seed: accuracy}}; an accuracy that isn't finite is NaN."""
+    """{(activation, place): {seed: score}}; a score that isn't finite is NaN."""
     table: dict[tuple[str, Place], dict[int, float]] = {}
     for row in results:
-        table.setdefault((row.activation, row.place), {})[row.seed] = row.accuracy if row.has_figure else math.nan
+        table.setdefault((row.activation, row.place), {})[row.seed] = row.score if row.has_figure else math.nan
     return table
 
 
@@ -275,7 +315,7 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def searched_against_random(searched: Sequence[Seeds], cells: Sequence[Seeds]) -> Contrast | None:
-    """The medians of both groups' mean accuracies, and their rank-sum test (exact without ties); None for an empty group."""
+    """The medians of both groups' mean scores, and their rank-sum test (exact without ties); None for an empty group."""
     ours, theirs = ([m.mean for m in map(mean, group) if m.mean is not None] for group in (searched, cells))
     if not ours or not theirs:
         return None

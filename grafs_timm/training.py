@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +13,19 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from . import parallel, weights
+from . import parallel, text_source, weights
 from .data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from .errors import DataError, RecipeError, UnknownNameError
 from .ops import nearest
-from .settings import Recipe
+from .settings import Data, Recipe
 from .streaming import Stream
+from .text import TextBatches, TextData, TextSet, load_text
 
 
 def measured_on(recipe: Recipe) -> str:
-    """The split accuracy is measured on: ``test``, or ``validation`` where the recipe holds images out for choosing."""
+    """The split that is measured on: ``test``, or ``validation`` where the recipe holds data out for choosing."""
+    if recipe.data.text:
+        return recipe.data.text.measure
     return "validation" if recipe.data.validation_images else "test"
 
 
@@ -57,19 +61,45 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
     return train if split == "train" else validation
 
 
-def make_model(
-    recipe: Recipe, num_classes: int, shape: tuple[int, int, int], device: str | torch.device, start_from: str | None = None
-) -> nn.Module:
-    """The recipe's timm model for images of ``shape`` (C, H, W), with the weights of ``start_from`` or new ones.
+def dataset_of(data: Data) -> DatasetInfo | None:
+    """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
+    if data.text and text_source.is_text(data.name):
+        for part in data.name.split("::"):
+            text_source.found(part)
+        return None
+    return open_dataset(data.name)
 
-    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such images;
+
+def load_tokens(recipe: Recipe, device: str | torch.device) -> TextData:
+    """The recipe's text, tokenised, on ``device``; what was done to it is warned of. Errors as `load_text`."""
+    data = recipe.data
+    found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)
+    for notice in found.notices:
+        warnings.warn(notice)
+    return found
+
+
+def blank(shape: tuple[int, ...], device: str | torch.device) -> Tensor:
+    """Two inputs of a model: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
+    return torch.zeros(2, *shape, device=device, dtype=torch.int64 if len(shape) == 1 else torch.float32)
+
+
+def make_model(
+    recipe: Recipe, num_classes: int, shape: tuple[int, ...], device: str | torch.device, start_from: str | None = None
+) -> nn.Module:
+    """The recipe's timm model for images of ``shape`` (C, H, W) and as many classes, or for windows of (T,) tokens of a
+    vocabulary of ``num_classes``; with the weights of ``start_from`` or new ones.
+
+    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such input;
     WeightsError where ``start_from`` holds no weights of this architecture.
     """
     from . import models  # noqa: F401  registers the small models of the paper
 
     if not timm.is_model(recipe.model):
         raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
-    settings = {"num_classes": num_classes, "in_chans": shape[0], **recipe.model_kwargs}
+    is_text = len(shape) == 1
+    of_data = {"vocab_size": num_classes, "context": shape[0]} if is_text else {"num_classes": num_classes, "in_chans": shape[0]}
+    settings = {**of_data, **recipe.model_kwargs}
     start = weights.starting_from(start_from, recipe.model) if start_from else {}
     try:
         model: nn.Module = timm.create_model(recipe.model, **settings, **start).to(device)
@@ -78,12 +108,19 @@ def make_model(
         raise RecipeError(f"model {recipe.model} cannot be built{begun} with {settings}: {_first_line(error)}") from error
     try:
         with torch.no_grad():
-            made = tuple(model.eval()(torch.zeros(2, *shape, device=device)).shape)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        size = "×".join(map(str, shape))
-        raise RecipeError(f"model {recipe.model} does not take images of {size}: {_first_line(error)}") from error
+            made = tuple(model.eval()(blank(shape, device)).shape)
+    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError) as error:
+        what = f"texts of {shape[0]} tokens" if is_text else f"images of {'×'.join(map(str, shape))}"
+        raise RecipeError(f"model {recipe.model} does not take {what}: {_first_line(error)}") from error
     finally:
         model.train()
+    if is_text:
+        if len(made) != 3 or made[2] < num_classes:
+            raise RecipeError(
+                f"model {recipe.model} makes {made} of two texts of {shape[0]} tokens; the vocabulary has {num_classes}: "
+                f"model_kwargs.vocab_size must be at least that"
+            )
+        return model
     if len(made) != 2 or made[1] < num_classes:
         raise RecipeError(f"model {recipe.model} makes {made} of two images; the data has {num_classes} classes")
     return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
@@ -118,23 +155,55 @@ def make_batches(
 
 
 class Feed(Protocol):
-    """Batches of one split: `data.Batches` or `streaming.Stream`."""
+    """Batches of one split: `data.Batches`, `streaming.Stream` or `text.TextBatches`, or one of them `Paced`."""
 
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images float [B,C,H,W] normalised, labels int64 [B]) of the steps from ``start`` on, this process's part of each."""
+        """(images float [B,C,H,W] normalised, labels int64 [B]) of the steps from ``start`` on, this process's part of each;
+        of text (tokens int64 [B,T], the next ones int64 [B,T]).
+        """
         ...
+
+
+def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end, from batch number ``start`` on: pass p of them has the order of epoch p."""
+    turn, skip = divmod(start, len(feed))
+    while True:
+        yield from feed.epoch(turn, skip)
+        turn, skip = turn + 1, 0
+
+
+class Paced:
+    """A feed in epochs of ``steps`` batches, each going on where the one before it ended."""
+
+    def __init__(self, feed: Feed, steps: int) -> None:
+        self.feed, self.steps = feed, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return itertools.islice(forever(self.feed, epoch * self.steps + start), self.steps - start)
+
+
+def paced(feed: Feed, steps: int | None) -> Feed:
+    """``feed`` in epochs of ``steps``; as it is for None."""
+    return Paced(feed, steps) if steps else feed
 
 
 @dataclass(frozen=True)
 class Feeds:
-    """Training batches, and those accuracy is measured on, each process's share; ``shape`` is the images' (C, H, W)."""
+    """Training batches, and those that are measured, each process's share.
+
+    ``shape``: the images' (C, H, W), or (T,) of windows of text, for which ``num_classes`` is the vocabulary, ``mean`` and
+    ``std`` are empty, and ``train_images`` counts tokens.
+    """
 
     train: Feed
     measured: Feed
     num_classes: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     train_images: int
@@ -142,15 +211,18 @@ class Feeds:
 
     def close(self) -> None:
         """End the processes that load images."""
-        for feed in (self.train, self.measured):
-            if isinstance(feed, Stream):
-                feed.close()
+        for feed in self._streams:
+            feed.close()
+
+    @property
+    def _streams(self) -> list[Stream]:
+        feeds = (each.feed if isinstance(each, Paced) else each for each in (self.train, self.measured))
+        return [feed for feed in feeds if isinstance(feed, Stream)]
 
     @property
     def skipped(self) -> dict[str, str]:
         """Streamed shards that were left out, whole or in part, with the reason."""
-        feeds = [feed for feed in (self.train, self.measured) if isinstance(feed, Stream)]
-        return {shard: reason for feed in feeds for shard, reason in feed.skipped.items()}
+        return {shard: reason for feed in self._streams for shard, reason in feed.skipped.items()}
 
 
 def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
@@ -158,16 +230,34 @@ def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
 
     RecipeError where the settings of one are given and the data come the other way.
     """
+    if recipe.data.text:
+        return _texts(recipe, seed, device)
     if is_streamed(recipe, open_dataset(recipe.data.name)):
         return _streams(recipe, seed, device)
     share = (parallel.rank(), parallel.world())
     train_set, measured_set = load_data(recipe, "train", device), load_data(recipe, measured_on(recipe), device)
     own = measured_set.subset(range(share[0], len(measured_set), share[1])) if share[1] > 1 else measured_set
     return Feeds(
-        make_batches(recipe, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
+        paced(
+            make_batches(recipe, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
+            recipe.evaluate.steps_per_epoch,
+        ),
         make_batches(recipe, own, train_set, 256, seed, train=False),
         train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
         recipe.data.std or train_set.std, len(train_set), len(measured_set),
+    )  # fmt: skip
+
+
+def _texts(recipe: Recipe, seed: int, device: str) -> Feeds:
+    data, how = load_tokens(recipe, device), recipe.data.text
+    assert how
+    measured: TextSet = getattr(data, measured_on(recipe))
+    share = (parallel.rank(), parallel.world())
+    train = TextBatches(data.train, recipe.evaluate.batch_size, context=how.context, seed=seed, share=share)
+    return Feeds(
+        paced(train, recipe.evaluate.steps_per_epoch),
+        TextBatches(measured, recipe.evaluate.batch_size, context=how.context, train=False, share=share),
+        data.vocab_size, (how.context,), (), (), len(data.train), len(measured),
     )  # fmt: skip
 
 
@@ -207,5 +297,5 @@ def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
     for notice in {**train.notices, **measured.notices}.values():
         warnings.warn(notice)
     return Feeds(
-        train, measured, train.num_classes, train.image_shape, train.mean, train.std, train.num_samples, measured.num_samples
+        paced(train, recipe.evaluate.steps_per_epoch), measured, train.num_classes, train.image_shape, train.mean, train.std, train.num_samples, measured.num_samples
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from . import candidates, estimate, parallel, report
-from .data import open_dataset
 from .errors import RunError
 from .files import locked
 from .launch import Job, Outcome, run_jobs
@@ -19,7 +18,7 @@ from .results import no_result, read_result
 from .settings import Recipe
 from .statistics import Result
 from .tracking import Mode, RunLog
-from .training import measured_on
+from .training import dataset_of, measured_on
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,9 @@ def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> lis
 
 def _relative_cost(matrix: Matrix, model: str, data: str) -> float:
     section = matrix.data[data]
-    info = open_dataset(section.name).splits.get(section.train_split)
-    images = section.train_images or (info.num_samples if info else 1)
+    info = dataset_of(section)
+    split = info.splits.get(section.train_split) if info else None
+    images = section.train_images or (split.num_samples if split else 1)
     return float(images * estimate.parameters(matrix.cell_recipe(model, data)))
 
 
@@ -180,8 +180,9 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
         if (folder / "summary.json").exists():
             row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
         elif folder in failed:
-            split = measured_on(matrix.cell_recipe(cell.model, cell.data))
-            row = no_result(candidate, cell.model, cell.data, cell.seed, split, matrix.recipe.evaluate.epochs)
+            recipe = matrix.cell_recipe(cell.model, cell.data)
+            place = (candidate, cell.model, cell.data, cell.seed)
+            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
         else:
             continue
         found.append(row)
@@ -237,5 +238,5 @@ def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> 
 
 
 def _classes(matrix: Matrix) -> dict[str, int]:
-    infos = {label: open_dataset(section.name) for label, section in matrix.data.items()}
-    return {label: len(info.classes) for label, info in infos.items() if info.classes}
+    infos = {label: dataset_of(section) for label, section in matrix.data.items()}
+    return {label: len(info.classes) for label, info in infos.items() if info and info.classes}

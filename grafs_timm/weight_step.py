@@ -44,14 +44,15 @@ class WeightStep:
         self.dtype = _DTYPES[amp]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
         self.optimizer = create_optimizer_v2(
-            model, opt=settings.opt, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
-        )
+            model, opt=settings.opt, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum,
+            **({"betas": settings.betas} if settings.betas else {}),
+        )  # fmt: skip
         self.scheduler = None
         if settings.sched != "none":
             self.scheduler, _ = create_scheduler_v2(
                 self.optimizer, sched=settings.sched, num_epochs=epochs, decay_milestones=tuple(settings.decay_epochs),
                 decay_rate=settings.decay_rate, warmup_epochs=settings.warmup_epochs, warmup_lr=settings.lr / 100,
-                step_on_epochs=False, updates_per_epoch=steps_per_epoch,
+                min_lr=settings.min_lr, step_on_epochs=False, updates_per_epoch=steps_per_epoch,
             )  # fmt: skip
         self.updates = self.skipped = self._in_a_row = 0
 
@@ -103,9 +104,16 @@ class WeightStep:
         self.updates, self.skipped, self._in_a_row = state["updates"], state["skipped"], state["in_a_row"]
 
 
+def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy in nats: logits [B,C] of images, labels int64 [B] or soft [B,C]; or [B,T,C] of tokens, labels [B,T]."""
+    if logits.ndim == 3:
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
 @torch.no_grad()
 def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> Tensor:
-    """float64 [3]: images classified rightly, summed cross-entropy in nats, images; in eval mode, which is put back."""
+    """float64 [3]: images or tokens told rightly, summed cross-entropy in nats, their number; in eval mode, which is put back."""
     was = model.training
     sums = torch.zeros(3, dtype=torch.float64)
     model.eval()
@@ -113,9 +121,9 @@ def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: We
         for images, labels in batches:
             with step.autocast() if step else contextlib.nullcontext():
                 logits = model(images)
-            right = (logits.argmax(1) == labels).sum()
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-            sums = sums.to(labels.device) + torch.stack([right.double(), loss.double(), right.new_tensor(len(labels)).double()])
+            right, count = (logits.argmax(-1) == labels).sum(), labels.numel()
+            loss = loss_of(logits.float(), labels).double() * count
+            sums = sums.to(labels.device) + torch.stack([right.double(), loss, right.new_tensor(count).double()])
     finally:
         model.train(was)
     return sums
