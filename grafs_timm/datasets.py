@@ -240,7 +240,10 @@ def _count(path: Path, size: int, changed: int) -> tuple[int, int]:
     """(samples, highest label) of a shard; ``size`` and ``changed`` have it counted again when it is another one."""
     from . import shards
 
-    labels = [shards.label_of(sample, f"{path}: sample {sample['__key__']!r}") for sample in shards.samples_of(path)]
+    labels = [
+        0 if "txt" in sample and "cls" not in sample else shards.label_of(sample, f"{path}: sample {sample['__key__']!r}")
+        for sample in shards.samples_of(path)
+    ]  # text has no classes
     return len(labels), max(labels, default=0)
 
 
