@@ -48,7 +48,11 @@ def _row(each: Contents) -> list[str]:
     name = code(each.name) + (f" (= {code(f'grafs_{each.family}')}, recommended)" if each.recommended else "")
     where = plain(f"{batch.provenance.model} on {batch.provenance.data}")
     own = row.difference if row else None
-    effect = f"{where}: not measured" if own is None else f"{where}: {claims.interval(own, claims.of(batch))} {claims.of(batch).unit}, {_word(claims.side(own), own.to)}"
+    effect = (
+        f"{where}: not measured"
+        if own is None
+        else f"{where}: {claims.interval(own, claims.of(batch))} {claims.of(batch).unit}, {_word(claims.side(own), own.to)}"
+    )
     counted = claims.elsewhere(batch)
     elsewhere = (
         f"better {counted.better}, worse {counted.worse}, no difference shown {counted.not_shown} of {counted.places}"

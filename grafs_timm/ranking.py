@@ -7,7 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import RunError
-from .statistics import ACCURACY, Contrast, Difference, Kind, Measure, Place, Result, activations, check, difference, holm, places, scores
+from .statistics import (
+    ACCURACY,
+    Contrast,
+    Difference,
+    Kind,
+    Measure,
+    Place,
+    Result,
+    activations,
+    check,
+    difference,
+    holm,
+    places,
+    scores,
+)
 
 LEVEL = 0.05  # of the adjusted p below which a change from the usual activation is recommended
 
@@ -106,7 +120,9 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     if above:
         row = above[0]
         lost = f"; it has no figure for {row.lost} of the trainings of {usual}" if row.lost else ""
-        reason = f"{_named(row)} is {_verdict(ranking, row.difference)}{_adjusted(row, looked_at)}{lost}: too little for a change"
+        reason = (
+            f"{_named(row)} is {_verdict(ranking, row.difference)}{_adjusted(row, looked_at)}{lost}: too little for a change"
+        )
         return usual, f"Keep {usual}. {reason}. More training seeds would tell."
     if not rows or rows[0].difference.mean is None:
         return usual, f"Keep {usual}: nothing was compared with it."

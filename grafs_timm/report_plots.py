@@ -54,7 +54,9 @@ def heatmap(table: Table, path: str | Path) -> Path:
         for x, place in enumerate(where):
             row, value = table.rows[label, place], values[y][x]
             dark = value is not None and abs(value) > 0.55 * reach
-            axes.text(x, y, _cell(row, narrow, table.measure), ha="center", va="center", fontsize=8, color="white" if dark else "#222")
+            axes.text(
+                x, y, _cell(row, narrow, table.measure), ha="center", va="center", fontsize=8, color="white" if dark else "#222"
+            )
             if label == row.usual:
                 axes.add_patch(_box(x, y))
     _heads(axes, table, narrow)
@@ -64,7 +66,9 @@ def heatmap(table: Table, path: str | Path) -> Path:
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     split = table.results[0].split
-    text = f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
+    text = (
+        f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
+    )
     axes.set_xlabel(text, fontsize=9)
     return _save(figure, path)
 

@@ -47,7 +47,11 @@ def markdown(
     parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
-    parts += [_failures(table, failed), ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])], _not_measured(table, notes)]
+    parts += [
+        _failures(table, failed),
+        ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
+        _not_measured(table, notes),
+    ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
@@ -148,7 +152,10 @@ def _usual_rank(table: Table) -> list[str]:
     lines = ["## Rank of the usual activation", ""]
     cells = [[plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
     lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
-    lines += ["", f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. Near means change places with other seeds."]
+    lines += [
+        "",
+        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. Near means change places with other seeds.",
+    ]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
         lines[-1] += f" Mean rank {mean:.1f} over {len(ranked)} pairs of model and data."
@@ -171,9 +178,14 @@ def _place(table: Table, place: Place) -> list[str]:
     compared = [row for row in rows if row.kind != "baseline"]
     if others and compared:
         lines += ["", "Differences to the other baselines:", ""]
-        cells = [[code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared]
+        cells = [
+            [code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared
+        ]
         cells += [
-            [plain(group.label), *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others)]
+            [
+                plain(group.label),
+                *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others),
+            ]
             for group in table.groups
             if group.several
         ]
@@ -210,7 +222,13 @@ def _groups(table: Table, place: Place) -> list[str]:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
         between = _shown(row.to_usual, measure), _pairs(row.to_usual)
         cells.append(
-            [plain(row.group.label), f"{own.members}{lost}", _mean(own.mean, None, measure), *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)), *between]
+            [
+                plain(row.group.label),
+                f"{own.members}{lost}",
+                _mean(own.mean, None, measure),
+                *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)),
+                *between,
+            ]
         )
     lines = ["", "Drawn several times, each draw counted once:", "", *grid(heads, cells)]
     for row in rows:

@@ -21,13 +21,12 @@ from .runs import RunFolder
 from .search import ActivationSearch, Site
 from .settings import Recipe, Search
 from .table import Grid
-from .tracking import Mode, RunLog
 from .text import TextBatches
+from .tracking import Mode, RunLog
 from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
 from .wandb_result import show_result
 from .weight_step import WeightStep, accuracy, loss_of
 from .zoo import known_as, resolve
-
 
 WORTH_COMPILING = 5_000  # steps of a search on a CPU
 

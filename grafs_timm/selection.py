@@ -17,7 +17,6 @@ from typing import Any
 from . import candidates, formula, ranking, report, runs, strict_yaml, zoo
 from .candidates import Candidate
 from .data import open_dataset
-from .training import dataset_of
 from .errors import RecipeError, RunError
 from .files import locked, write_json, write_whole
 from .launch import Job, Outcome, run_jobs
@@ -26,6 +25,7 @@ from .results import no_result, read_result
 from .settings import Recipe
 from .statistics import Contrast, Result, mean, scores, searched_against_random
 from .tracking import read_log
+from .training import dataset_of
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
@@ -125,7 +125,9 @@ class Selection:
         self._run(list(jobs))
         for job, (candidate, seed) in jobs.items():
             place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text)))
+            rows.append(
+                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text))
+            )
         self.trained += rows
         return rows
 

@@ -51,4 +51,3 @@ def _row(row: Metric, batch: Batch) -> str:
     measure = claims.of(batch)
     beside = f"   beside {row.difference.to} {claims.interval(row.difference, measure)}" if row.difference else ""
     return f"{name:14s} {mean(row.mean, row.sd, measure)}{measure.suffix} (n = {row.n}){beside}"
-

@@ -98,7 +98,9 @@ def make_model(
     if not timm.is_model(recipe.model):
         raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
     is_text = len(shape) == 1
-    of_data = {"vocab_size": num_classes, "context": shape[0]} if is_text else {"num_classes": num_classes, "in_chans": shape[0]}
+    of_data = (
+        {"vocab_size": num_classes, "context": shape[0]} if is_text else {"num_classes": num_classes, "in_chans": shape[0]}
+    )
     settings = {**of_data, **recipe.model_kwargs}
     start = weights.starting_from(start_from, recipe.model) if start_from else {}
     try:
@@ -297,5 +299,12 @@ def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
     for notice in {**train.notices, **measured.notices}.values():
         warnings.warn(notice)
     return Feeds(
-        paced(train, recipe.evaluate.steps_per_epoch), measured, train.num_classes, train.image_shape, train.mean, train.std, train.num_samples, measured.num_samples
+        paced(train, recipe.evaluate.steps_per_epoch),
+        measured,
+        train.num_classes,
+        train.image_shape,
+        train.mean,
+        train.std,
+        train.num_samples,
+        measured.num_samples,
     )

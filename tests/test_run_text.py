@@ -1,0 +1,200 @@
+"""Searches and trainings on text: the same runs as on images, measured by loss, in epochs of as many steps as asked for."""
+
+import json
+import random
+import shutil
+
+import pytest
+import torch
+from test_run_search import equal, timeless
+from tiny_runs import kill_after, refused, start
+
+from grafs_timm import checkpoint
+from grafs_timm.errors import DataError, RecipeError
+from grafs_timm.matrix import Matrix
+from grafs_timm.recipe import parse_recipe
+from grafs_timm.report import read_results
+from grafs_timm.run_evaluate import run_evaluate
+from grafs_timm.run_search import run_search
+from grafs_timm.selection import held_out, run_selection
+from grafs_timm.tracking import read_log
+from grafs_timm.training import Paced, measured_on
+from grafs_timm.transfer import run_transfer
+
+pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("plain")
+WORDS = [
+    "one",
+    "day",
+    "a",
+    "little",
+    "girl",
+    "named",
+    "lily",
+    "found",
+    "a",
+    "red",
+    "ball",
+    "in",
+    "the",
+    "park",
+    "and",
+    "she",
+    "was",
+    "very",
+    "happy",
+    "to",
+    "play",
+    "with",
+    "it",
+]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A file of 20,000 words in an order that can be learnt a little."""
+    draw, path = random.Random(0), tmp_path_factory.mktemp("text") / "tales.txt"
+    path.write_text("".join(f"{draw.choice(WORDS)}{draw.choice([' ', ' ', '. '])}" for _ in range(20_000)))
+    return path
+
+
+def recipe(text, **changes):
+    return parse_recipe(
+        {
+            "model": "gpt_mini",
+            "model_kwargs": {"depth": 1, "num_heads": 2, "embed_dim": 32, "dropout": 0.1},
+            "data": {"name": str(text), "text": {"context": 16}},
+            "search": {
+                "epochs": 20, "steps_per_epoch": 1, "log_epochs": 5, "warm_start": 2, "shrink_start": 4, "batch_size": 8,
+                "usual": "gelu", "weights": {"opt": "adamw", "lr": 1e-3, "betas": [0.9, 0.99], "clip_grad": 1.0},
+            },
+            "evaluate": {
+                "epochs": 3, "steps_per_epoch": 6, "batch_size": 8,
+                "weights": {"opt": "adamw", "lr": 3e-3, "betas": [0.9, 0.99], "sched": "cosine", "min_lr": 1e-4, "clip_grad": 1.0},
+            },
+            "select": {"epochs": 1, "seeds": 1, "keep": 2, "final_seeds": 2, "final_epochs": 1},
+        } | changes,
+        "test",
+    )  # fmt: skip
+
+
+def test_a_search_counts_iterations_and_logs_some_of_them(text, tmp_path):
+    summary = run_search(recipe(text), tmp_path, quiet=True)
+    epochs = [line for line in read_log(tmp_path) if line["kind"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [5, 10, 15, 20]
+    assert epochs[-1]["alive"] == 6
+    assert sum(len(line["dropped"]) for line in epochs) == 104
+    assert 0 < summary["held_out_loss"] < 6
+    assert set(summary["genotype"]) >= {"u1", "b2"}
+
+
+def test_a_search_that_was_killed_ends_as_the_whole_one(text, tmp_path):
+    (tmp_path / "text.yaml").write_text(recipe(text).to_yaml())
+    command = ("search", tmp_path / "text.yaml", "--device", "cpu", "--wandb", "disabled", "--quiet")
+    with start(*command, "--out", tmp_path / "whole") as process:
+        assert process.wait() == 0, process.stdout.read()
+    kill_after(start(*command, "--out", tmp_path / "cut"), tmp_path / "cut" / "log.jsonl", epochs=2)
+    with start(*command, "--out", tmp_path / "cut", "--resume") as process:
+        assert process.wait() == 0, process.stdout.read()
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+    states = [checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("cut", "whole")]
+    assert all(equal(states[0][key], states[1][key]) for key in ("model", "search", "step", "rng"))
+    ends = [json.loads((tmp_path / name / "summary.json").read_text()) | {"seconds": 0} for name in ("cut", "whole")]
+    assert ends[0] == ends[1]
+
+
+def test_a_training_is_measured_by_loss_and_learns(text, tmp_path):
+    summary = run_evaluate(recipe(text), "relu", tmp_path, quiet=True)
+    losses = [line["test_loss"] for line in read_log(tmp_path) if line["kind"] == "epoch"]
+    assert losses[-1] < losses[0]
+    assert summary["test_loss"] == losses[-1]
+    assert summary["train_tokens"] > 10 * summary["test_tokens"]
+    again = run_evaluate(recipe(text), "relu", tmp_path / "again", quiet=True)
+    assert again["test_loss"] == summary["test_loss"]
+
+
+def test_paced_epochs_go_on_where_the_one_before_ended(text):
+    class Counting:
+        def __len__(self):
+            return 4
+
+        def epoch(self, epoch, start=0):
+            yield from ((epoch, step) for step in range(start, 4))
+
+    paced = Paced(Counting(), 6)
+    assert len(paced) == 6
+    assert list(paced.epoch(0)) == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+    assert list(paced.epoch(1)) == [(1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
+    assert list(paced.epoch(1, start=4)) == [(2, 2), (2, 3)]
+
+
+def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
+    asked = {"transfer": {"activations": [], "baselines": ["relu", "gelu"], "seeds": 2}}
+    done = run_transfer(recipe(text, **asked), tmp_path, options=("--device", "cpu", "--wandb", "disabled"))
+    assert not done.failed, done.failed
+    results = read_results(tmp_path / "results.csv")
+    assert {row.compared_by for row in results} == {"loss"}
+    report = (tmp_path / "report.md").read_text()
+    assert "Loss in nats per token on the test split" in report
+    means = {name: sum(row.loss for row in results if row.activation == name) / 2 for name in ("relu", "gelu")}
+    line = next(line for line in report.splitlines() if line.startswith("| `relu`"))
+    assert f"{means['relu']:.4f}" in line
+    sign = "+" if means["relu"] < means["gelu"] else "−"
+    assert f"| {sign}0.0" in line
+
+
+def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
+    assert measured_on(recipe(text)) == "test"
+    assert measured_on(held_out(recipe(text))) == "validation"
+    options = ("--device", "cpu", "--wandb", "disabled")
+    summary = run_selection(recipe(text), tmp_path, 1, options=options, warm=True, workers=1)
+    assert summary["measured_on"] == "validation"
+    assert "nats" in summary["why"]
+    assert "Measured on text held out" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "cifar_resnet20", "model_kwargs": {}}, "cifar_resnet20 cannot be built"),
+        ({"model_kwargs": {"vocab_size": 100, "depth": 1}}, "vocab_size"),
+        ({"model_kwargs": {"context": 8, "depth": 1}}, "does not take texts of 16 tokens"),
+        ({"channels_last": True}, "channels_last"),
+    ],
+)
+def test_what_does_not_fit_text(text, tmp_path, changes, said):
+    with pytest.raises((RecipeError, DataError), match=said):
+        run_evaluate(recipe(text, **changes), "relu", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "empty"), (b"abc\xff" * 4000, "not UTF-8"), (b"too short", "too few|leave one part empty")],
+)
+def test_texts_that_cannot_be_trained_on(tmp_path, content, said):
+    (tmp_path / "t.txt").write_bytes(content)
+    for run in (
+        lambda: run_search(recipe(tmp_path / "t.txt"), tmp_path / "run"),
+        lambda: run_evaluate(recipe(tmp_path / "t.txt"), "relu", tmp_path / "run"),
+    ):
+        with pytest.raises(DataError, match=said):
+            run()
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_text_that_is_not_there(text, tmp_path):
+    missing = text.parent / "tails.txt"
+    with pytest.raises(KeyError, match=r"tales\.txt"):
+        Matrix.plan(recipe(missing), tmp_path / "m")
+    (tmp_path / "r.yaml").write_text(recipe(missing).to_yaml())
+    assert "tales.txt" in refused("evaluate", tmp_path / "r.yaml", "--activation", "relu", "--out", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+def test_the_loss_of_tokens_is_the_mean_over_all_of_them():
+    from grafs_timm.weight_step import loss_of
+
+    logits, labels = torch.randn(2, 3, 5), torch.randint(5, (2, 3))
+    picked = logits.log_softmax(-1).gather(-1, labels[..., None])
+    assert loss_of(logits, labels) == pytest.approx(-picked.mean().item(), rel=1e-6)
