@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import statistics
 from .entry import Batch, Contents, Difference, Metric
 from .markdown import listed, many
-from .ranking import points
+from .ranking import points, signed
 
 DEAR = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
@@ -121,6 +122,7 @@ def _measured(batches: Sequence[Batch]) -> list[str]:
             )
         elif by_word[NOT_SHOWN]:
             said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+        said += _behind(batch)
         if is_reduced(batch):
             said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
         if batch.cost is None:
@@ -128,6 +130,24 @@ def _measured(batches: Sequence[Batch]) -> list[str]:
         elif batch.cost.ratio > DEAR:
             said.append(f"Where time matters: forward and backward take {batch.cost.ratio:.2f} times as long as GELU's.")
     return list(dict.fromkeys(said))
+
+
+def _behind(batch: Batch) -> list[str]:
+    """Where another usual activation than the model's own is better than the function, by paired training seeds."""
+    found: dict[str, list[str]] = {}
+    for place in batch.places:
+        ours = found_at(batch, place)
+        for row in batch.metrics:
+            if ours is None or row.kind != "baseline" or (row.model, row.data) != place or row.difference is None:
+                continue
+            own = statistics.difference(_by_seed(ours), _by_seed(row))
+            if own.high is not None and own.high < 0:
+                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({signed(own)})")
+    return [f"{name} is better than it for {listed(places)}." for name, places in found.items()]
+
+
+def _by_seed(row: Metric) -> dict[int, float]:
+    return {int(seed): value for seed, value in row.each.items()}
 
 
 def _facts(contents: Contents) -> list[str]:
