@@ -1,6 +1,7 @@
 """Campaigns that become entries: new ones, further evidence, and what is refused before anything is written."""
 
 import hashlib
+import shutil
 
 import pytest
 from made_campaign import ABOUT, FOUND, X, made_campaign
@@ -45,6 +46,16 @@ def test_a_campaign_becomes_an_entry_with_its_evidence_and_pages(campaign, tmp_p
     assert (zoo / "README.md").exists()
     assert {path.name for path in (zoo / "resnet").glob(f"{own.name}*")} >= {f"{own.name}.json", f"{own.name}.md"}
     assert list((zoo / "resnet").glob(f"{own.name}*.png"))
+
+
+def test_where_the_campaign_lay_is_not_told(campaign, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(campaign, moved)
+    publish(moved, tmp_path / "zoo", label="searches_s0", **WHERE)
+    told = b"".join(path.read_bytes() for path in (tmp_path / "zoo").rglob("*") if path.is_file())
+    assert b"selection/searches" in told
+    assert str(campaign).encode() not in told
+    assert str(tmp_path).encode() not in told
 
 
 def test_published_again_it_is_the_same_to_the_last_byte(campaign, tmp_path):
