@@ -20,12 +20,13 @@ from .zoo import (
 
 if TYPE_CHECKING:
     from .search import ActivationSearch
+    from .shelf import add_activation, add_activations
     from .weights import load_pretrained, save_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
-    "ActivationSearch", "Entry", "Report", "act_layer", "create_model", "entries", "family_of", "get_activation",
-    "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
+    "ActivationSearch", "Entry", "Report", "act_layer", "add_activation", "add_activations", "create_model", "entries",
+    "family_of", "get_activation", "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
 ]  # fmt: skip
 
 register()
@@ -40,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from . import weights
 
         return getattr(weights, name)
+    if name in ("add_activation", "add_activations"):
+        from . import shelf
+
+        return getattr(shelf, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

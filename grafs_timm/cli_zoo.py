@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from .errors import GrafsError
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group()
@@ -56,19 +52,17 @@ def zoo_show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1, ensure_ascii=False))
         return
+    more: list[str] = []
+    if found.name in shelf.names():
+        from .show import lines
+
+        use = f'use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm'
+        more = [*lines(shelf.get_activation(found.name).contents), use]
     click.echo(f"{found.name}\n  f(x)    {found.genotype.text}\n  LaTeX   {found.genotype.latex}\n  sha256  {found.sha256}")
     if found.genotype.bound is not None:
         click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
-    if found.name in shelf.names():
-        entry = shelf.get_activation(found.name)
-        for key, value in entry.provenance.items():
-            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            click.echo(f"  {key.replace('_', ' ')}: {shown}")
-        for row in entry.metrics:
-            spread = f" ± {row['sd']:.2f}" if row["n"] > 1 else ""  # one run has no spread
-            result = f"{row['mean']:.2f}{spread} % (n = {row['n']})"
-            click.echo(f"  {row['model']} on {row['data']}, {row['activation']}: {result}")
-        click.echo(f'  use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm')
+    for line in more:
+        click.echo(f"  {line}".rstrip())
 
 
 @zoo.command("plot")
@@ -94,6 +88,56 @@ def zoo_plot(names: tuple[str, ...], out: Path) -> None:
         found = shelf.resolve(name)
         drawn[name] = found.genotype or found.layer()
     click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
+
+
+@zoo.command("verify")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--zoo", "folder", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: the one in use]"
+)
+@click.option("--retrain", is_flag=True, help="Repeat one training of each NAME, and compare.")
+@click.option("--record", is_flag=True, help="With --retrain: write what came out into the entry.")
+@click.option("--seed", type=click.IntRange(0), help="With --retrain: the training seed.  [default: the lowest]")
+@click.option("--data", help="With --retrain: where the data lie, as the other commands take it.")
+@click.option("--device", default="auto", show_default=True, help="With --retrain.")
+def zoo_verify(
+    names: tuple[str, ...], folder: Path | None, retrain: bool, record: bool, seed: int | None, data: str | None, device: str
+) -> None:
+    """Recompute every number of the zoo's entries from their evidence, and compare.
+
+    \b
+    Example: grafs-timm zoo verify grafs_resnet
+             grafs-timm zoo verify grafs_resnet --retrain --data path/to/cifar10
+    """
+    from . import resources
+    from . import zoo as shelf
+
+    place = folder or resources.folder("zoo")
+    if folder is None:
+        names = tuple(shelf.get_activation(name).name for name in names)
+    if retrain:
+        _retrain(place, names, record, seed, data, device)
+        return
+    if record or data or seed is not None:
+        raise click.UsageError("--record, --seed and --data go with --retrain")
+    from .verify import verify
+
+    checked = verify(place, names)
+    for each in checked:
+        click.echo(str(each))
+    if not all(each.ok for each in checked):
+        raise click.exceptions.Exit(1)
+
+
+def _retrain(folder: Path, names: tuple[str, ...], record: bool, seed: int | None, data: str | None, device: str) -> None:
+    from . import launch
+    from .retrain import retrain
+
+    if not names:
+        raise click.UsageError("--retrain takes the NAME of an entry: it trains for as long as the entry's recipe says")
+    for name in names:
+        again = retrain(folder, name, seed=seed, data=data, device=launch.devices(device)[0], record=record)
+        click.echo(str(again))
 
 
 @click.command()

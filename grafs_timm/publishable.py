@@ -196,9 +196,7 @@ def choice(records: Records) -> Choice:
     before = {row.seed for row in records.choice} - final
     _, why = ranking.recommend(ranking.rank(last, {recipe.model: usual}, chosen_on=before))
     contrast = selection.contrast(first, _counts(records)) if first else None
-    words = (
-        ranking.contrast_verdict(contrast) if contrast else "not compared: the field was small enough for the last trainings"
-    )
+    words = ranking.contrast_verdict(contrast) if contrast else selection.NOT_COMPARED
     spent = selection.costs(
         sum(each.seconds for each in records.searches), records.choice, [row for row in last if row.activation == usual],
         recipe.evaluate.epochs,
@@ -241,10 +239,8 @@ def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    length = (
-        f"{searches} searches of {search_epochs} epochs, trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
-    )
-    return f"{'reduced' if reduced else 'full'}: {images}{size}; {length}"
+    trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
+    return f"{'reduced' if reduced else 'full'}: {images}{size}; {searches} searches of {search_epochs} epochs, {trainings}"
 
 
 def cost(records: Records, label: str) -> Cost | None:

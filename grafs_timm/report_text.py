@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
+from .markdown import code, duration, many, plain
+from .markdown import table as grid
 from .ranking import contrast_verdict, p_value, signed, verdict
 from .report_table import GroupRow, Row, Table
 from .statistics import Difference, Group, Place, expected_maximum, scores, searched_against_random
@@ -37,7 +38,7 @@ def markdown(
     pictures: Sequence[str],
 ) -> str:
     """The whole report.md; ``pictures`` are links relative to it."""
-    parts = [[f"# {_plain(title)}"], _claims(table), _evidence(table, failed, cost)]
+    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
     parts += [_failures(table, failed), ["## How to read this", "", HOW_TO_READ], _not_measured(table, notes)]
@@ -58,7 +59,7 @@ def _claims(table: Table) -> list[str]:
         if group.kind == "found" and group.several:
             told.update(group.members)
             own = [row for (other, _), row in table.group_rows.items() if other == group]
-            lines.append(f"**{_claim(_plain(group.label), own, group.noun)}**" + _weak(table, group.members))
+            lines.append(f"**{_claim(plain(group.label), own, group.noun)}**" + _weak(table, group.members))
     for label, first in table.activations.items():
         if first.kind == "found" and label not in told:
             rows = [row for (other, _), row in table.rows.items() if other == label]
@@ -71,8 +72,8 @@ def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
     if len(rows) == 1:
         (row,) = rows
         if row.to_usual is None or row.usual is None:
-            return f"{subject}, {_plain(str(row.place))}: no usual activation to compare with."
-        return f"{subject}, {_plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun)}."
+            return f"{subject}, {plain(str(row.place))}: no usual activation to compare with."
+        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun)}."
     found = Counter(_side(row.to_usual) for row in rows)
     counts = [f"{word} in {found[word]}" for word in ("better", "not distinguishable", "worse", "no interval") if found[word]]
     names = {row.usual for row in rows if row.usual}
@@ -98,25 +99,25 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     if not table.results:
         return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
     split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
-    size = f"{_many(len(table.activations), 'activation')} × {_many(len(table.places), 'pair')} of model and data"
+    size = f"{many(len(table.activations), 'activation')} × {many(len(table.places), 'pair')} of model and data"
     lines = [
-        f"{table.with_figure} of {table.planned} trainings have a figure: {size} × {_many(len(table.seeds), 'training seed')}.",
+        f"{table.with_figure} of {table.planned} trainings have a figure: {size} × {many(len(table.seeds), 'training seed')}.",
         f"Accuracy in per cent on the {split} split after {', '.join(map(str, epochs))} epochs.",
     ]
     if table.with_figure < table.planned:
         lines.insert(0, "**This matrix is incomplete.**")
     collapsed = sum(row.collapsed for row in table.rows.values())
     if collapsed:
-        lines.append(f"{_many(collapsed, 'training')} collapsed (at chance or with a loss that isn't finite).")
+        lines.append(f"{many(collapsed, 'training')} collapsed (at chance or with a loss that isn't finite).")
     if not table.classes:
         lines.append("Trainings at chance were not looked for: the numbers of classes were not given.")
     lines.append(_intervals(table.intervals))
     seconds = [row.seconds for row in table.results if row.seconds is not None]
     if seconds:
         every = "" if len(seconds) == len(table.results) else f" ({len(seconds)} of {len(table.results)} trainings timed)"
-        lines.append(f"Training took {_duration(sum(seconds))} in all{every}.")
+        lines.append(f"Training took {duration(sum(seconds))} in all{every}.")
     if cost:
-        lines.append(_plain(cost))
+        lines.append(plain(cost))
     return [" ".join(lines) + _counted_failures(failed)]
 
 
@@ -129,7 +130,7 @@ def _intervals(count: int) -> str:
 
 
 def _counted_failures(failed: Sequence[tuple[str, str]]) -> str:
-    return f" {_many(len(failed), 'job')} failed." if failed else ""
+    return f" {many(len(failed), 'job')} failed." if failed else ""
 
 
 def _usual_rank(table: Table) -> list[str]:
@@ -139,8 +140,8 @@ def _usual_rank(table: Table) -> list[str]:
         return []
     counts = {place: sum(table.rows[label, place].rank is not None for label in table.activations) for place in table.places}
     lines = ["## Rank of the usual activation", ""]
-    cells = [[_plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
-    lines += _grid(["model and data", "usual activation", "rank by mean accuracy"], cells)
+    cells = [[plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
+    lines += grid(["model and data", "usual activation", "rank by mean accuracy"], cells)
     lines += ["", "1 is the highest mean; equal means share a rank. Near means change places with other seeds."]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
@@ -152,13 +153,13 @@ def _place(table: Table, place: Place) -> list[str]:
     usual = table.usual_at(place)
     beside = f"difference to {code(usual)} [95 %]" if usual else "difference to the usual"
     rows = [table.rows[label, place] for label in table.activations]
-    lines = [f"## {_plain(str(place))}", ""]
+    lines = [f"## {plain(str(place))}", ""]
     if not usual:
         named = table.usual.get(place.model)
-        why = f"{code(named)} was not trained" if named else f"none is given for {_plain(place.model)}"
+        why = f"{code(named)} was not trained" if named else f"none is given for {plain(place.model)}"
         lines += [f"No usual activation to compare with: {why}.", ""]
     heads = ["activation", "kind", "mean ± sd", "n", beside, "pairs", "p (Holm)", "rank"]
-    lines += _grid(heads, [_row(row) for row in rows])
+    lines += grid(heads, [_row(row) for row in rows])
     lines += _groups(table, place)
     others = [name for name in table.baselines if name != usual]
     compared = [row for row in rows if row.kind != "baseline"]
@@ -166,11 +167,11 @@ def _place(table: Table, place: Place) -> list[str]:
         lines += ["", "Differences to the other baselines:", ""]
         cells = [[code(row.activation), *(_shown(row.differences.get(name)) for name in others)] for row in compared]
         cells += [
-            [_plain(group.label), *(_shown(table.group_rows[group, place].differences.get(name)) for name in others)]
+            [plain(group.label), *(_shown(table.group_rows[group, place].differences.get(name)) for name in others)]
             for group in table.groups
             if group.several
         ]
-        lines += _grid(["", *map(code, others)], cells)
+        lines += grid(["", *map(code, others)], cells)
     return lines
 
 
@@ -203,9 +204,9 @@ def _groups(table: Table, place: Place) -> list[str]:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
         between = _shown(row.to_usual), _pairs(row.to_usual)
         cells.append(
-            [_plain(row.group.label), f"{own.members}{lost}", _mean(own.mean, None), _sd(own.sd), _sd(own.seed_sd), *between]
+            [plain(row.group.label), f"{own.members}{lost}", _mean(own.mean, None), _sd(own.sd), _sd(own.seed_sd), *between]
         )
-    lines = ["", "Drawn several times, each draw counted once:", "", *_grid(heads, cells)]
+    lines = ["", "Drawn several times, each draw counted once:", "", *grid(heads, cells)]
     for row in rows:
         if row.group.kind == "found":
             lines += ["", *_best(table, row), *_contrast(table, row.group, place)]
@@ -235,7 +236,7 @@ def _contrast(table: Table, group: Group, place: Place) -> list[str]:
 
 def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
     known = [(label, formulas[label]) for label in table.activations if label in formulas]
-    return ["## Formulas", "", *_grid(["activation", "f(x)"], [[code(a), code(b)] for a, b in known])] if known else []
+    return ["## Formulas", "", *grid(["activation", "f(x)"], [[code(a), code(b)] for a, b in known])] if known else []
 
 
 def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
@@ -244,18 +245,18 @@ def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
         lines += [
             "## Failed jobs",
             "",
-            *_grid(["job", "reason"], [[code(job), _plain(_cut(reason))] for job, reason in failed]),
+            *grid(["job", "reason"], [[code(job), plain(_cut(reason))] for job, reason in failed]),
         ]
     gaps = [
         (label, place, seeds) for label in table.activations for place in table.places if (seeds := table.missing(label, place))
     ]
     if gaps:
         cells = [
-            [code(label), _plain(str(place)), f"{len(seeds)} of {len(table.seeds)}", _runs(seeds)]
+            [code(label), plain(str(place)), f"{len(seeds)} of {len(table.seeds)}", _runs(seeds)]
             for label, place, seeds in gaps
         ]
         lines += ["", "Trainings without a figure:", ""] if failed else ["## Missing trainings", ""]
-        lines += _grid(["activation", "model and data", "without a figure", "seeds"], cells[:MOST_LINES])
+        lines += grid(["activation", "model and data", "without a figure", "seeds"], cells[:MOST_LINES])
         if len(cells) > MOST_LINES:
             lines += ["", f"And {len(cells) - MOST_LINES} more; summary.csv has them all."]
     return lines
@@ -263,7 +264,7 @@ def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
 
 def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
     kinds = Counter(row.kind for row in table.activations.values())
-    lines = [_plain(note) for note in notes]
+    lines = [plain(note) for note in notes]
     if len(table.seeds) == 1:
         lines.append("The spread over training seeds: there is one seed.")
     if kinds["found"] and not any(group.kind == "found" and group.several for group in table.groups):
@@ -277,32 +278,8 @@ def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
     return ["## What was not measured", "", *(f"- {line}" for line in lines)] if lines else []
 
 
-def code(text: str) -> str:
-    """Text in backticks that stays itself, also with backticks or bars inside, in a table or outside one."""
-    text = _one_line(text)
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def _plain(text: str) -> str:
-    """Text whose marks Markdown doesn't take for its own."""
-    return re.sub(r"([\\`*_{}\[\]<>#~])", r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _cut(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(heads), "|" + "---|" * len(heads), *map(line, rows)]
 
 
 def _mean(mean: float | None, sd: float | None) -> str:
@@ -323,14 +300,6 @@ def _shown(own: Difference | None) -> str:
 
 def _pairs(own: Difference | None) -> str:
     return "–" if own is None else f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _runs(seeds: Sequence[int]) -> str:

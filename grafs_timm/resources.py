@@ -18,3 +18,8 @@ def folder(name: Literal["zoo", "recipes"]) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"no folder {name}/ with this installation; looked at {places[0]} and {places[1]}")
+
+
+def page(name: str) -> str:
+    """The text of a page's template in grafs_timm/templates/."""
+    return (_PACKAGE / "templates" / name).read_text(encoding="utf-8")

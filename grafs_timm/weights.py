@@ -40,7 +40,8 @@ __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pre
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _FIELDS = ("name", "sha256", "genotype", "beside", "places")
 # Arguments of timm.create_model that would read files or replace what the folder says of itself.
-_NOT_MODEL_ARGS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "model_name")
+NOT_MODEL_ARGS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "model_name")
+_FILE_FIELDS = ("file", "hf_hub_filename")  # of timm's description: where else weights would lie
 _SHOWN = 3  # keys in one message
 
 
@@ -75,7 +76,7 @@ def save_pretrained(
     bound = activation_of(model)
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file; weights are saved into a folder")
-    config = _config(model, bound, dict(model_args or {}), dict(pretrained_cfg or {}))
+    config = describe(model, bound, dict(model_args or {}), dict(pretrained_cfg or {}))
     tensors = {}
     for name, tensor in model.state_dict().items():
         if tensor.is_meta:
@@ -97,13 +98,13 @@ def _in_one_order(content: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[begin:]
 
 
-def _config(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
-    """timm's config.json for this model, with the activation in it."""
+def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
+    """timm's config.json for this model with the activation in it; arguments and errors as of `save_pretrained`."""
     cfg = getattr(model, "pretrained_cfg", None)
     architecture = cfg.get("architecture") if cfg else None
     if not architecture or not timm.is_model(architecture):
         raise WeightsError(f"{type(model).__name__} was not built by timm.create_model, so that no config.json can restore it")
-    for name in _NOT_MODEL_ARGS:
+    for name in NOT_MODEL_ARGS:
         if name in model_args:
             raise WeightsError(f"model_args: {name} is no argument of a model")
     own = getattr(model, "_model_args", {}) | model_args
@@ -141,7 +142,7 @@ def _restoring_name(model: nn.Module, bound: Bound, architecture: str, arguments
     """The name by which plain timm's ``act_layer`` gives every place of the model the activation it has, if there is one."""
     wanted = {place: _function(module) for place, module in activations_at(model).items()}
     if bound.genotype is not None:
-        names = [name for name, entry in zoo.entries().items() if entry.genotype.sha256 == bound.sha256]
+        names = list(dict.fromkeys(e.name for e in zoo.names().values() if e.genotype.sha256 == bound.sha256))
     else:
         if _holds(architecture, arguments, wanted):
             return None  # the architecture's own
@@ -237,9 +238,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: architecture: timm has no model {name!r}{nearest(str(name), timm.list_models())}")
     if not isinstance(arguments, dict):
         raise WeightsError(f"{path}: model_args: expected an object")
-    for argument in _NOT_MODEL_ARGS:
-        if argument in arguments:
-            raise WeightsError(f"{path}: model_args: {argument} is no argument of a model, and a folder names no other file")
+    cfg = config.get("pretrained_cfg")
+    named = [f"model_args: {each}" for each in NOT_MODEL_ARGS if each in arguments]
+    named += [f"pretrained_cfg: {each}" for each in _FILE_FIELDS if isinstance(cfg, dict) and cfg.get(each)]
+    if named:
+        raise WeightsError(f"{path}: {named[0]} is no argument of a model, and a folder names no other file")
     return config
 
 
@@ -304,8 +307,7 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) ->
             if name in tensors and tensors[name].shape != tensor.shape
         ],
     }
-    said = [f"{what}: {', '.join(names[:_SHOWN])}{_more(names)}" for what, names in problems.items() if names]
-    if said:
+    if said := [f"{what}: {', '.join(names[:_SHOWN])}{_more(names)}" for what, names in problems.items() if names]:
         raise WeightsError(f"{file} does not fit this {type(model).__name__}; " + "; ".join(said))
 
 
@@ -382,7 +384,7 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
         at = activations_at(model)
     missing = [place for place in record.places if place not in at]
     if missing and strict:
-        shown = f"{', '.join(missing[:_SHOWN])}{_more(missing)}"
+        shown = ", ".join(missing[:_SHOWN]) + _more(missing)
         raise WeightsError(f"{folder}: this {type(model).__name__} has no activation at {shown}")
     for place in record.places:
         if place in at and not _same(at[place], bound):

@@ -9,77 +9,81 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from . import formula, resources, surgery, timm_maps
+from . import formula, resources, strict_json, surgery, timm_maps
 from .activation import FoundActivation, activation_class
 from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
 from .ops import nearest
 
-FORMAT = "grafs-zoo/1"
+if TYPE_CHECKING:
+    from .entry import Contents, Metric, Provenance, Search
+
+_FORMAT = "grafs-zoo/1"  # as in `entry`, which takes a tenth of a second to import
 USUAL = ("relu", "gelu", "silu", "elu", "leaky_relu")  # the paper's baselines
-_KEYS = {"format", "name", "family", "recommended", "genotype", "provenance", "metrics", "searches"}
-_KINDS = {
-    "recommended": (bool, "true or false"), "provenance": (dict, "an object"), "metrics": (list, "a list"),
-    "searches": (list, "a list"),
-}  # fmt: skip
-_METRIC: dict[str, Any] = {"model": str, "data": str, "activation": str, "n": int, "mean": (int, float), "sd": (int, float)}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One zoo entry. ``metrics``: rows of accuracies with model, data, n, mean and sd; ``provenance``: where it came from."""
+    """One zoo entry. What a name needs is read at once, ``contents`` and what is taken from it when it is asked for."""
 
     name: str
     family: str
     genotype: Genotype
     recommended: bool
-    provenance: Mapping[str, Any]
-    metrics: tuple[Mapping[str, Any], ...]
-    searches: tuple[Mapping[str, Any], ...]
     path: Path
 
     @property
     def formula(self) -> str:
         return self.genotype.text
 
+    @functools.cached_property
+    def contents(self) -> Contents:
+        """The whole file, checked. GenotypeError naming the field where something in it does not fit."""
+        from . import entry_file
+
+        return entry_file.read(self.path)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What was measured: a row for each activation at each place, of all batches."""
+        return tuple(row for batch in self.contents.batches for row in batch.metrics)
+
+    @property
+    def searches(self) -> tuple[Search, ...]:
+        """Every search of every batch, the losers too."""
+        return tuple(search for batch in self.contents.batches for search in batch.searches)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of the search that found it first."""
+        return self.contents.batches[0].provenance
+
     @classmethod
     def read(cls, path: Path) -> Entry:
-        """GenotypeError, naming the file and the field, where the file is not an entry."""
+        """What the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = strict_json.parse(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise GenotypeError(f"{path}: not a zoo entry: {error}") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise GenotypeError(f"{path}: not a zoo entry: format must be {FORMAT!r}")
-        if data.keys() != _KEYS:
-            extra, missing = sorted(data.keys() - _KEYS), sorted(_KEYS - data.keys())
-            raise GenotypeError(f"{path}: not a zoo entry: unknown fields {extra}, missing fields {missing}")
-        name, family = data["name"], data["family"]
+        if not isinstance(data, dict) or data.get("format") != _FORMAT:
+            from . import entry_file
+
+            entry_file.check_format(data, str(path))
+        name, family, recommended = data.get("name"), data.get("family"), data.get("recommended")
         if family != path.parent.name or name != path.stem or not name.startswith(f"grafs_{family}_"):
             raise GenotypeError(f"{path}: name must be grafs_{path.parent.name}_<id> and the file's own, got {name!r}")
-        for key, (kind, what) in _KINDS.items():
-            if not isinstance(data[key], kind):
-                raise GenotypeError(f"{path}: {key} must be {what}, got {type(data[key]).__name__}")
-        for index, row in enumerate(data["metrics"]):
-            for key, number_or_text in _METRIC.items():
-                if not isinstance(row, dict) or not isinstance(row.get(key), number_or_text):
-                    raise GenotypeError(
-                        f"{path}: metrics[{index}] must have {', '.join(_METRIC)}; {key} is missing or no such thing"
-                    )
+        if not isinstance(recommended, bool):
+            raise GenotypeError(f"{path}: recommended must be true or false, got {recommended!r}")
         # the hash is checked; formula and LaTeX are for readers, and comparing them would load sympy at import
-        genotype = Genotype.from_dict(data["genotype"], source=f"{path}: genotype", derived=False)
-        return cls(
-            name, family, genotype, data["recommended"], data["provenance"],
-            tuple(data["metrics"]), tuple(data["searches"]), path,
-        )  # fmt: skip
+        genotype = Genotype.from_dict(data.get("genotype"), source=f"{path}: genotype", derived=False)
+        return cls(name, family, genotype, recommended, path)
 
 
 @functools.cache
@@ -93,10 +97,13 @@ def entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.recommended, e.name))}
 
 
+_added: dict[str, Entry] = {}  # from outside the package, by `shelf`
+
+
 def names() -> dict[str, Entry]:
-    """Every name the zoo answers to: entries, and ``grafs_<family>`` for the recommended one of each family."""
+    """Every name the zoo answers to: entries, ``grafs_<family>`` for the recommended one of each family, and what was added."""
     known = {f"grafs_{e.family}": e for e in entries().values() if e.recommended}
-    return known | entries()
+    return known | entries() | _added
 
 
 def list_activations(pattern: str = "*") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import bench_activation
 import bench_csv
@@ -11,6 +12,8 @@ import bench_search
 import bench_table
 import pytest
 from click.testing import CliRunner
+
+from grafs_timm import zoo
 
 QUICK = {
     bench_activation: ["--quick", "--device", "cpu"],
@@ -36,6 +39,28 @@ def test_a_benchmark_writes_rows_of_the_schema(tool, tmp_path, monkeypatch):
     assert {row["torch"] for row in rows} == {bench_csv.environment("cpu")["torch"]}
     assert all(float(row["median_ms"]) > 0 and float(row["ratio"]) > 0 for row in rows)
     assert all(float(row["q25_ms"]) <= float(row["median_ms"]) <= float(row["q75_ms"]) for row in rows)
+
+
+@pytest.mark.usefixtures("plain")
+def test_given_activations_are_measured_instead_of_the_tools_own(tmp_path):
+    name = next(iter(zoo.entries()))
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(zoo.entries()[name].genotype.to_dict()))
+    given = ["--activation", f"a={name}", "--activation", f"b={file}", "--out", str(tmp_path / "rows.csv")]
+    CliRunner().invoke(bench_activation.main, ["--quick", "--device", "cpu", *given], catch_exceptions=False)
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        subjects = {row["subject"] for row in csv.DictReader(file)}
+    assert subjects == {"gelu", "silu", "relu", "a", "a op by op", "b", "b op by op"}
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [("grafs_resnet", "LABEL="), ("a=grafs_resnt", "grafs_resnet"), ("gelu=grafs_resnet", "taken"), ("a=relu", "timm's own")],
+)
+def test_what_is_no_activation_to_measure_is_refused(pair, said):
+    result = CliRunner().invoke(bench_activation.main, ["--quick", "--activation", pair])
+    assert result.exit_code == 2
+    assert said in result.output
 
 
 def test_an_unknown_column_is_refused(tmp_path):

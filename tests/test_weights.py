@@ -21,7 +21,7 @@ from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.formula import Genotype
 from grafs_timm.weights import CONFIG, WEIGHTS, activation_of, create_from, load_pretrained, save_pretrained
 
-ZOO = "grafs_resnet_c10small_s0"
+ZOO = "grafs_resnet_c10_s2"
 BASE = {
     "format": "grafs-cell/1", "u1": {"op": "identity"}, "u2": {"op": "scale", "gamma": 1.5}, "b1": {"op": "gate"},
     "u3": {"op": "relu"}, "u4": {"op": "identity"}, "b2": {"op": "max"},
@@ -355,9 +355,12 @@ def test_two_files_that_disagree(saved, tmp_path):
     refuses(rf"says the weights were trained with found \({MINE.sha256[:8]}\)", build(activation=MINE), saved)
 
 
-def test_a_file_named_in_the_config_is_not_read(saved, tmp_path):
+def test_a_file_named_in_the_config_is_refused_and_an_address_not_read(saved, tmp_path):
     trap = save_pretrained(build(activation=MINE, seed=5), tmp_path / "trap")
-    edit(saved, lambda config: config["pretrained_cfg"].update(file=str(trap / WEIGHTS), source="", url="file:///nowhere"))
+    edit(saved, lambda config: config["pretrained_cfg"].update(file=str(trap / WEIGHTS), source=""))
+    with pytest.raises(WeightsError, match=r"config\.json: pretrained_cfg: file .*names no other file"):
+        create_from(saved, pretrained=True)
+    edit(saved, lambda config: config["pretrained_cfg"].update(file=None, url="file:///nowhere"))
     for model in (create_from(saved, pretrained=True), create_from(saved, pretrained=True, drop_rate=0.1)):
         assert torch.equal(outputs(model), outputs(build(activation=MINE)))
 

@@ -2,6 +2,7 @@
 
     python tools/bench_activation.py --out benchmarks/activation_cpu.csv
     python tools/bench_activation.py --device cuda --dtype float16 --out benchmarks/activation_cuda.csv
+    python tools/bench_activation.py --activation mine=runs/mine/genotype.json --activation zoo=grafs_resnet
 
 All sides of a run are timed in alternating rounds; a ratio is a median over GELU's. ``floor_ratio`` compares with memory
 alone: two passes over the tensor for forward, three for backward, at the bandwidth a copy reaches in the same run.
@@ -18,7 +19,9 @@ import torch.nn.functional as F
 from bench_csv import alternate, append, environment
 from torch import Tensor
 
+from grafs_timm import zoo
 from grafs_timm.activation import activation_class
+from grafs_timm.errors import GrafsError
 from grafs_timm.formula import Gene, Genotype
 
 # From short to long: what searches tend to find, and worse.
@@ -54,17 +57,41 @@ def _work(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor, what: s
     return lambda: torch.autograd.grad(y, x, grad, retain_graph=True)
 
 
+def _given(pairs: tuple[str, ...]) -> dict[str, Genotype]:
+    """``LABEL=NAME or path`` -> genotype by label. BadParameter where it is not one, or two sides would have one label."""
+    given: dict[str, Genotype] = {}
+    for pair in pairs:
+        label, found, source = pair.partition("=")
+        if not found or not label or not source:
+            raise click.BadParameter(f"{pair!r}: expected LABEL=NAME or LABEL=PATH", param_hint="--activation")
+        if label in given or label in ("gelu", "silu", "relu", "copy"):
+            raise click.BadParameter(f"the label {label!r} is taken", param_hint="--activation")
+        try:
+            genotype = zoo.resolve(source).genotype
+        except GrafsError as error:
+            raise click.BadParameter(str(error), param_hint="--activation") from error
+        if genotype is None:
+            raise click.BadParameter(f"{source!r} is timm's own, which is compiled as it is", param_hint="--activation")
+        given[label] = genotype
+    return given
+
+
 @click.command()
+@click.option(
+    "--activation", "activations", multiple=True, metavar="LABEL=NAME|PATH", help="Instead of the five here; repeatable."
+)
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--dtype", "dtypes", multiple=True, default=["float32"], show_default=True, help="May be given repeatedly.")
 @click.option("--elements", default=2**22, show_default=True)
 @click.option("--rounds", default=31, show_default=True)
 @click.option("--out", type=click.Path(dir_okay=False), help="Append the rows to this CSV file.")
 @click.option("--quick", is_flag=True, help="A smoke test: few elements, one round, one formula, nothing compiled.")
-def main(device: str, dtypes: tuple[str, ...], elements: int, rounds: int, out: str | None, quick: bool) -> None:
+def main(
+    activations: tuple[str, ...], device: str, dtypes: tuple[str, ...], elements: int, rounds: int, out: str | None, quick: bool
+) -> None:
     """Print and record medians with quartiles, ratios to GELU and to the memory's floor, and the bytes kept."""
     elements, rounds = (2**10, 1) if quick else (elements, rounds)
-    formulas = {"silu_gated": FORMULAS["silu_gated"]} if quick else FORMULAS
+    formulas = _given(activations) or ({"silu_gated": FORMULAS["silu_gated"]} if quick else FORMULAS)
     common = environment(device)
     for name in dtypes:
         dtype = getattr(torch, name, None)

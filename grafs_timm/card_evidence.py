@@ -1,0 +1,116 @@
+"""The tables of a card: what was measured at every place, what was measured again, and every search of the batch."""
+
+from __future__ import annotations
+
+from . import claims
+from .entry import Batch, Contents, Metric, Spread, Verified
+from .markdown import code, duration, many, plain, table
+from .ranking import p_value
+
+HOW_TO_READ = (
+    "Accuracy in per cent on the test split. **mean ± sd**: over training seeds. **difference**: in points, each training "
+    "minus the usual activation's of the same seed, averaged, with the 95 % t interval over these pairs in brackets; it "
+    "speaks of other training seeds, not of other models or data. **p**: of that difference, not adjusted for the number "
+    "of comparisons."
+)
+_ORDER = {"found": 0, "baseline": 1, "random": 2}
+
+
+def evidence(batch: Batch) -> list[str]:
+    """A table a place, the search's own first, and how many intervals stand in them."""
+    images = "all training images" if batch.train_images is None else f"{batch.train_images:,} training images"
+    lines = [f"Every activation was trained from scratch for {many(batch.epochs, 'epoch')} on {images}. {HOW_TO_READ}", ""]
+    lines += [multiplicity(claims.intervals(batch)), ""]
+    for place in batch.places:
+        home = place == (batch.provenance.model, batch.provenance.data)
+        lines += [f"**{plain(f'{place[0]} on {place[1]}')}**" + (", where the searches ran" if home else ""), ""]
+        lines += [*_place(batch, place), ""]
+    return lines[:-1]
+
+
+def multiplicity(count: int) -> str:
+    """What a reader of so many 95 % intervals must keep in mind."""
+    if not count:
+        return "Too little was trained for any 95 % interval."
+    shown = "One interval of 95 % is" if count == 1 else f"{count} intervals of 95 % are"
+    return (
+        f"{shown} shown here. Of such intervals one in twenty misses the true difference, on average {count / 20:.1f} of these."
+    )
+
+
+def _place(batch: Batch, place: tuple[str, str]) -> list[str]:
+    rows = [row for row in batch.metrics if (row.model, row.data) == place]
+    rows.sort(key=lambda row: (row.activation != batch.label, _ORDER[row.kind]))  # stable: the batch's own order within
+    lines = table(["activation", "mean ± sd", "n", "difference [95 %]", "p"], [_row(batch, row) for row in rows])
+    spreads = [_spread(each) for each in batch.spreads if (each.model, each.data) == place]
+    if spreads:
+        heads = ["of all", "members", "mean", "sd over members", "sd over training seeds", "difference [95 %]"]
+        lines += ["", *table(heads, spreads)]
+    return lines
+
+
+def _row(batch: Batch, row: Metric) -> list[str]:
+    name = code(row.activation)
+    if row.activation == batch.label:
+        name = f"**{name}, this one**"
+    elif row.kind == "found":
+        name += ", a search"
+    elif row.kind == "random":
+        name += ", a random cell"
+    elif row.difference is None:
+        name += ", the usual one"
+    p = "–" if row.difference is None else p_value(row.difference.p)
+    return [name, mean(row.mean, row.sd), str(row.n), claims.interval(row.difference), p]
+
+
+def _spread(each: Spread) -> list[str]:
+    name = {"found": "searches", "random": "random cells"}[each.kind]
+    return [name, str(each.members), f"{each.mean:.2f}", _sd(each.sd), _sd(each.seed_sd), claims.interval(each.difference)]
+
+
+def mean(value: float, sd: float | None) -> str:
+    """«91.00 ± 0.62», without the spread where one training tells none."""
+    return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
+
+
+def _sd(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def verified(contents: Contents) -> list[str]:
+    """Reported beside re-verified, a line for each training that was repeated."""
+    if not contents.verified:
+        return ["No training was repeated yet: `--retrain` below does it."]
+    heads = ["training", "seed", "reported", "re-verified", "repeated with"]
+    return table(heads, [_verified(each) for each in contents.verified])
+
+
+def _verified(each: Verified) -> list[str]:
+    torch = f"torch {each.versions['torch']}, " if "torch" in each.versions else ""
+    where = plain(f"{torch}{each.hardware}, {each.date}")
+    training = f"{code(each.activation)}, {plain(f'{each.model} on {each.data}')}"
+    return [training, str(each.seed), f"{each.reported:.2f}", f"{each.again:.2f}", where]
+
+
+def searches(batch: Batch) -> list[str]:
+    """Every search of the batch, losers too, and the words of the choice."""
+    heads = ["seed", "called", "f(x)", "same as", "held-out accuracy", "time", "chosen"]
+    rows = [
+        [
+            str(each.seed), code(each.label), code(each.formula), each.same_as or "–", f"{each.held_out_accuracy:.2f}",
+            duration(each.seconds), "**yes**" if each.chosen else "no",
+        ]
+        for each in batch.searches
+    ]  # fmt: skip
+    choice = batch.choice
+    spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
+    return [
+        "Held-out accuracy, in per cent: of the discretised function with the search's own weights, on images held out of the "
+        "training split. «Same as»: the usual activation that it is, up to scales.",
+        "",
+        *table(heads, rows),
+        "",
+        f"- The choice, in its own words: {plain(choice.why)}",
+        f"- Searches and choice together cost: {plain(spent)}.",
+        f"- Searched against random, in the choice: {plain(choice.searched_against_random)}.",
+    ]

@@ -1,0 +1,62 @@
+"""The leaderboard: a row an entry, recommended first, words no stronger than the intervals, links that lead somewhere."""
+
+import re
+
+import pytest
+from made_entries import made_entry
+
+from grafs_timm import claims, leaderboard
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory):
+    return made_entry(tmp_path_factory.mktemp("board") / "zoo")
+
+
+def rows(text):
+    return [line for line in text.splitlines() if line.startswith("| <a")]
+
+
+def test_a_row_an_entry_recommended_first_in_its_family(entry):
+    others = [
+        entry.model_copy(update={"name": "grafs_resnet_a0", "recommended": False}),
+        entry.model_copy(update={"name": "grafs_vit_a1", "family": "vit"}),
+    ]
+    text = leaderboard.text([*reversed(others), entry])
+    assert re.findall(r'href="(.*?)\.md"', text) == ["resnet/grafs_resnet_a1", "resnet/grafs_resnet_a0", "vit/grafs_vit_a1"]
+    assert [" recommended)" in row for row in rows(text)] == [True, False, True]
+    assert "(= `grafs_vit`, recommended)" in text
+
+
+def test_a_row_holds_effect_elsewhere_cost_and_budget(entry):
+    (row,) = rows(leaderboard.text([entry]))
+    own, counted = claims.home(entry.batches[0]).difference, claims.elsewhere(entry.batches[0])
+    assert f"{claims.interval(own)}, {claims.side(own)}" in row
+    assert f"better {counted.better}, worse {counted.worse}, no difference shown {counted.not_shown} of {counted.places}" in row
+    assert "1.50 × GELU | reduced |" in row
+
+
+def test_what_was_not_measured_is_not_claimed(entry):
+    batch = entry.batches[0].model_copy(update={"cost": None, "metrics": entry.batches[0].metrics[-1:]})
+    (row,) = rows(leaderboard.text([entry.model_copy(update={"batches": (batch,)})]))
+    assert "not timed" in row
+    assert row.count("not measured") == 2
+    assert "better" not in row
+
+
+def test_a_bar_in_a_formula_does_not_break_the_table(entry):
+    absolute = {"u1": {"op": "abs"}, "u2": {"op": "identity"}, "b1": {"op": "left"}, "u3": {"op": "identity"},
+                "u4": {"op": "identity"}, "b2": {"op": "left"}, "format": "grafs-cell/1"}  # fmt: skip
+    (row,) = rows(leaderboard.text([entry.model_copy(update={"genotype": absolute})]))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 10
+
+
+def test_many_entries_have_many_intervals(entry):
+    count = claims.intervals(entry.batches[0])
+    text = leaderboard.text([entry, entry.model_copy(update={"name": "grafs_resnet_a2", "recommended": False})])
+    assert f"2 entries of {2 * len(entry.batches[0].searches)} searches" in text
+    assert f"{2 * count} intervals of 95 %" in text
+
+
+def test_an_empty_zoo_says_so():
+    assert "There is no entry yet." in leaderboard.text([])
