@@ -109,10 +109,17 @@ def _function(contents: Contents) -> list[str]:
         "",
         "$$", f"f(x) = {genotype.latex}", "$$",
         "",
-        f"The cell: {operations}. Constants: {'; '.join(constants) if constants else 'none'}.",
+        f"The cell: {operations}. Constants: {'; '.join(constants) if constants else 'none'}.{_bound(genotype)}",
         "",
         *table(["fact", "value"], rows),
     ]  # fmt: skip
+
+
+def _bound(genotype: Genotype) -> str:
+    """What the formula leaves out: the search's limits, where the function leans on them and keeps them."""
+    if genotype.bound is None:
+        return ""
+    return f" It keeps the bound of the search: growing operations saturate at ±{genotype.bound:g}."
 
 
 def _further(batch: Batch) -> list[str]:
@@ -162,4 +169,4 @@ def _bullets(sentences: list[str]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value + 0.0:.4g}".replace("-", "−")  # no negative zero

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from . import remote, shards
+from . import remote, shards, text_source
 from .datasets import DatasetInfo, SplitInfo, open_dataset
 from .errors import DataError
 
 
 @dataclass
 class SplitReport:
-    """What one split holds, in sample counts; ``sha256`` counts the shards whose checksum is listed and right."""
+    """What one split holds, in sample counts; ``sha256`` counts the shards whose checksum is listed and right.
+
+    Samples of text count as ``images`` too; ``text_bytes`` is how long all of them are.
+    """
 
     name: str
     shards: int
@@ -26,6 +30,7 @@ class SplitReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (height, width)
     grey: int = 0
     formats: Counter[str] = field(default_factory=Counter)
+    text_bytes: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -70,6 +75,11 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
             bar.update()
             where = f"{location}: sample {sample['__key__']!r}"
             try:
+                if "txt" in sample:
+                    report.text_bytes += len(text_source.text_of(sample, where))
+                    report.images += 1
+                    report.formats["txt"] += 1
+                    continue
                 image = np.asarray(shards.decode_image(sample, where))
                 label = shards.label_of(sample, where, classes)
             except DataError as error:
@@ -84,6 +94,8 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
 
 def as_text(info: DatasetInfo, reports: list[SplitReport]) -> str:
     """The reports as a table."""
+    if all(set(report.formats) == {"txt"} for report in reports):
+        return _as_text_of_text(info, reports)
     rows = [("split", "shards", "images", "a class", "size", "channels", "format", "sha256")]
     for report in reports:
         counts = [report.labels[label] for label in range(len(info.classes or ()) or max(report.labels, default=-1) + 1)]
@@ -100,10 +112,21 @@ def as_text(info: DatasetInfo, reports: list[SplitReport]) -> str:
                 f"{report.sha256} of {report.shards}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     classes = f"{len(info.classes)} classes" if info.classes else "classes not listed"
-    return "\n".join([f"{info.name}  {info.folder}  {classes}", *lines])
+    return "\n".join([f"{info.name}  {info.folder}  {classes}", *_aligned(rows)])
+
+
+def _as_text_of_text(info: DatasetInfo, reports: list[SplitReport]) -> str:
+    rows = [("split", "shards", "samples", "bytes", "sha256")]
+    for report in reports:
+        counts = (str(report.shards), str(report.images), str(report.text_bytes))
+        rows.append((report.name, *counts, f"{report.sha256} of {report.shards}"))
+    return "\n".join([f"{info.name}  {info.folder}  text", *_aligned(rows)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _span(counts: list[int]) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import statistics
 from .entry import Batch, Contents, Difference, Metric
 from .markdown import listed, many
-from .ranking import points
+from .ranking import points, signed
 from .statistics import ACCURACY, MEASURES, Measure
 
 DEAR = 1.5  # times the cost of GELU from which a card warns
@@ -128,6 +129,7 @@ def _measured(batches: Sequence[Batch]) -> list[str]:
             )
         elif by_word[NOT_SHOWN]:
             said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+        said += _behind(batch)
         if is_reduced(batch):
             said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
         if batch.cost is None:
@@ -135,6 +137,24 @@ def _measured(batches: Sequence[Batch]) -> list[str]:
         elif batch.cost.ratio > DEAR:
             said.append(f"Where time matters: forward and backward take {batch.cost.ratio:.2f} times as long as GELU's.")
     return list(dict.fromkeys(said))
+
+
+def _behind(batch: Batch) -> list[str]:
+    """Where another usual activation than the model's own is better than the function, by paired training seeds."""
+    found: dict[str, list[str]] = {}
+    for place in batch.places:
+        ours = found_at(batch, place)
+        for row in batch.metrics:
+            if ours is None or row.kind != "baseline" or (row.model, row.data) != place or row.difference is None:
+                continue
+            own = statistics.difference(_scores(ours, of(batch)), _scores(row, of(batch)))
+            if own.high is not None and own.high < 0:
+                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({signed(own, of(batch))})")
+    return [f"{name} is better than it for {listed(places)}." for name, places in found.items()]
+
+
+def _scores(row: Metric, measure: Measure) -> dict[int, float]:
+    return {int(seed): measure.sign * value for seed, value in row.each.items()}
 
 
 def _facts(contents: Contents) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: arguments and calls, nothing more. The commands stand in cli_runs, cli_zoo and cli_data."""
+"""The command line: arguments and calls, nothing more. The commands stand in cli_runs, cli_publish, cli_zoo and cli_data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_data, cli_runs, cli_zoo
+from . import __version__, cli_data, cli_publish, cli_runs, cli_zoo
 from .errors import GrafsError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -46,7 +46,7 @@ def main() -> None:
     grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
     grafs-timm search resnet_cifar10 --seeds 8 --select     searches, and a choice among what they found
     grafs-timm transfer resnet_cifar10 --activation NAME    activations x models x data x seeds, and a report
-    grafs-timm zoo list
+    grafs-timm publish CAMPAIGN           a zoo entry with its evidence;  zoo list, zoo verify
     grafs-timm exec train.py ...          timm's own scripts with the zoo's names
     """
     from .launch import end_with_stdin
@@ -55,5 +55,5 @@ def main() -> None:
 
 
 _RUNS = (cli_runs.search, cli_runs.evaluate, cli_runs.transfer)
-for command in (*_RUNS, cli_zoo.zoo, cli_zoo.models, cli_zoo.execute, cli_data.data):
+for command in (*_RUNS, cli_publish.publish, cli_zoo.zoo, cli_zoo.models, cli_zoo.execute, cli_data.data):
     main.add_command(command)

@@ -44,7 +44,7 @@ def _splits(context: click.Context, parameter: click.Parameter, value: str | Non
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[str, str] | None, hold_out: float | None,
               root: Path | None, skip_bad: bool, quiet: bool) -> None:  # fmt: skip
-    """Pack SOURCE into the folder OUT. SOURCE: a torchvision data set, or a folder of images by class.
+    """Pack SOURCE into the folder OUT. SOURCE: a torchvision data set, a folder of images by class, or a text file.
 
     \b
     Examples
@@ -52,7 +52,12 @@ def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[s
       grafs-timm data pack fashion-mnist data/fashion-mnist --root where/its/files/lie
       grafs-timm data pack imagenet/ data/imagenet --format keep     train/CLASS/IMAGE.jpg, val/CLASS/...
       grafs-timm data pack photos/ data/photos --hold-out 0.1        CLASS/IMAGE.jpg
+      grafs-timm data pack stories.txt.gz data/stories --hold-out 0.1   of a text, its tail
     """
+    if source.lower().endswith((".txt", ".txt.gz")):
+        images = {"--format": form != "webp", "--splits": splits, "--root": root, "--skip-bad": skip_bad}
+        _pack_text(source, out, shard_size, hold_out, [option for option, given in images.items() if given], quiet)
+        return
     from .datasets import open_dataset
     from .pack import Packing, pack
 
@@ -66,6 +71,19 @@ def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[s
     if skipped:
         click.echo(f"left out: {len(skipped)} images")
     click.echo(f"packed {len(info.classes or ())} classes into {out}\nnext   grafs-timm data check {out}")
+
+
+def _pack_text(source: str, out: Path, shard_size: int, hold_out: float | None, of_images: list[str], quiet: bool) -> None:
+    from .datasets import open_dataset
+    from .errors import DataError
+    from .pack_text import TextPacking, pack_text
+
+    if of_images:
+        raise DataError(f"{', '.join(of_images)}: for images; {source} is text")
+    pack_text(source, out, TextPacking(shard_size, hold_out or 0.0), quiet)
+    for name, split in open_dataset(out.resolve()).splits.items():
+        click.echo(f"{name:12s} {split.num_samples} samples of text in {len(split.filenames)} shards")
+    click.echo(f"packed {source} into {out}\nnext   grafs-timm data check {out}")
 
 
 @data.command("check")

@@ -1,4 +1,4 @@
-"""The command that writes a folder for the hub; its options, for any command that offers the same."""
+"""Writing a folder for the hub from the command line: the options, and what they do."""
 
 from __future__ import annotations
 
@@ -52,17 +52,3 @@ def parsed(pairs: tuple[str, ...]) -> Mapping[str, Any]:
         except ValueError:
             arguments[key] = value
     return arguments
-
-
-@click.command()
-@click.argument("activation", metavar="NAME_OR_FILE")
-@hub_options
-def hub(activation: str, hub_dir: Path | None, **settings: Any) -> None:
-    """Write a folder in the layout of the Hugging Face hub, which timm loads as local-dir:DIR.
-
-    \b
-    Example: grafs-timm publish --hub-dir mine grafs_resnet --weights runs/mine/weights
-    """
-    if hub_dir is None:
-        raise GrafsError("--hub-dir names the folder to write")
-    write(activation, hub_dir, **settings)

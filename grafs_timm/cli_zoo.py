@@ -90,6 +90,56 @@ def zoo_plot(names: tuple[str, ...], out: Path) -> None:
     click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
 
 
+@zoo.command("verify")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--zoo", "folder", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: the one in use]"
+)
+@click.option("--retrain", is_flag=True, help="Repeat one training of each NAME, and compare.")
+@click.option("--record", is_flag=True, help="With --retrain: write what came out into the entry.")
+@click.option("--seed", type=click.IntRange(0), help="With --retrain: the training seed.  [default: the lowest]")
+@click.option("--data", help="With --retrain: where the data lie, as the other commands take it.")
+@click.option("--device", default="auto", show_default=True, help="With --retrain.")
+def zoo_verify(
+    names: tuple[str, ...], folder: Path | None, retrain: bool, record: bool, seed: int | None, data: str | None, device: str
+) -> None:
+    """Recompute every number of the zoo's entries from their evidence, and compare.
+
+    \b
+    Example: grafs-timm zoo verify grafs_resnet
+             grafs-timm zoo verify grafs_resnet --retrain --data path/to/cifar10
+    """
+    from . import resources
+    from . import zoo as shelf
+
+    place = folder or resources.folder("zoo")
+    if folder is None:
+        names = tuple(shelf.get_activation(name).name for name in names)
+    if retrain:
+        _retrain(place, names, record, seed, data, device)
+        return
+    if record or data or seed is not None:
+        raise click.UsageError("--record, --seed and --data go with --retrain")
+    from .verify import verify
+
+    checked = verify(place, names)
+    for each in checked:
+        click.echo(str(each))
+    if not all(each.ok for each in checked):
+        raise click.exceptions.Exit(1)
+
+
+def _retrain(folder: Path, names: tuple[str, ...], record: bool, seed: int | None, data: str | None, device: str) -> None:
+    from . import launch
+    from .retrain import retrain
+
+    if not names:
+        raise click.UsageError("--retrain takes the NAME of an entry: it trains for as long as the entry's recipe says")
+    for name in names:
+        again = retrain(folder, name, seed=seed, data=data, device=launch.devices(device)[0], record=record)
+        click.echo(str(again))
+
+
 @click.command()
 @click.argument("pattern", default="*")
 @click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the table that ships.")

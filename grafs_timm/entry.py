@@ -2,7 +2,8 @@
 
 The function is the genotype, and ``facts`` follow from it. Each ``Batch`` is one campaign that ended in it: its searches, the
 choice among them and the trainings of the matrix; all of it is computed from the logs in the evidence that the batch names.
-Accuracies are per cent, losses nats per token, differences points or nats, above 0 where ours is better; durations seconds, positions on the x axis of f plain numbers.
+Accuracies are per cent, losses nats per token, differences points or nats, above 0 where ours is better; durations seconds,
+positions on the x axis of f plain numbers.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class Difference(_Part):
 
 
 class Metric(_Part):
-    """One activation at one place: what the batch is measured by, over training seeds. ``sd`` is null for one seed. ``each``: by training seed."""
+    """One activation at one place: what the batch is measured by, over training seeds.
+
+    ``sd`` is null for one seed. ``each``: by training seed.
+    """
 
     model: Text
     data: Text
@@ -167,8 +171,8 @@ class Evidence(_Part):
 class Batch(_Part):
     """One campaign that ended in this function.
 
-    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what counts; ``train_images`` (null:
-    the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was timed.
+    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
+    counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was timed.
     """
 
     label: Text

@@ -14,6 +14,7 @@ from .evidence import ABOUT, CHOICE, COST, FORMAT, MATRIX, RECIPE, SEARCHES, SEL
 from .files import write_whole
 from .matrix import Matrix
 from .recipe import parse_recipe
+from .settings import Recipe
 from .tracking import read_log
 
 # What is kept of a log's epoch line; the rest (times of day, survivors) is the run's own business.
@@ -44,7 +45,18 @@ def collect(campaign: str | Path, about: Mapping[str, str]) -> dict[str, bytes]:
     }  # fmt: skip
     if (campaign / COST).is_file():
         files[COST] = (campaign / COST).read_bytes()
-    return files
+    return {name: _without_place(content, campaign, recipe) for name, content in files.items()}
+
+
+def _without_place(content: bytes, campaign: Path, recipe: Recipe) -> bytes:
+    """Paths relative to the campaign's folder, which lay somewhere on its machine, here or before it was copied."""
+    places = {str(campaign.absolute())}
+    places |= {
+        path.removesuffix("/selection/searches") for path in recipe.transfer.activations if "/selection/searches" in path
+    }
+    for place in places - {""}:
+        content = content.replace(f"{place}/".encode(), b"")
+    return content
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> None:

@@ -27,7 +27,7 @@ def of(genotype: Genotype) -> Facts:
     # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest
     slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
     return Facts(
-        gain=round(gains.gain(genotype), 6), low=round(y.min().item(), 6), high=round(y.max().item(), 6),
+        gain=round(gains.gain(genotype), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
         lipschitz=round(slopes.abs().max().item(), 6), kinks=places, monotone=_direction(slopes),
         fp16=finite_in(genotype, torch.float16), bf16=finite_in(genotype, torch.bfloat16),
     )  # fmt: skip

@@ -68,7 +68,7 @@ def pack(source: str, out: Path, how: Packing | None = None, root: Path | None =
     """
     how, out = how or Packing(), out.resolve()
     _check(source, out, how)
-    with _alone(out):
+    with alone(out):
         _check(source, out, how)
         return _pack(source, out, how, root, quiet)
 
@@ -76,7 +76,7 @@ def pack(source: str, out: Path, how: Packing | None = None, root: Path | None =
 def pack_once(source: str, out: Path) -> Path:
     """``out``, packed from a torchvision data set unless it is there; of several processes one packs and the others wait."""
     out = out.resolve()
-    with _alone(out):
+    with alone(out):
         if not (out / "_info.json").exists():
             _check(source, out, Packing())
             _pack(source, out, Packing(), None, False)
@@ -91,6 +91,11 @@ def _check(source: str, out: Path, how: Packing) -> None:
     for name in how.splits or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             raise DataError(f"a split's name is letters, digits, _ and -, got {name!r}")
+    check_free(source, out)
+
+
+def check_free(source: str, out: Path) -> None:
+    """DataError where ``out`` lies inside the source or holds something."""
     folder = Path(source).resolve()
     if folder.is_dir() and (out == folder or folder in out.parents):
         raise DataError(f"{out} lies inside the source {source}; give another folder")
@@ -100,7 +105,7 @@ def _check(source: str, out: Path, how: Packing) -> None:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """One process at a time packs into ``out``; what a killed one left beside it is removed."""
     lock, new = out.parent / f".{out.name}.lock", not out.parent.exists()
     try:
@@ -131,13 +136,11 @@ def _beside(out: Path) -> Path:
 
 def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) -> list[str]:
     found = _held_out(open_source(source, root, how.splits), how.hold_out)
-    beside = _beside(out)
     skipped: list[str] = []
-    try:
-        beside.mkdir()
+    with written_beside(out) as folder:
         splits = {}
         for name, (split, indices) in found.parts.items():
-            writer = _Shards(beside, f"{out.name}-{name}", _even(len(indices), how.shard_size))
+            writer = Shards(folder, f"{out.name}-{name}", even(len(indices), how.shard_size))
             order = interleaved(split, indices)
             with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{out.name} {name}") as bar:
                 for label, made in _encoded(found.source, split, order, how):
@@ -147,13 +150,22 @@ def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) 
                     else:
                         writer.add(label, *made)
             splits[name] = writer.close(name, len(found.source.classes))
-        write_json(beside / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
-        os.replace(beside, out)
+        write_json(folder / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
+    return skipped
+
+
+@contextlib.contextmanager
+def written_beside(out: Path) -> Iterator[Path]:
+    """A new folder beside ``out`` that becomes it at the end; RunError where it can't be written, and nothing is left then."""
+    folder = _beside(out)
+    try:
+        folder.mkdir()
+        yield folder
+        os.replace(folder, out)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}; nothing of it was left") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return skipped
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -252,13 +264,13 @@ def _as_it_is(content: bytes, where: str) -> tuple[str, bytes]:
     return extension, content
 
 
-def _even(count: int, most: int) -> int:
-    """Images a shard, so that as few shards as there must be are of nearly equal length."""
+def even(count: int, most: int) -> int:
+    """Samples a shard, so that as few shards as there must be are of nearly equal length."""
     return -(-count // -(-count // most))
 
 
 @dataclass
-class _Shards:
+class Shards:
     """Writes samples into one tar after the other, ``length`` in each."""
 
     folder: Path
@@ -270,18 +282,21 @@ class _Shards:
     sha256: dict[str, str] = field(default_factory=dict)
     _tar: tarfile.TarFile | None = None
 
-    def add(self, label: int, extension: str, content: bytes) -> None:
+    def add(self, label: int | None, extension: str, content: bytes) -> None:
+        """One sample; without a label it has no class."""
         if self._tar is None:
             self._tar = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
             self.counts.append(0)
         key = f"{self.total:08d}"
-        for end, data in ((extension, content), ("cls", str(label).encode())):
+        files = [(extension, content)] if label is None else [(extension, content), ("cls", str(label).encode())]
+        for end, data in files:
             member = tarfile.TarInfo(f"{key}.{end}")  # time, user and group are 0, mode 0644
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
         self.total += 1
         self.counts[-1] += 1
-        self.labels[label] = self.labels.get(label, 0) + 1
+        if label is not None:
+            self.labels[label] = self.labels.get(label, 0) + 1
         if self.counts[-1] == self.length:
             self._finish()
 
@@ -299,17 +314,18 @@ class _Shards:
             digest = checksum(file)
         self.sha256[self._path.name] = digest
 
-    def close(self, split: str, classes: int) -> dict[str, Any]:
-        """The split as `_info.json` has it."""
+    def close(self, split: str, classes: int | None = None) -> dict[str, Any]:
+        """The split as `_info.json` has it; without ``classes``, as for text, nothing is said of them."""
         self._finish()
         if not self.counts:
             raise DataError(f"{self.stem}: no image could be read")
+        counts = {} if classes is None else {"class_counts": [self.labels.get(label, 0) for label in range(classes)]}
         return {
             "name": split,
             "num_samples": self.total,
             "filenames": list(self.sha256),
             "shard_lengths": self.counts,
             "alt_label": "",
-            "class_counts": [self.labels.get(label, 0) for label in range(classes)],
+            **counts,
             "sha256": self.sha256,
         }

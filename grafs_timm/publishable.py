@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics as medians
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from . import candidates, evidence, formula, ranking, selection, statistics, zoo
@@ -28,7 +29,8 @@ def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
     usual, rows = _usual(records), with_twins(checked(records))
     recipe = records.recipe
     return Batch(
-        label=label, usual=usual, measure=rows[0].compared_by, train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
+        label=label, usual=usual, measure=rows[0].compared_by,
+        train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
         provenance=_provenance(records, search_of(records, label)), choice=choice(records), cost=cost(records, label),
         searches=tuple(_search(each, label) for each in records.searches),
         metrics=metrics(rows, records.matrix.usual()), spreads=spreads(rows, records.matrix.usual()), evidence=named,
@@ -197,9 +199,7 @@ def choice(records: Records) -> Choice:
     before = {row.seed for row in records.choice} - final
     _, why = ranking.recommend(ranking.rank(last, {recipe.model: usual}, chosen_on=before))
     contrast = selection.contrast(first, _counts(records)) if first else None
-    words = (
-        ranking.contrast_verdict(contrast) if contrast else "not compared: the field was small enough for the last trainings"
-    )
+    words = ranking.contrast_verdict(contrast) if contrast else selection.NOT_COMPARED
     spent = selection.costs(
         sum(each.seconds for each in records.searches), records.choice, [row for row in last if row.activation == usual],
         recipe.evaluate.epochs,
@@ -241,14 +241,12 @@ def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
     data, seeds = recipe.data, recipe.transfer.seeds
     trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
     if data.text:
-        return f"{Path(data.name).name}, windows of {data.text.context} tokens; {searches} searches, {trainings}"
+        return f"{PurePath(data.name).name}, windows of {data.text.context} tokens; {searches} searches, {trainings}"
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    length = (
-        f"{searches} searches of {search_epochs} epochs, trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
-    )
-    return f"{'reduced' if reduced else 'full'}: {images}{size}; {length}"
+    trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
+    return f"{'reduced' if reduced else 'full'}: {images}{size}; {searches} searches of {search_epochs} epochs, {trainings}"
 
 
 def cost(records: Records, label: str) -> Cost | None:

@@ -154,7 +154,8 @@ def _usual_rank(table: Table) -> list[str]:
     lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
     lines += [
         "",
-        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. Near means change places with other seeds.",
+        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. "
+        "Near means change places with other seeds.",
     ]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
@@ -244,7 +245,8 @@ def _best(table: Table, row: GroupRow) -> list[str]:
         return []
     best = max(known, key=lambda label: known[label])
     return [
-        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}{table.measure.suffix}. That is no estimate of what a",
+        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}"
+        f"{table.measure.suffix}. That is no estimate of what a",
         f"search gives: the largest of {len(known)} draws from one normal distribution is expected "
         f"{expected_maximum(len(known)):.2f} sd above their mean.",
     ]

@@ -58,7 +58,7 @@ def _own_weights(model: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a search is fed with: ``inner`` batches train the weights, ``outer`` ones α and γ, ``held_out`` are those measured."""
+    """What a search is fed with: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
 
     inner: Feed
     outer: Feed

@@ -38,7 +38,8 @@ _VALIDATED = {"measure": "validation"}
 def held_out(recipe: Recipe) -> Recipe:
     """The recipe with images held out for choosing, where it names no number of them.
 
-    A tenth of the training split, of text its validation part; where ``train_images`` leaves some of it unused, of those, up to as many as are trained on.
+    A tenth of the training split, of text its validation part; where ``train_images`` leaves some of it unused, of those,
+    up to as many as are trained on.
     RecipeError where the split has too few.
     """
     data = recipe.data
@@ -223,7 +224,8 @@ def _finish(
     compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        **({"validation_images": recipe.data.validation_images} if not recipe.data.text else {}), "searches": selection.searches, "distinct": len(found),
+        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
         "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],

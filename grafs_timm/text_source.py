@@ -49,7 +49,7 @@ def read_parts(
     """
     text = "::".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
     if is_text(text):
-        contents = [(part, read_file(found(part))) for part in text.split("::")]
+        contents = [(part, read_file(find_file(part))) for part in text.split("::")]
         *before, (last, content) = contents
         keep, held = _cut(content, held_out, last)
         train = b"".join([*(each for _, each in before), keep])
@@ -125,8 +125,8 @@ def _check_utf8(content: bytes, where: str) -> None:
         ) from None
 
 
-def found(text: str) -> Path | str:
-    """A file as it is spelt, or below $GRAFS_TIMM_DATA or ./data."""
+def find_file(text: str) -> Path | str:
+    """A text file as it is spelt, or below $GRAFS_TIMM_DATA or ./data; a URL as it is. UnknownNameError for none."""
     if remote.is_url(text):
         return text
     path = Path(text).expanduser()

@@ -65,7 +65,7 @@ def dataset_of(data: Data) -> DatasetInfo | None:
     """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
     if data.text and text_source.is_text(data.name):
         for part in data.name.split("::"):
-            text_source.found(part)
+            text_source.find_file(part)
         return None
     return open_dataset(data.name)
 

@@ -105,7 +105,7 @@ class WeightStep:
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy in nats: logits [B,C] of images, labels int64 [B] or soft [B,C]; or [B,T,C] of tokens, labels [B,T]."""
+    """Mean cross-entropy in nats: logits [B,C] of images, labels int64 [B] or soft [B,C]; or [B,T,C] of tokens, [B,T]."""
     if logits.ndim == 3:
         logits, labels = logits.flatten(0, 1), labels.flatten()
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -113,7 +113,7 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 @torch.no_grad()
 def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> Tensor:
-    """float64 [3]: images or tokens told rightly, summed cross-entropy in nats, their number; in eval mode, which is put back."""
+    """float64 [3]: images or tokens told rightly, summed cross-entropy in nats, their number; the mode is put back."""
     was = model.training
     sums = torch.zeros(3, dtype=torch.float64)
     model.eval()

@@ -110,6 +110,21 @@ def test_a_function_without_any_difference_is_not_recommended_over_the_usual(ent
     assert "worse" not in said
 
 
+def test_another_usual_activation_that_is_better_is_named(entry):
+    batch, better = entry.batches[0], {"0": 5.0, "1": 5.1, "2": 4.9}
+    home = claims.home(batch)
+
+    def lifted(row):
+        if (row.activation, row.model, row.data) != ("elu", home.model, home.data):
+            return row
+        return row.model_copy(update={"each": {seed: home.each[seed] + by for seed, by in better.items()}})
+
+    changed = with_batch(entry, metrics=tuple(map(lifted, batch.metrics)))
+    said = "elu is better than it for cifar_resnet20 on digits"
+    assert any(line.startswith(f"{said} (−5.00 [") for line in claims.warnings(changed))
+    assert not any(line.startswith(said) for line in claims.warnings(entry))
+
+
 def test_what_was_repeated_stands_beside_what_was_reported(entry, shelf):
     again = Verified(
         model="cifar_resnet20", data="digits", activation="searches_s0", seed=1, reported=90.125, again=89.5,

@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 import yaml
-from click.testing import CliRunner
 from made_entries import made_entry
 from test_shelf import fresh, other, put  # noqa: F401  fresh is a fixture
+from tiny_runs import call, refused
 
 import grafs_timm
 from grafs_timm import cli_hub, hub, registry, zoo
@@ -171,10 +171,12 @@ def test_a_folder_in_use_and_timms_own_are_refused(tmp_path):
 
 
 def test_the_command_writes_the_folder(tmp_path):
-    arguments = [ZOO, "--hub-dir", str(tmp_path / "out"), "--model", "test_resnet", "--model-arg", "num_classes=7"]
-    result = CliRunner().invoke(cli_hub.hub, arguments, catch_exceptions=False)
-    assert "written: " in result.output
-    assert timm.create_model(f"local-dir:{tmp_path / 'out'}").num_classes == 7
+    out, options = tmp_path / "out", ("--model", "test_resnet", "--model-arg", "num_classes=7")
+    assert "written: " in call("publish", ZOO, "--hub-dir", out, *options).output
+    assert timm.create_model(f"local-dir:{out}").num_classes == 7
+    assert "--hardware goes without --hub-dir" in refused("publish", ZOO, "--hub-dir", out, "--hardware", "h")
+    assert "--model goes with --hub-dir" in refused("publish", ZOO, "--model", "test_resnet")
+    assert "--hardware is needed" in refused("publish", tmp_path)
     assert cli_hub.parsed(("a=1", "b=x", "c=[1, 2]")) == {"a": 1, "b": "x", "c": [1, 2]}
     for pair in ("a", "a-b=1", "=2"):
         with pytest.raises(GrafsError, match="key=value"):

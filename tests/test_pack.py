@@ -296,7 +296,7 @@ def test_splits_that_are_none(tmp_path, folder, splits):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, folder, monkeypatch):
-    add, written = module._Shards.add, []
+    add, written = module.Shards.add, []
 
     def full(self, *arguments):
         written.append(arguments)
@@ -304,15 +304,15 @@ def test_a_full_disk_leaves_nothing(tmp_path, folder, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         add(self, *arguments)
 
-    monkeypatch.setattr(module._Shards, "add", full)
+    monkeypatch.setattr(module.Shards, "add", full)
     with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing of it was left"):
         pack(str(folder), tmp_path / "out", Packing(shard_size=5))
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 def test_a_killed_packing_is_no_data_set_and_is_begun_anew(tmp_path, folder):
-    slow = "import time, grafs_timm.pack as p; add = p._Shards.add\n"
-    slow += "p._Shards.add = lambda self, *a: (time.sleep(0.02), add(self, *a))\n"
+    slow = "import time, grafs_timm.pack as p; add = p.Shards.add\n"
+    slow += "p.Shards.add = lambda self, *a: (time.sleep(0.02), add(self, *a))\n"
     slow += f"p.pack({str(folder)!r}, p.Path({str(tmp_path / 'out')!r}), p.Packing(shard_size=5))"
     beside = tmp_path / ".out.packing"
     with subprocess.Popen([sys.executable, "-c", slow], env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:

@@ -17,7 +17,7 @@ from grafs_timm.datasets import open_dataset
 SMALL = {  # a small model of timm's for each family, and its settings
     "resnet": ("resnet18", {}),
     "vit": ("vit_tiny_patch16_224", {"img_size": 64}),
-    "mixer": ("mixer_s32_224", {"img_size": 64}),
+    "mlp_mixer": ("mixer_s32_224", {"img_size": 64}),
 }
 SHARED = Path(os.environ.get("GRAFS_TIMM_DATA", ROOT.parent / "shared" / "data"))
 CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
@@ -28,7 +28,7 @@ def build(activation, family):
     torch.manual_seed(0)
     architecture, settings = SMALL[family]
     # timm's mixers take no names
-    activation = zoo.act_layer(activation) if family == "mixer" else activation
+    activation = zoo.act_layer(activation) if family == "mlp_mixer" else activation
     return timm.create_model(architecture, act_layer=activation, num_classes=10, **settings)
 
 

@@ -51,13 +51,14 @@ def maps(monkeypatch):
 def test_found_whatever_a_model_is_built_for(setting):
     x = torch.linspace(-4, 4, 33)
     for name in grafs_timm.list_activations():
-        expected = grafs_timm.get_activation(name).genotype(x)
+        expected = grafs_timm.act_layer(name)()(x)
+        assert torch.allclose(expected, grafs_timm.get_activation(name).genotype(x), rtol=1e-6, atol=1e-6)
         with set_layer_config(**setting):
             assert torch.equal(get_act_layer(name)()(x), expected)
             assert torch.equal(create_act_layer(name.upper(), inplace=True)(x), expected)
             assert torch.equal(get_act_fn(name)(x), expected)
             assert torch.equal(get_act_fn(name)(x, inplace=True), expected)
-            assert NAME in str(timm.create_model("test_resnet", act_layer=name).act1)
+            assert grafs_timm.get_activation(name).name in str(timm.create_model("test_resnet", act_layer=name).act1)
 
 
 def test_found_in_each_map_alone(maps, monkeypatch):

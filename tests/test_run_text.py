@@ -70,7 +70,8 @@ def recipe(text, **changes):
             },
             "evaluate": {
                 "epochs": 3, "steps_per_epoch": 6, "batch_size": 8,
-                "weights": {"opt": "adamw", "lr": 3e-3, "betas": [0.9, 0.99], "sched": "cosine", "min_lr": 1e-4, "clip_grad": 1.0},
+                "weights": {"opt": "adamw", "lr": 3e-3, "betas": [0.9, 0.99], "sched": "cosine", "min_lr": 1e-4,
+                            "clip_grad": 1.0},
             },
             "select": {"epochs": 1, "seeds": 1, "keep": 2, "final_seeds": 2, "final_epochs": 1},
         } | changes,

@@ -101,7 +101,7 @@ def test_a_zoo_folder_is_added_whole_or_not_at_all(made, tmp_path):
         grafs_timm.add_activation(tmp_path)
     assert grafs_timm.add_activation(tmp_path, sha256=second.sha256).name == second.name
     assert NAME not in zoo.names()
-    taken = next(iter(zoo.entries()))
+    taken = zoo.get_activation("grafs_resnet").name
     bad = put(other(made, taken), tmp_path / "resnet" / "grafs_resnet_zz.json")
     with pytest.raises(GenotypeError, match="taken"):
         grafs_timm.add_activations(tmp_path)

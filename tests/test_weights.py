@@ -21,7 +21,7 @@ from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.formula import Genotype
 from grafs_timm.weights import CONFIG, WEIGHTS, activation_of, create_from, load_pretrained, save_pretrained
 
-ZOO = "grafs_resnet_c10small_s0"
+ZOO = "grafs_resnet_c10_s2"
 BASE = {
     "format": "grafs-cell/1", "u1": {"op": "identity"}, "u2": {"op": "scale", "gamma": 1.5}, "b1": {"op": "gate"},
     "u3": {"op": "relu"}, "u4": {"op": "identity"}, "b2": {"op": "max"},
