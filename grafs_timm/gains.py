@@ -11,8 +11,9 @@ from torch import Tensor
 from .errors import GrafsError
 
 # The normal density is 2e-32 at 12. An even number of intervals puts a knot at kinks in 0. Parts so small are one thread's
-# work: every zoo name's gain is computed on import, and a process in which torch has begun threads can't be forked.
-_REACH, _KNOTS, _PART = 12.0, 2**14, 2**11
+# work, of erf too, which shares out 2,048 numbers already: every zoo name's gain is computed on import, and a process in which
+# torch has begun threads can't be forked.
+_REACH, _KNOTS, _PART = 12.0, 2**14, 2**8
 
 
 def gain(function: Callable[[Tensor], Tensor]) -> float:

@@ -1,6 +1,9 @@
 """Gains under a standard normal input."""
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,3 +29,21 @@ def test_near_timms_sampled_constants(name, layer):
 def test_no_variance_is_an_error(function):
     with pytest.raises(GrafsError, match="variance"):
         gain(function)
+
+
+def test_no_operation_starts_threads():
+    """A process that has computed every zoo name's gain, as an import does, can still be forked."""
+    script = """
+import os, torch, timm
+before = len(os.listdir("/proc/self/task"))
+from grafs_timm import formula, gains, ops
+x = formula.Gene("identity")
+for op in ops.OPS[1].values():
+    gene = formula.Gene(op.name, 1.0) if op.has_gamma else formula.Gene(op.name)
+    if op.name != "const":
+        gains.gain(formula.Genotype(x, x, formula.Gene("left"), gene, x, formula.Gene("left")))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    env = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "0", done.stdout + done.stderr
