@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import timm_maps as timm_maps  # first: it says so where timm is too old for the rest to be imported
+from . import timm_maps as timm_maps  # isort: skip  # first: it says so where timm is too old for the rest to be imported
+from . import hf_names
 from .create import create_model
 from .families import family_of
 from .registry import register
@@ -30,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 register()
+hf_names.register()
 
 
 def __getattr__(name: str) -> Any:

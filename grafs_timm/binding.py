@@ -112,7 +112,7 @@ def usual_name(module: nn.Module) -> str:
         return "gelu_tanh"
     kind = type(module)
     title = kind.__name__.removesuffix("Me").lower()  # Me: timm's memory-efficient twin of the same function
-    title = {"swish": "silu"}.get(title, title)
+    title = {"swish": "silu", "squaredrelu": "relu2"}.get(title, title)
     name = next((name for name in create_act._ACT_LAYER_DEFAULT if name.replace("_", "") == title), title)
     attribute, usual = _SHAPE.get(kind, ("", 0.0))
     value = getattr(module, attribute, usual)

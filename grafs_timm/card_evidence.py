@@ -11,8 +11,8 @@ from .statistics import Measure
 HOW_TO_READ = (
     "{noun} on the test split. **mean ± sd**: over training seeds. **difference**: in {unit}, above 0 where it is better, "
     "each training beside the usual activation's of the same seed, averaged, with the 95 % t interval over these pairs in "
-    "brackets; it speaks of other training seeds, not of other models or data. **p**: of that difference, not adjusted for the number "
-    "of comparisons."
+    "brackets; it speaks of other training seeds, not of other models or data. **p**: of that difference, not adjusted for "
+    "the number of comparisons."
 )
 _ORDER = {"found": 0, "baseline": 1, "random": 2}
 

@@ -71,9 +71,17 @@ def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.cat([rows, torch.full((1, 4), torch.nan, dtype=torch.float64)]).float()
 
 
+@functools.lru_cache(maxsize=256)
+def slope_at_zero(genotype: Genotype) -> float:
+    """f′(0) as the formula has it: of a kink's two slopes the one that torch's own operations choose, as 0 for ReLU."""
+    zero = torch.zeros(1, device="cpu")
+    return gradient(genotype, zero, torch.ones_like(zero)).item()
+
+
 def evaluate(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
     """f(x), or g·f′(x) where g is given: vectors on the CPU, float32, bfloat16 or float16; the result has their dtype."""
-    y, left = cpu.curve(x, g, curve_of(genotype, x.dtype), LOW, HIGH)
+    at_zero = 0.0 if g is None else slope_at_zero(genotype)
+    y, left = cpu.curve(x, g, curve_of(genotype, x.dtype), LOW, HIGH, at_zero)
     if len(left):
         rest = x[left]
         y[left] = genotype(rest) if g is None else gradient(genotype, rest, g[left])

@@ -172,7 +172,8 @@ class Batch(_Part):
     """One campaign that ended in this function.
 
     ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
-    counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was timed.
+    counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where
+    nothing was timed.
     """
 
     label: Text

@@ -21,8 +21,8 @@ recomputes all of them."""
 _NOTES = """\
 **Effect**: how much better than the usual activation of the model, in points of accuracy or in nats of a language model's loss,
 paired by training seed, with the 95 % t interval; at the model and data where it was searched. **Elsewhere**: at how many other
-models and data sets it is better, worse, or no difference is shown. **Cost**: forward and backward ÷ GELU's in the same run. No difference shown does not
-mean that there is none, only that so many trainings of that budget do not tell."""
+models and data sets it is better, worse, or no difference is shown. **Cost**: forward and backward ÷ GELU's in the same run. No
+difference shown does not mean that there is none, only that so many trainings of that budget do not tell."""
 
 
 def ordered(entries: Sequence[Contents]) -> list[Contents]:

@@ -9,6 +9,7 @@ position biases, unless asked for.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,14 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     timm.layers.GELU, timm.layers.GELUTanh, timm.layers.QuickGELU, timm.layers.PReLU, timm.layers.Swish,
     timm.layers.Mish, timm.layers.HardSwish, timm.layers.HardMish, memory_efficient.SwishMe, memory_efficient.MishMe,
     memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FoundActivation,
+)  # fmt: skip
+
+# Those of Hugging Face transformers, whose classes of this name are looked for where it is loaded. Its Laplace and
+# √softplus are no activations of a block: they stand for a soft-max, in an attention and in a router.
+_OF_TRANSFORMERS = (
+    "GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "GELUActivation", "SiLUActivation", "FastGELUActivation",
+    "QuickGELUActivation", "ClippedGELUActivation", "AccurateGELUActivation", "MishActivation", "ReLUSquaredActivation",
+    "XIELUActivation",
 )  # fmt: skip
 
 _SCALED_CONVS = (ScaledStdConv2d, ScaledStdConv2dSame)
@@ -84,6 +93,13 @@ class Report:
         return line + "; left: " + ", ".join(f"{n} × {reason} ({first[reason]})" for reason, n in counts.items())
 
 
+def activations() -> tuple[type[nn.Module], ...]:
+    """The classes that count as an activation: ``ACTIVATIONS`` and, where transformers is loaded, its own."""
+    module = sys.modules.get("transformers.activations")  # without it no model is made of them
+    found = (getattr(module, name, None) for name in _OF_TRANSFORMERS)
+    return (*ACTIVATIONS, *(each for each in found if isinstance(each, type)))
+
+
 def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, str, str | None]]:
     """Every activation module's place: (name, parent, attribute, reason to leave it or None), in registration order.
 
@@ -92,17 +108,18 @@ def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[s
     if unknown := set(also) - KINDS.keys():
         first = min(unknown)
         raise GrafsError(f"also={first!r} is no kind of activation{nearest(first, KINDS)}; the kinds: {', '.join(KINDS)}")
+    known = activations()
     labels: dict[str, tuple[str, ...]] = {}  # of each module: class and attribute names on the way down to it
     for parent_name, parent in model.named_modules():
         above, _, attribute = parent_name.rpartition(".")
         labels[parent_name] = (*labels.get(above, ()), attribute, type(parent).__name__)
-        if isinstance(parent, ACTIVATIONS):
+        if isinstance(parent, known):
             continue  # an activation made of another one is replaced whole
         for attribute, child in parent._modules.items():  # named_children would name a shared module once only
             if child is None:
                 continue
             reason = _left_as_is(parent, attribute, child, labels[parent_name], also)
-            if isinstance(child, ACTIVATIONS) or reason in _GATES:
+            if isinstance(child, known) or reason in _GATES:
                 yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
 
 

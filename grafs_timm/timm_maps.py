@@ -23,11 +23,15 @@ try:  # the newest of the names that this package imports from timm: where they 
     import timm.layers
     from timm.layers import calculate_drop_path_rates as calculate_drop_path_rates
     from timm.layers import get_act_fn, get_act_layer
-    from timm.models import nfnet
+    from timm.models import metaformer, nfnet
 except ImportError as error:
     raise ImportError(
         f"grafs_timm cannot be used with timm {timm.__version__} ({error}); it supports timm{SUPPORTED} (tested: {TESTED})"
     ) from None
+
+
+# what timm has outside its maps, by transformers' name: ReLU(x)², usual in language models
+_BESIDE: dict[str, Any] = {"relu2": metaformer.SquaredReLU}
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,13 @@ def nfnet_gains() -> dict[str, float]:
 
 
 def own_names() -> list[str]:
-    """The names timm's factories know, for messages; empty where its maps are not to be found."""
-    return sorted({name for known in _maps("_ACT_LAYER_") for name, layer in known.items() if layer is not None})
+    """The names `layer` knows, for messages; of timm's none where its maps are not to be found."""
+    return sorted({name for known in (*_maps("_ACT_LAYER_"), _BESIDE) for name, layer in known.items() if layer is not None})
 
 
 def layer(name: str) -> Any:
-    """The class that timm's factory gives for a name, None where it has none."""
-    return _given(get_act_layer, name)
+    """The class that timm's factory gives for a name, or the one that it has outside its maps; None where there is none."""
+    return _given(get_act_layer, name) or _BESIDE.get(name)
 
 
 def function(name: str) -> Any:

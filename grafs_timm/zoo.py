@@ -176,7 +176,7 @@ def _by_name(name: str) -> Resolved:
 
 def known_as(genotype: Genotype) -> str | None:
     """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
-    for name in (*USUAL, *entries()):
+    for name in (*USUAL, "relu2", *entries()):
         layer = resolve(name).layer()
         if formula.same_function(genotype, layer):
             return name

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grafs_timm.curve import HIGH, INTERVALS, LOW, curve_of, evaluate, gradient
 from grafs_timm.formula import Gene, Genotype, random_genotype
+from grafs_timm.ops import OPS
 
 
 def both(genotype: Genotype, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +59,20 @@ def test_a_kink_at_zero_is_a_knot() -> None:
     leaky = Genotype(Gene("leaky_relu"), Gene("identity"), Gene("left"), Gene("identity"), Gene("identity"), Gene("left"))
     assert curve_of(leaky).isnan().any(1).nonzero().flatten().tolist() == [INTERVALS]
     assert both(leaky, torch.tensor([-1e-6, 1e-6]))[1].tolist() == pytest.approx([0.01, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("op", [op for op in OPS[1] if op != "const"])
+def test_the_slope_at_zero_is_the_formulas_choice(op: str, dtype: torch.dtype) -> None:
+    """Layers give exact zeros, at which a kink has two slopes: eager, compiled and scripted training must take the same one."""
+    identity = Gene("identity")
+    gene = Gene(op, 0.0) if op == "shift" else Gene(op, 1.5) if OPS[1][op].has_gamma else Gene(op)
+    genotype = Genotype(gene, identity, Gene("left"), identity, Gene("relu"), Gene("mix", 0.3))
+    x = torch.tensor([0.0, -0.0], dtype=dtype)
+    g = torch.full_like(x, 2.0)
+    expected = gradient(genotype, x.float(), g.float())
+    close = 1e-6 if dtype == torch.float32 else 1e-2
+    assert evaluate(genotype, x, g).float().tolist() == pytest.approx(expected.tolist(), rel=close)
 
 
 def test_what_is_not_on_the_curve_is_the_formulas_to_the_bit() -> None:

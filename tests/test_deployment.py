@@ -85,9 +85,9 @@ def _performed(subject: Subject, names: Iterable[str]) -> list[Outcome]:
 QUICK = [name for name in CHECKS if name not in ("torch.compile", "onnx")]
 
 
-@pytest.mark.parametrize(("name", "of_family"), [("test_resnet", "grafs_resnet"), ("test_vit", "grafs_vit")])
-def test_a_zoo_entry_in_a_timm_model_is_deployed_as_it_was_trained(name: str, of_family: str) -> None:
-    entry = zoo.get_activation(of_family)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_zoo_entry_in_a_timm_model_is_deployed_as_it_was_trained(name: str) -> None:
+    entry = next(iter(zoo.entries().values()))
     outcomes = _performed(in_timm(entry.name, entry.genotype, name, facts.of(entry.genotype).lipschitz), QUICK)
     assert not [o for o in outcomes if not o.holds]
 
@@ -107,11 +107,9 @@ def test_a_random_cell_is_compiled_and_exported(check: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_says_what_holds_and_what_does_not() -> None:
-    outcomes = [(s.activation, s.model, o) for s, check in plan() for o in perform(check, s.make, s.x, s.slope)]
-    failed = {(activation, model, o.check, o.what) for activation, model, o in outcomes if not o.holds}
-    said = {tuple(row[key] for key in ("activation", "model", "check", "what")) for row in _committed() if row["holds"] == "no"}
-    assert failed == said
+def test_everything_in_the_table_holds() -> None:
+    failed = [(s.activation, s.model, o) for s, check in plan() for o in perform(check, s.make, s.x, s.slope) if not o.holds]
+    assert not failed
 
 
 def test_the_table_has_every_entry_every_cell_and_every_check() -> None:

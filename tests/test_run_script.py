@@ -9,6 +9,8 @@ import pytest
 from test_data import samples, write_info, write_tar
 from tiny_runs import ROOT, call, refused, start
 
+from grafs_timm import zoo
+
 SCRIPTS = os.environ.get("GRAFS_TIMM_SCRIPTS", "")
 SCRIPT = """\
 import sys
@@ -57,8 +59,10 @@ def test_a_script_as_python_runs_it(script):
     code, out, error = run("own.py", "--model", "x", "-h", "--", "--seed", "7", cwd=script.parent)
     assert code == 7, error
     arguments, worker = out.splitlines()
-    assert arguments == "['own.py', '--model', 'x', '-h', '--', '--seed', '7'] GrafsResnetC10smallS0 4"
-    assert worker == "GrafsResnetC10smallS0"
+    layer = zoo.act_layer("grafs_resnet").__name__
+    assert layer.startswith("GrafsResnet")
+    assert arguments == f"['own.py', '--model', 'x', '-h', '--', '--seed', '7'] {layer} 4"
+    assert worker == layer
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from grafs_timm import surgery
 from grafs_timm.create import create_model
 from grafs_timm.errors import GrafsError
 from grafs_timm.formula import Genotype
@@ -167,3 +168,47 @@ def test_mode_and_identity_are_kept() -> None:
 def test_no_activation_is_an_error() -> None:
     with pytest.raises(GrafsError, match="no activation module"):
         replace_activations(nn.Linear(2, 2), GATED)
+
+
+GPT2 = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 8, "vocab_size": 32, "bos_token_id": 0, "eos_token_id": 0}
+LLAMA = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24, "vocab_size": 32}
+BERT = LLAMA
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "usual", "left"),
+    [
+        ("gpt2", GPT2, "NewGELUActivation", []),
+        ("gpt2", GPT2 | {"activation_function": "gelu_pytorch_tanh"}, "GELUTanh", []),
+        ("gpt2", GPT2 | {"activation_function": "relu2"}, "ReLUSquaredActivation", []),
+        ("llama", LLAMA, "SiLU", []),
+        ("bert", BERT, "GELUActivation", [("pooler.activation", "tanh")]),
+    ],
+)
+def test_models_of_transformers(kind: str, sizes: dict[str, Any], usual: str, left: list[tuple[str, str]]) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **sizes)).eval()
+    report = replace_activations(model, GATED)
+    assert (report.replaced, report.left) == (2, left)
+    (was,) = report.was
+    assert was.removesuffix("Activation").removeprefix("Pytorch") == usual.removesuffix("Activation")
+    assert model(torch.randint(32, (2, 8))).last_hidden_state.isfinite().all()
+
+
+def test_the_tables_of_transformers_name_classes_that_are_there() -> None:
+    activations = pytest.importorskip("transformers.activations", reason="transformers is not installed")
+    known = surgery.activations()
+    made = {
+        "gelu",
+        "gelu_10",
+        "gelu_fast",
+        "gelu_new",
+        "gelu_pytorch_tanh",
+        "gelu_accurate",
+        "quick_gelu",
+        "silu",
+        "mish",
+        "relu2",
+    }
+    assert all(isinstance(activations.ACT2FN[name], known) for name in made)
+    assert not any(isinstance(activations.ACT2FN[name], known) for name in ("laplace", "linear", "sigmoid", "tanh"))

@@ -178,10 +178,6 @@ _LIMITS = """\
 - **A TorchScript model in training keeps every intermediate value** of f for backward (15 times x for a cell of six
   operations); eager training keeps x alone. torch calls TorchScript deprecated: for new work take `torch.export`.
 - **An ONNX or exported program is for the dtype it was exported in**: what f saturates at is a constant of it.
-- **The slope at a kink that x hits exactly** is a convention: eager training on a CPU takes that of the right side, the
-  formula, which compilers and TorchScript see and 16-bit training is compared with, that of torch's own operations, as 0
-  for ReLU at 0. Where a layer before f gives exact zeros, as a padded or dead channel does, such gradients part, both of
-  them right for one side.
 - **`torch.compile` of more than eight models of one architecture in a process**, each with another activation: torch
   stops at its recompilation limit, as it does for stock activations. Call `torch._dynamo.reset()` between them.
 - Not measured here: CUDA, more than one process, quantisation, TensorRT, mobile back ends.

@@ -4,8 +4,8 @@
     python tools/fill_zoo.py runs/zoo --plan                  what is left, and an estimate; nothing runs
 
 Each family has OUT/<family>/selection (five searches and a choice among them, on images held out of the training split) and
-OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets, all other searches at
-the search's own place. With a GPU the recipes run in full, else reduced to what a CPU can do. OUT holds all state: copied to
+OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets (of text: two), all other
+searches at the search's own place. With a GPU the recipes run in full, else reduced to what a CPU can do. OUT holds all state: copied to
 another machine the next slice goes on there. At the end of a slice it is brought below --megabytes: weights and checkpoints of
 finished runs go, then those of the unfinished runs that would lose least.
 """
@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from grafs_timm import estimate, formula, launch, publishable, transfer
+from grafs_timm import estimate, formula, launch, publishable, selection, transfer
 from grafs_timm.errors import GrafsError
 from grafs_timm.files import locked
 from grafs_timm.matrix import Cell, Matrix
@@ -39,8 +39,9 @@ FULL = {
     "resnet": ("resnet_cifar10", ["transfer.models=[cifar_resnet20, cifar_resnet32]"]),
     "vit": ("vit_cifar10", ["transfer.models=[cifar_vit_tiny, cifar_vit_small]"]),
     "mlp_mixer": ("mlp_mixer_cifar10", []),
+    "gpt": ("gpt_tinystories", []),
 }
-REDUCED = {"resnet": "resnet_cifar10_reduced", "vit": "vit_cifar10_reduced", "mlp_mixer": "mlp_mixer_cifar10_reduced"}
+REDUCED = {family: f"{stem}_reduced" for family, (stem, _) in FULL.items()}
 _HELD_OUT = {"full": 5000, "reduced": 2500}  # images of the training split to choose by
 
 
@@ -74,6 +75,8 @@ class Family:
     def choosing(self) -> Recipe:
         """The recipe of searches and choice: some training images are held out for it, on top of those trained on."""
         data, held = self.recipe.data, self.held_out
+        if data.text:
+            return selection.held_out(self.recipe)
         return self.recipe.model_copy(update={"data": data.model_copy(update={"validation_images": held})})
 
     def planned(self) -> Matrix:
@@ -105,7 +108,8 @@ def families(out: Path, names: Sequence[str], budget: str, seeds: int | None = N
             raise GrafsError(f"no {budget} recipe for family {name!r}; there are: {', '.join(known)}")
         if budget == "full":
             stem, changes = FULL[name]
-            recipe = load_recipe(stem, [*changes, _EVERYWHERE, "amp=bf16", "channels_last=true"])
+            of_images = [] if name == "gpt" else [_EVERYWHERE, "channels_last=true"]
+            recipe = load_recipe(stem, [*changes, *of_images, "amp=bf16"])
         else:
             recipe = load_recipe(REDUCED[name])
         found.append(Family(name, out / name, recipe, _HELD_OUT[budget], seeds))

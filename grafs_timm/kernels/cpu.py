@@ -28,7 +28,7 @@ def loops() -> Any:
     signatures = {
         "table_forward": ([pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], count),
         "table_slope": ([pointer, pointer, pointer, whole, count, whole, whole, pointer], None),
-        "curve": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer], count),
+        "curve": ([pointer, pointer, pointer, real, real, whole, real, count, whole, whole, pointer], count),
         "curve_missing": ([pointer, count, whole, whole, pointer], None),
         "table_slope_and_rows": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], None),
     }
@@ -87,21 +87,24 @@ def slope_and_rows(
     return result.to(g.dtype), gradient
 
 
-def curve(x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+def curve(
+    x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float, at_zero: float
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(f(x), ending at its dtype's largest number, or g·f′(x) where g is given; the indices of what ``rows`` does not cover).
 
-    Both are [N] of x's dtype; the indices come in any order.
+    Both are [N] of x's dtype; the indices ascend.
     rows: float32 [n + 1, 4], the cubic in x minus its left knot of each of n intervals; NaN where there is none, and in the
-    last row, which stands for all x that are not in [low, high).
+    last row, which stands for all x that are not in [low, high). ``at_zero``: f′(0), where f may have a kink.
     """
     wide, weight = _like(x), None if g is None else _like(g)
     y, how = torch.empty_like(wide), _how(wide)
     missing = loops().curve(
-        wide.data_ptr(), None if weight is None else weight.data_ptr(), rows.data_ptr(), low, high, len(rows) - 1, *how,
-        y.data_ptr(),
+        wide.data_ptr(), None if weight is None else weight.data_ptr(), rows.data_ptr(), low, high, len(rows) - 1, at_zero,
+        *how, y.data_ptr(),
     )  # fmt: skip
     left = torch.empty(missing, dtype=torch.int64)
     if missing:
         loops().curve_missing(y.data_ptr(), *how, left.data_ptr())
+        left = left.sort().values  # threads find them in any order, and the last bits of the caller's f hang on its order
     top = torch.finfo(x.dtype).max
     return (y.clamp(-top, top) if g is None and y.dtype != x.dtype else y).to(x.dtype), left

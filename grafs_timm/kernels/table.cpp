@@ -208,9 +208,10 @@ void slope_and_rows(const T *g, const uint16_t *place, const float *rows, const 
 }
 
 // A smooth function as one cubic an interval: rows of (c0, c1, c2, c3) in t = x − a, and a last row of NaN for what is not
-// on the grid. Where a row is NaN so is the result, for the caller to compute by other means.
+// on the grid. Where a row is NaN so is the result, for the caller to compute by other means. ``at_zero`` is f′(0): exact zeros
+// are common, and where f has its kink there, the cubic to the right knows the right one of two slopes only.
 template <bool SLOPE>
-int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const Grid &grid, int count, float *y) {
+int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const Grid &grid, float at_zero, int count, float *y) {
     const float top = float(grid.n);
     int32_t missing = 0;
 #pragma omp simd reduction(+ : missing)
@@ -223,7 +224,8 @@ int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const 
         uint64_t first = rows[2 * row], second = rows[2 * row + 1];
         float c0 = bits<float>(uint32_t(first)), c1 = bits<float>(uint32_t(first >> 32));
         float c2 = bits<float>(uint32_t(second)), c3 = bits<float>(uint32_t(second >> 32));
-        float value = SLOPE ? g[i] * (c1 + t * (2 * c2 + t * (3 * c3))) : c0 + t * (c1 + t * (c2 + t * c3));
+        float slope = v == 0.0f ? at_zero : c1 + t * (2 * c2 + t * (3 * c3));
+        float value = SLOPE ? g[i] * slope : c0 + t * (c1 + t * (c2 + t * c3));
         y[i] = value;
         missing += value != value;
     }
@@ -231,7 +233,7 @@ int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const 
 }
 
 template <typename T, bool SLOPE>
-int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, int64_t count, int threads, T *y) {
+int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, float at_zero, int64_t count, int threads, T *y) {
     const uint64_t *pairs = reinterpret_cast<const uint64_t *>(rows);
     int64_t missing = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : missing)
@@ -240,7 +242,7 @@ int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, int64
         int size = int(std::min<int64_t>(BLOCK, count - at));
         float *result = target(y, at, out);
         const float *slope = SLOPE ? read(g, at, size, weight) : nullptr;
-        missing += cubic_block<SLOPE>(read(x, at, size, in), slope, pairs, grid, size, result);
+        missing += cubic_block<SLOPE>(read(x, at, size, in), slope, pairs, grid, at_zero, size, result);
         write(y, at, size, result);
     }
     return missing;
@@ -306,15 +308,15 @@ extern "C" void table_slope_and_rows(const void *g, const uint16_t *place, const
 }
 
 // y = f(x) of the cubics, or g·f′(x) where g is given; returns how many elements came out as NaN.
-extern "C" int64_t curve(const void *x, const void *g, const float *rows, float low, float high, int32_t n, int64_t count,
-                         int32_t narrow, int32_t threads, void *y) {
+extern "C" int64_t curve(const void *x, const void *g, const float *rows, float low, float high, int32_t n, float at_zero,
+                         int64_t count, int32_t narrow, int32_t threads, void *y) {
     Grid of = grid(low, high, n);
     auto run = [&](auto type) {
         using T = decltype(type);
         auto from = static_cast<const T *>(x), weight = static_cast<const T *>(g);
         auto to = static_cast<T *>(y);
-        return g ? cubic<T, true>(from, weight, rows, of, count, threads, to)
-                 : cubic<T, false>(from, weight, rows, of, count, threads, to);
+        return g ? cubic<T, true>(from, weight, rows, of, at_zero, count, threads, to)
+                 : cubic<T, false>(from, weight, rows, of, at_zero, count, threads, to);
     };
     return narrow ? run(uint16_t{}) : run(float{});
 }
