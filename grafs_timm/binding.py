@@ -11,6 +11,7 @@ from timm.layers import create_act
 from timm.utils import unwrap_model
 from torch import nn
 
+from . import timm_maps
 from .activation import FoundActivation, activation_class
 from .errors import WeightsError
 from .formula import Genotype
@@ -47,9 +48,9 @@ class Bound:
             return activation_class(self.genotype, self.name)
         if self.sha256 is not None:
             raise WeightsError(f"of {self} only the name and hash are known, not the formula")
-        if self.name not in create_act._ACT_LAYER_DEFAULT:
+        layer: Callable[..., nn.Module] | None = (create_act._ACT_LAYER_DEFAULT | timm_maps.BESIDE).get(self.name)
+        if layer is None:
             raise WeightsError(f"timm has no activation {self.name!r}")
-        layer: Callable[..., nn.Module] = create_act._ACT_LAYER_DEFAULT[self.name]
         return layer
 
     def computes_as(self, other: Bound) -> bool:

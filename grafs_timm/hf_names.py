@@ -20,7 +20,7 @@ from .activation import FoundActivation, activation_class
 from .errors import GenotypeError
 
 MODULE = "transformers.activations"
-SUPPORTED = ">=4.50"  # as in pyproject.toml
+SUPPORTED = ">=4.56"  # as in pyproject.toml
 MAPS = ("ACT2CLS", "ACT2FN")  # name -> class, and the copy of it that models look into, which makes an object a look-up
 
 

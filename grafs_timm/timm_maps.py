@@ -31,7 +31,7 @@ except ImportError as error:
 
 
 # what timm has outside its maps, by transformers' name: ReLU(x)², usual in language models
-_BESIDE: dict[str, Any] = {"relu2": metaformer.SquaredReLU}
+BESIDE: dict[str, Any] = {"relu2": metaformer.SquaredReLU}
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def nfnet_gains() -> dict[str, float]:
 
 def own_names() -> list[str]:
     """The names `layer` knows, for messages; of timm's none where its maps are not to be found."""
-    return sorted({name for known in (*_maps("_ACT_LAYER_"), _BESIDE) for name, layer in known.items() if layer is not None})
+    return sorted({name for known in (*_maps("_ACT_LAYER_"), BESIDE) for name, layer in known.items() if layer is not None})
 
 
 def layer(name: str) -> Any:
     """The class that timm's factory gives for a name, or the one that it has outside its maps; None where there is none."""
-    return _given(get_act_layer, name) or _BESIDE.get(name)
+    return _given(get_act_layer, name) or BESIDE.get(name)
 
 
 def function(name: str) -> Any:

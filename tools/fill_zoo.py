@@ -4,10 +4,11 @@
     python tools/fill_zoo.py runs/zoo --plan                  what is left, and an estimate; nothing runs
 
 Each family has OUT/<family>/selection (five searches and a choice among them, on images held out of the training split) and
-OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets (of text: two), all other
-searches at the search's own place. With a GPU the recipes run in full, else reduced to what a CPU can do. OUT holds all state: copied to
-another machine the next slice goes on there. At the end of a slice it is brought below --megabytes: weights and checkpoints of
-finished runs go, then those of the unfinished runs that would lose least.
+OUT/<family>/matrix: baselines, random cells and the chosen function on two models and three data sets (of text: two models and
+two texts, with a GPU three and one), all other searches at the search's own place. With a GPU the recipes run in full, else
+reduced to what a CPU can do. OUT holds all state: copied to another machine the next slice goes on there. At the end of a slice
+it is brought below --megabytes: weights and checkpoints of finished runs go, then those of the unfinished runs that would lose
+least.
 """
 
 from __future__ import annotations
