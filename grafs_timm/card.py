@@ -12,7 +12,7 @@ from . import card_evidence, claims
 from .entry import Batch, Contents
 from .families import FAMILIES
 from .formula import Genotype
-from .markdown import code, duration, fenced, many, plain, table
+from .markdown import code, duration, fenced, length, many, plain, table
 
 _TAKES_CLASSES_ONLY = {"mlp_mixer"}  # families whose models in timm call ``act_layer`` without looking a name up
 
@@ -136,7 +136,10 @@ def _provenance(contents: Contents, batch: Batch) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in own.versions.items())
     rows = [
         ["recipe", f"[{plain(own.recipe)}]({folder}/{own.recipe}), sha256 {code(own.recipe_sha256)}"],
-        ["searched on", f"{plain(f'{own.model} on {own.data}')}, seed {own.search_seed}, {many(own.epochs, 'epoch')}"],
+        [
+            "searched on",
+            f"{plain(f'{own.model} on {own.data}')}, seed {own.search_seed}, {length(own.epochs, own.steps_per_epoch)}",
+        ],
         ["time of the search", duration(own.seconds)],
         ["budget", plain(own.budget)],
         ["versions", plain(versions)],

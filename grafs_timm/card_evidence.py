@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import claims
 from .entry import Batch, Contents, Metric, Spread, Verified
-from .markdown import code, duration, many, plain, table
+from .markdown import code, duration, length, plain, table
 from .ranking import p_value
 from .statistics import Measure
 
@@ -21,9 +21,9 @@ def evidence(batch: Batch) -> list[str]:
     """A table a place, the search's own first, and how many intervals stand in them."""
     everything = "the training text" if batch.measure == "loss" else "all training images"
     images = everything if batch.train_images is None else f"{batch.train_images:,} training images"
-    measure = claims.of(batch)
+    lasted, measure = length(batch.epochs, batch.steps_per_epoch), claims.of(batch)
     how = HOW_TO_READ.replace("{noun}", measure.noun.capitalize()).replace("{unit}", measure.unit)
-    lines = [f"Every activation was trained from scratch for {many(batch.epochs, 'epoch')} on {images}. {how}", ""]
+    lines = [f"Every activation was trained from scratch for {lasted} on {images}. {how}", ""]
     lines += [multiplicity(claims.intervals(batch)), ""]
     for place in batch.places:
         home = place == (batch.provenance.model, batch.provenance.data)
@@ -101,10 +101,11 @@ def _verified(each: Verified, measure: Measure) -> list[str]:
 
 def searches(batch: Batch) -> list[str]:
     """Every search of the batch, losers too, and the words of the choice."""
-    heads = ["seed", "called", "f(x)", "same as", "held-out accuracy", "time", "chosen"]
+    measure = claims.of(batch)
+    heads = ["seed", "called", "f(x)", "same as", f"held-out {measure.name}", "time", "chosen"]
     rows = [
         [
-            str(each.seed), code(each.label), code(each.formula), each.same_as or "–", f"{each.held_out_accuracy:.2f}",
+            str(each.seed), code(each.label), code(each.formula), each.same_as or "–", f"{each.held_out:.{measure.digits}f}",
             duration(each.seconds), "**yes**" if each.chosen else "no",
         ]
         for each in batch.searches
@@ -112,7 +113,7 @@ def searches(batch: Batch) -> list[str]:
     choice = batch.choice
     spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
     return [
-        "Held-out accuracy, in per cent: of the discretised function with the search's own weights, on data held out of the "
+        f"Held-out {measure.noun}: of the discretised function with the search's own weights, on data held out of the "
         "training split. «Same as»: the usual activation that it is, up to scales.",
         "",
         *table(heads, rows),

@@ -65,6 +65,7 @@ class Provenance(_Part):
     data: Text
     search_seed: Count
     epochs: Count
+    steps_per_epoch: Count | None
     seconds: Annotated[float, Field(ge=0)]
     versions: dict[str, str]
     hardware: Text
@@ -123,7 +124,8 @@ class Spread(_Part):
 
 class Search(_Part):
     """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
-    activation that it is, up to scales. ``held_out_accuracy``: of the discretised function with the search's own weights.
+    activation that it is, up to scales. ``held_out``: what the batch is measured by, of the discretised function with the
+    search's own weights.
     """
 
     seed: Count
@@ -132,7 +134,7 @@ class Search(_Part):
     sha256: Sha256
     genotype: dict[str, Any]
     same_as: Text | None
-    held_out_accuracy: float
+    held_out: float
     seconds: Annotated[float, Field(ge=0)]
     chosen: bool
 
@@ -173,7 +175,7 @@ class Batch(_Part):
 
     ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
     counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where
-    nothing was timed.
+    nothing was timed. ``steps_per_epoch`` is null where an epoch is a pass over the data.
     """
 
     label: Text
@@ -181,6 +183,7 @@ class Batch(_Part):
     measure: Literal["accuracy", "loss"]
     train_images: Count | None
     epochs: Count
+    steps_per_epoch: Count | None
     provenance: Provenance
     choice: Choice
     cost: Cost | None

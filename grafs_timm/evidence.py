@@ -17,6 +17,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +41,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """One search: ``epochs`` are the epoch lines of its log, the last with the accuracy of the discretised function."""
+    """One search. ``held_out``: accuracy in per cent, of text loss in nats per token, of the discretised function."""
 
     seed: int
     genotype: Genotype
-    held_out_accuracy: float
+    held_out: float
     versions: Mapping[str, str]
     seconds: float
     epochs: int
@@ -82,7 +83,7 @@ class Records:
         choosing = _recipe(folder / SELECTION)
         return cls(
             folder, matrix, choosing,
-            tuple(_lines(folder / SEARCHES, _search)),
+            tuple(_lines(folder / SEARCHES, partial(_search, text=text))),
             tuple(_lines(folder / TRAININGS, lambda line: _training(line, known, text))),
             tuple(_lines(folder / CHOICE, lambda line: _training(line, None, text))),
             _about(folder / ABOUT),
@@ -141,11 +142,11 @@ def _lines(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
             raise RunError(f"{path}, line {number}: {what}") from error
 
 
-def _search(line: dict[str, Any]) -> SearchRecord:
-    log = line["log"]
+def _search(line: dict[str, Any], text: bool) -> SearchRecord:
+    log, held_out = line["log"], line["held_out_loss" if text else "held_out_accuracy"]
     return SearchRecord(
-        int(line["seed"]), Genotype.from_dict(line["genotype"], "genotype"), float(line["held_out_accuracy"]),
-        {str(key): str(value) for key, value in line["versions"].items()}, float(log[-1]["seconds"]), len(log),
+        int(line["seed"]), Genotype.from_dict(line["genotype"], "genotype"), float(held_out),
+        {str(key): str(value) for key, value in line["versions"].items()}, float(log[-1]["seconds"]), int(log[-1]["epoch"]),
     )  # fmt: skip
 
 

@@ -36,10 +36,10 @@ def collect(campaign: str | Path, about: Mapping[str, str]) -> dict[str, bytes]:
         if not (folder / file).is_file():
             raise RunError(f"{folder / file} is missing: a finished {what} is what an entry is published from")
     recipe = parse_recipe(strict_yaml.read(matrix / "recipe.yaml"), str(matrix / "recipe.yaml"))
-    table = Matrix.read(matrix, recipe)
+    table, text = Matrix.read(matrix, recipe), bool(recipe.data.text)
     files = {
         MATRIX: (matrix / "matrix.json").read_bytes(), RECIPE: (matrix / "recipe.yaml").read_bytes(),
-        SELECTION: (selection / "recipe.yaml").read_bytes(), SEARCHES: _jsonl(_searches(selection / "searches")),
+        SELECTION: (selection / "recipe.yaml").read_bytes(), SEARCHES: _jsonl(_searches(selection / "searches", text)),
         CHOICE: _jsonl(_choice(selection)), TRAININGS: _jsonl(_trainings(table)),
         ABOUT: (json.dumps({"format": FORMAT, **about}, indent=1, ensure_ascii=False) + "\n").encode(),
     }  # fmt: skip
@@ -71,11 +71,12 @@ def _jsonl(lines: Iterator[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines).encode()
 
 
-def _searches(folder: Path) -> Iterator[dict[str, Any]]:
+def _searches(folder: Path, text: bool) -> Iterator[dict[str, Any]]:
     for own in sorted(folder.glob("s*/"), key=lambda path: _number(path.name)):
         summary = _finished(own, "search")
         yield {
             "seed": summary["seed"], "genotype": summary["genotype"], "held_out_accuracy": summary["held_out_accuracy"],
+            **({"held_out_loss": summary["held_out_loss"]} if text else {}),
             "versions": runs.read_json(own / "run.json")["versions"], "log": _epochs(own, _OF_A_SEARCH),
         }  # fmt: skip
 

@@ -43,6 +43,11 @@ def many(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
+def length(epochs: int, steps_per_epoch: int | None) -> str:
+    """«4 epochs», or «200 steps» where an epoch is a number of steps."""
+    return many(epochs * steps_per_epoch, "step") if steps_per_epoch else many(epochs, "epoch")
+
+
 def listed(words: Sequence[str]) -> str:
     """«a», «a and b», «a, b and c»."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -13,6 +13,7 @@ from .entry import Batch, Choice, Cost, Difference, Evidence, Metric, Provenance
 from .errors import GrafsError, RunError
 from .evidence import Records, SearchRecord
 from .formula import Genotype
+from .markdown import length
 from .settings import Recipe
 from .statistics import Place, Result
 
@@ -31,6 +32,7 @@ def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
     return Batch(
         label=label, usual=usual, measure=rows[0].compared_by,
         train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
+        steps_per_epoch=recipe.evaluate.steps_per_epoch,
         provenance=_provenance(records, search_of(records, label)), choice=choice(records), cost=cost(records, label),
         searches=tuple(_search(each, label) for each in records.searches),
         metrics=metrics(rows, records.matrix.usual()), spreads=spreads(rows, records.matrix.usual()), evidence=named,
@@ -220,7 +222,7 @@ def _search(record: SearchRecord, chosen: str) -> Search:
     label = label_of(record.seed)
     return Search(
         seed=record.seed, label=label, formula=record.genotype.text, sha256=record.genotype.sha256,
-        genotype=record.genotype.to_dict(), same_as=usual_as(record.genotype), held_out_accuracy=record.held_out_accuracy,
+        genotype=record.genotype.to_dict(), same_as=usual_as(record.genotype), held_out=record.held_out,
         seconds=_round(record.seconds), chosen=label == chosen,
     )  # fmt: skip
 
@@ -230,7 +232,8 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
     return Provenance(
         recipe=evidence.SELECTION, recipe_sha256=evidence.file_sha256(records.folder / evidence.SELECTION),
         model=home.model,
-        data=home.data, search_seed=search.seed, epochs=search.epochs, seconds=_round(search.seconds),
+        data=home.data, search_seed=search.seed, epochs=search.epochs,
+        steps_per_epoch=records.choosing.search.steps_per_epoch, seconds=_round(search.seconds),
         versions=dict(search.versions), hardware=records.about["hardware"], commit=records.about["commit"],
         date=records.about["date"], budget=budget(records.recipe, len(records.searches), recipe.search.epochs),
     )  # fmt: skip
@@ -239,14 +242,16 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
 def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
     """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size."""
     data, seeds = recipe.data, recipe.transfer.seeds
-    trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
+    spent = (
+        f"{searches} searches of {length(search_epochs, recipe.search.steps_per_epoch)}, trainings of "
+        f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)} with {seeds} seeds each"
+    )
     if data.text:
-        return f"{PurePath(data.name).name}, windows of {data.text.context} tokens; {searches} searches, {trainings}"
+        return f"{PurePath(data.name).name}, windows of {data.text.context} tokens; {spent}"
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    trainings = f"trainings of {recipe.evaluate.epochs} epochs with {seeds} seeds each"
-    return f"{'reduced' if reduced else 'full'}: {images}{size}; {searches} searches of {search_epochs} epochs, {trainings}"
+    return f"{'reduced' if reduced else 'full'}: {images}{size}; {spent}"
 
 
 def cost(records: Records, label: str) -> Cost | None:

@@ -68,7 +68,7 @@ def shifted(row, by):
         (lambda d: d["batches"][1]["metrics"][1]["difference"].update(low=0.5), "batches[1].metrics[1].difference.low"),
         (lambda d: d["batches"][0]["metrics"].pop(), "batches[0].metrics: the file has 25, the evidence gives 26"),
         (lambda d: d["batches"][0]["spreads"][0].update(sd=9.0), "batches[0].spreads[0].sd"),
-        (lambda d: d["batches"][0]["searches"][2].update(held_out_accuracy=99.0), "batches[0].searches[2].held_out_accuracy"),
+        (lambda d: d["batches"][0]["searches"][2].update(held_out=99.0), "batches[0].searches[2].held_out"),
         (lambda d: d["batches"][0]["searches"].pop(), "batches[0].searches: the file has 4"),
         (lambda d: d["batches"][0]["choice"].update(why="It is better."), "batches[0].choice.why"),
         (lambda d: d["batches"][0]["choice"].update(full_trainings=1.0), "batches[0].choice.full_trainings"),
