@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -90,6 +90,14 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 class _Section(BaseModel):
     # strict: `epochs: "50"`, `epochs: 50.0` and `lr: true` are slips, not settings
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # left out of what is written where they have their default: the sha256 of a recipe without them is what it was before them
+    _brief: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = type(self).model_fields
+        unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
+        return {key: value for key, value in write(self).items() if key not in unset}
 
 
 class Text(_Section):
@@ -145,6 +153,8 @@ class Data(_Section):
     With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
     """
 
+    _brief = frozenset({"text"})
+
     name: Name
     train_split: Name = "train"
     test_split: Name = "test"
@@ -195,14 +205,6 @@ class Data(_Section):
             problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
         return _checked(self, problems)
 
-    @model_serializer(mode="wrap")
-    def _as_before_there_was_text(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes of images are written as they always were, so that their sha256 stays and finished runs know them."""
-        written: dict[str, Any] = write(self)
-        if self.text is None:
-            written.pop("text", None)
-        return written
-
 
 DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
 
@@ -212,6 +214,8 @@ class Weights(_Section):
 
     ``betas`` of an Adam (null: timm's), ``min_lr``: where a cosine ends.
     """
+
+    _brief = frozenset({"betas", "min_lr"})
 
     opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
@@ -280,6 +284,8 @@ class Search(_Section):
     iterations. Every ``log_epochs`` epochs there is a line in the log and a checkpoint.
     """
 
+    _brief = frozenset({"steps_per_epoch", "log_epochs"})
+
     epochs: Count = 50
     steps_per_epoch: Count | None = None
     log_epochs: Count = 1
@@ -317,6 +323,8 @@ class Evaluate(_Section):
     ``out_of_memory``: fail with advice, or halve the micro-batch (twice as many of them) and begin the step again.
     ``steps_per_epoch``: as in a search.
     """
+
+    _brief = frozenset({"steps_per_epoch"})
 
     epochs: Count = 200
     steps_per_epoch: Count | None = None

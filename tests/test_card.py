@@ -74,7 +74,10 @@ def test_places_elsewhere_are_counted(entry):
 def test_every_training_and_every_search_is_in_the_tables(entry, shelf):
     text, batch = card.text(entry, shelf), entry.batches[0]
     for row in batch.metrics:
-        assert f"| {card_evidence.mean(row.mean, row.sd)} | {row.n} | {claims.interval(row.difference)} |" in text
+        assert (
+            f"| {card_evidence.mean(row.mean, row.sd, claims.of(batch))} | {row.n} | {claims.interval(row.difference)} |"
+            in text
+        )
     for each in batch.searches:
         assert f"| {each.seed} | `{each.label}` |" in text
     assert text.count("**yes**") == sum(each.chosen for each in batch.searches) == 1

@@ -64,11 +64,17 @@ def test_searches_that_all_ended_in_usual_activations_leave_nothing_to_publish(t
 
 
 @pytest.mark.parametrize("budget", ["full", "reduced"])
-def test_every_recipe_has_two_models_three_data_sets_and_the_controls(tmp_path, budget):
+def test_every_recipe_has_other_models_other_data_and_the_controls(tmp_path, budget):
     for family in families(tmp_path, (), budget):
-        asked = family.recipe.transfer
-        assert len(asked.models) == 2
-        assert [each.name for each in asked.data] == ["cifar10", "cifar100", "fashion-mnist"]
+        asked, of_text = family.recipe.transfer, family.recipe.data.text is not None
+        assert len(asked.models) == 3 if of_text and budget == "full" else 2
+        if of_text:
+            assert "relu2" in asked.baselines
+            assert len(asked.data) == (2 if budget == "reduced" else 0)
+            assert family.choosing().data.text.measure == "validation"
+        else:
+            assert [each.name for each in asked.data] == ["cifar10", "cifar100", "fashion-mnist"]
+            assert family.choosing().data.validation_images
         assert {"relu", "gelu", "silu", "elu", "leaky_relu"} <= set(asked.baselines)
         assert asked.random >= 3
         assert asked.seeds >= 3
@@ -76,7 +82,7 @@ def test_every_recipe_has_two_models_three_data_sets_and_the_controls(tmp_path, 
 
 
 def test_a_family_without_a_recipe(tmp_path):
-    with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit, mlp_mixer"):
+    with pytest.raises(GrafsError, match="no reduced recipe for family 'vgg'; there are: resnet, vit, mlp_mixer, gpt"):
         families(tmp_path, ("vgg",), "reduced")
 
 

@@ -46,9 +46,20 @@ def test_a_few_kills(tmp_path):
     killed(tmp_path, ["training", "search"], 3, factor=0.2)
 
 
+def test_a_few_kills_of_a_gpt(tmp_path):
+    pytest.importorskip("transformers")
+    killed(tmp_path, ["training of text", "search of text"], 3, factor=0.2)
+
+
 @pytest.mark.slow
 def test_many_kills(tmp_path):
     killed(tmp_path, ["search", "training", "streamed training", "matrix"], 24, seed=1)
+
+
+@pytest.mark.slow
+def test_many_kills_of_a_gpt(tmp_path):
+    pytest.importorskip("transformers")
+    killed(tmp_path, ["search of text", "training of text"], 12, seed=1)
 
 
 # ----------------------------------------------------------------------------------------- that it would be noticed

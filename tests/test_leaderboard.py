@@ -31,7 +31,7 @@ def test_a_row_an_entry_recommended_first_in_its_family(entry):
 def test_a_row_holds_effect_elsewhere_cost_and_budget(entry):
     (row,) = rows(leaderboard.text([entry]))
     own, counted = claims.home(entry.batches[0]).difference, claims.elsewhere(entry.batches[0])
-    assert f"{claims.interval(own)}, {claims.side(own)}" in row
+    assert f"{claims.interval(own)} points, {claims.side(own)}" in row
     assert f"better {counted.better}, worse {counted.worse}, no difference shown {counted.not_shown} of {counted.places}" in row
     assert "1.50 × GELU | reduced |" in row
 

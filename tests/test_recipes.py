@@ -1,6 +1,8 @@
 """The recipes in recipes/: every model takes the images it is to be trained on, and ImageNet's runs on small shards."""
 
+import gzip
 import json
+import random
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ from tiny_runs import call
 
 from grafs_timm import checkpoint
 from grafs_timm.matrix import Matrix
+from grafs_timm.pack_text import TextPacking, pack_text
 from grafs_timm.recipe import load_recipe
 from grafs_timm.resources import folder
 from grafs_timm.training import make_model, open_feeds
 
-NAMES = sorted(path.stem for path in folder("recipes").glob("*.yaml") if load_recipe(path).transfer.models)
+ALL = {path.stem: load_recipe(path) for path in sorted(folder("recipes").glob("*.yaml"))}
+NAMES = [name for name, recipe in ALL.items() if recipe.transfer.models and not recipe.data.text]
+OF_TEXT = [name for name, recipe in ALL.items() if recipe.data.text]
 COLOUR = (32, 32, 3)
 SETS = {"cifar10": (10, COLOUR), "cifar100": (100, COLOUR), "svhn": (10, COLOUR), "fashion-mnist": (10, (28, 28))}
 WNIDS = [f"n{number:08d}" for number in range(1000)]
@@ -81,6 +86,28 @@ def test_every_model_takes_every_data_set(name, data, tmp_path, monkeypatch):
             assert make_model(recipe, feeds.num_classes, feeds.shape, "cpu").num_classes == classes[of]
     mirrored = {label for label, section in matrix.data.items() if "flip" in section.augment}
     assert mirrored == set(matrix.data) - {"svhn", "imagenet"}  # ImageNet's are, by timm's transform
+
+
+@pytest.mark.parametrize("name", OF_TEXT)
+def test_every_gpt_takes_every_text(name, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    draw, root = random.Random(0), tmp_path / "data"
+    tales = " ".join("".join(draw.choices("abcdefghij", k=draw.randint(2, 9))) for _ in range(30_000)).encode()
+    (root / "text").mkdir(parents=True)
+    for file in ("tinystories-train-head-cased-2MiB", "tinyshakespeare"):
+        (root / "text" / f"{file}.txt.gz").write_bytes(gzip.compress(tales))
+    pack_text(str(root / "text" / "tinyshakespeare.txt.gz"), root / "tinystories", TextPacking(hold_out=0.1), quiet=True)
+    monkeypatch.setenv("GRAFS_TIMM_DATA", str(root))
+    matrix = Matrix.plan(load_recipe(name, ["evaluate.batch_size=4", "evaluate.accumulate=1"]), tmp_path / "m")
+    assert len(matrix.models) >= 2
+    for of in matrix.data:
+        for model in matrix.models:
+            recipe = matrix.cell_recipe(model, of)
+            with pytest.warns(UserWarning, match="byte pairs learnt from"):
+                feeds = open_feeds(recipe, 0, "cpu")
+            assert feeds.shape == (recipe.data.text.context,)
+            assert 256 < feeds.num_classes <= recipe.data.text.vocab_size
+            assert make_model(recipe, feeds.num_classes, feeds.shape, "cpu").num_classes == feeds.num_classes
 
 
 def test_the_images_stay_as_they_are_but_for_the_vit(data, monkeypatch):

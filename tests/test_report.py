@@ -236,7 +236,7 @@ def test_rows_round_trip(tmp_path: Path) -> None:
         (lambda text: text.replace("accuracy", "precision"), "its first line must be activation,kind"),
         (lambda text: text.replace("found", "lucky"), "row 2, kind: must be one of found, random, baseline, got 'lucky'"),
         (lambda text: text.replace(",5,", ",five,"), "row 2, epochs: invalid literal"),
-        (lambda text: text.rstrip() + ",1\n", "row 49 has 14 fields, expected 13"),
+        (lambda text: text.rstrip() + ",1\n", "row 49 has 15 fields, expected 14"),
         (lambda text: text.replace("c10_s0", '"c10', 1), "cannot read"),
     ],
 )

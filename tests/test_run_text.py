@@ -1,17 +1,19 @@
 """Searches and trainings on text: the same runs as on images, measured by loss, in epochs of as many steps as asked for."""
 
 import json
+import math
 import random
 import shutil
 
 import pytest
 import torch
 from test_run_search import equal, timeless
-from tiny_runs import kill_after, refused, start
+from tiny_runs import ROOT, kill_after, refused, start
 
 from grafs_timm import checkpoint
 from grafs_timm.errors import DataError, RecipeError
 from grafs_timm.matrix import Matrix
+from grafs_timm.pack_text import TextPacking, pack_text
 from grafs_timm.recipe import parse_recipe
 from grafs_timm.report import read_results
 from grafs_timm.run_evaluate import run_evaluate
@@ -23,31 +25,9 @@ from grafs_timm.transfer import run_transfer
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("plain")
-WORDS = [
-    "one",
-    "day",
-    "a",
-    "little",
-    "girl",
-    "named",
-    "lily",
-    "found",
-    "a",
-    "red",
-    "ball",
-    "in",
-    "the",
-    "park",
-    "and",
-    "she",
-    "was",
-    "very",
-    "happy",
-    "to",
-    "play",
-    "with",
-    "it",
-]
+TALE = "one day a little girl named lily found a red ball in the park and she was very happy to play with it"
+WORDS = TALE.split()
+STORIES = ROOT.parent / "shared" / "data" / "text" / "tinystories-train-head-cased-2MiB.txt.gz"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +82,22 @@ def test_a_search_that_was_killed_ends_as_the_whole_one(text, tmp_path):
     assert all(equal(states[0][key], states[1][key]) for key in ("model", "search", "step", "rng"))
     ends = [json.loads((tmp_path / name / "summary.json").read_text()) | {"seconds": 0} for name in ("cut", "whole")]
     assert ends[0] == ends[1]
+
+
+def test_a_search_over_shards_of_tinystories_in_byte_pairs(tmp_path):
+    if not STORIES.exists():
+        pytest.skip(f"no {STORIES}")
+    pack_text(str(STORIES), tmp_path / "stories", TextPacking(hold_out=0.05), quiet=True)
+    data = {"name": str(tmp_path / "stories"), "text": {"tokenizer": "bpe", "vocab_size": 300, "context": 32}}
+    with pytest.warns(UserWarning, match="byte pairs learnt from"):
+        found = run_search(recipe(data["name"], data=data), tmp_path / "search", quiet=True)["genotype"]
+    losses = {}
+    for name, activation in {"found": found, "gelu": "gelu"}.items():
+        with pytest.warns(UserWarning, match="byte pairs learnt from"):
+            summary = run_evaluate(recipe(data["name"], data=data), activation, tmp_path / name, quiet=True)
+        losses[name] = summary["test_loss"]
+        assert summary["test_tokens"] > 10_000
+    assert all(0 < loss < math.log(300) for loss in losses.values()), losses
 
 
 def test_a_training_is_measured_by_loss_and_learns(text, tmp_path):

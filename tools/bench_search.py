@@ -30,14 +30,15 @@ import bench_csv
 import click
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import grafs_timm
-from grafs_timm import models  # noqa: F401  registers the small models
+from grafs_timm import gpt_models, models  # noqa: F401  registers the small models
 from grafs_timm.surgery import find_sites
+from grafs_timm.weight_step import loss_of
 
 FEW = 12  # candidates of the small side
+VOCABULARY = 512  # of the GPTs
 _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -48,12 +49,16 @@ class Side:
         torch.manual_seed(0)
         device, self.dtype = settings["device"], _DTYPES[settings["amp"]]
         self.device = torch.device(device)
-        model: nn.Module = timm.create_model(settings["model"], num_classes=10, **settings["model_kwargs"]).to(device)
+        size, of_text = settings["size"], settings["model"] in gpt_models.SIZES
+        of_data = {"vocab_size": VOCABULARY, "context": size} if of_text else {"num_classes": 10}
+        model: nn.Module = timm.create_model(settings["model"], **of_data | settings["model_kwargs"]).to(device)
         layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
         self.model = model.to(memory_format=layout)  # type: ignore[call-overload]
-        size = settings["size"]
-        self.x = torch.randn(batch, 3, size, size, device=device).to(memory_format=layout)
-        self.y = torch.randint(10, (batch,), device=device)
+        if of_text:
+            self.x, self.y = torch.randint(VOCABULARY, (2, batch, size), device=device)
+        else:
+            self.x = torch.randn(batch, 3, size, size, device=device).to(memory_format=layout)
+            self.y = torch.randint(10, (batch,), device=device)
         self.search = None
         if kind != "plain":
             exact = kind == "exact"
@@ -66,7 +71,7 @@ class Side:
 
     def loss(self) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            return F.cross_entropy(self.model(self.x), self.y)
+            return loss_of(self.model(self.x), self.y)
 
     def inner(self) -> None:
         loss = self.loss()
@@ -152,7 +157,8 @@ def _measured(
 def _common(settings: dict[str, Any], batch: int) -> dict[str, Any]:
     size, dtype = settings["size"], {"off": "float32"}.get(settings["amp"], settings["amp"])
     layout = " channels_last" * settings["channels_last"] + " compiled" * settings["compile_model"]
-    shape = f"{settings['model']} {batch}x3x{size}x{size}{layout}"
+    sides = f"{batch}x{size}" if settings["model"] in gpt_models.SIZES else f"{batch}x3x{size}x{size}"
+    shape = f"{settings['model']} {sides}{layout}"
     return {**bench_csv.environment(settings["device"]), "dtype": dtype, "shape": shape}
 
 
@@ -256,7 +262,7 @@ def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[st
 @click.command()
 @click.option("--model", default="cifar_resnet20", show_default=True)
 @click.option("--batch", default=128, show_default=True)
-@click.option("--size", default=32, show_default=True, help="Pixels of an image's side.")
+@click.option("--size", default=32, show_default=True, help="Pixels of an image's side, or tokens of a window.")
 @click.option("--model-kwargs", default="{}", help="JSON for timm.create_model.")
 @click.option("--exact-batch", default=0, show_default=True, help="Batch of the exact cell; 0 leaves it out.")
 @click.option("--rounds", default=9, show_default=True, help="Timed steps of each side.")

@@ -4,8 +4,10 @@
 
 Four cases on the embedded digits: a search; a training with mixing, smoothing, a moving average, micro-batches and checkpoints
 within epochs; the same one streamed, where now and then the main process alone is killed and not those that load its images; a
-matrix of trainings, where the launcher and its jobs are killed in turn. SIGKILL falls anywhere in a process's life, in the
-writing of a checkpoint, or after the last epoch, where the result is written. A kill that came after the end doesn't count.
+matrix of trainings, where the launcher and its jobs are killed in turn. Two of a small GPT on text, where transformers is
+installed: a search in steps with a checkpoint every other one, and a training in epochs of seven steps. SIGKILL falls anywhere
+in a process's life, in the writing of a checkpoint, or after the last epoch, where the result is written. A kill that came
+after the end doesn't count.
 
 Every kill is a line of OUT/kills.csv: seconds into the life of what was killed, what had been written last, which writes were
 cut short, whether every other file was whole, and whether the run that it belongs to ended in the same bits.
@@ -14,6 +16,7 @@ cut short, whether every other file was whole, and whether the run that it belon
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -48,6 +51,10 @@ STREAMED = {
     "name": "digits", "loading": "stream", "image_size": 8, "channels": 1, "workers": 2, "shuffle_buffer": 64,
     "transform": {"scale": [0.6, 1.0], "hflip": 0.0}, "mean": [0.3], "std": [0.35],
 }  # fmt: skip
+TALE = "one day a little girl found the red ball and was very happy to play with it."
+TEXT = {"model": "gpt_mini", "model_kwargs": {"depth": 1, "num_heads": 2, "embed_dim": 32, "dropout": 0.1}}
+ADAMW = {"opt": "adamw", "lr": 3e-3, "betas": [0.9, 0.99], "weight_decay": 0.1, "clip_grad": 1.0}
+STEPS = {"batch_size": 8, "warm_start": 1, "shrink_start": 2, "usual": "gelu", "steps_per_epoch": 1, "log_epochs": 2}
 SEARCH = {"batch_size": 32, "warm_start": 1, "shrink_start": 2, "weights": WEIGHTS | {"warmup_epochs": 0}}
 TRAINING = {"batch_size": 32, "weights": WEIGHTS}
 EVERYTHING = {"accumulate": 2, "smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "ema_decay": 0.9}
@@ -94,9 +101,31 @@ def cases(folder: Path, factor: float = 1.0) -> dict[str, Case]:
             "streamed training", ("evaluate", recipe("streamed", STREAMED, evaluate=streaming), *activation), streamed,
             ("group", "process alone"),
         ),
+        *(_of_text(folder, recipe, search, training, activation) if importlib.util.find_spec("transformers") else ()),
         Case("matrix", ("transfer", recipe("matrix", RESIDENT, **matrix), *many), 3 * each, ("launcher", "job")),
     )  # fmt: skip
     return {case.name: case for case in made}
+
+
+def _of_text(
+    folder: Path, recipe: Callable[..., str], search: int, training: int, activation: tuple[str, ...]
+) -> tuple[Case, ...]:  # fmt: skip
+    draw = np.random.default_rng(0)
+    words = draw.choice(TALE.split(), 12_000)
+    text = {"name": str(write_whole(folder / "tales.txt", " ".join(words))), "text": {"context": 16}}
+    searching = STEPS | {"weights": ADAMW | {"sched": "cosine", "min_lr": 1e-4}, "epochs": 2 * search}
+    trained = {
+        "batch_size": 8,
+        "steps_per_epoch": 7,
+        "checkpoint_steps": 2,
+        "accumulate": 2,
+        "weights": ADAMW,
+        "epochs": training,
+    }
+    return (
+        Case("search of text", ("search", recipe("search_text", text, search=searching, **TEXT), "--seed", "3"), search),
+        Case("training of text", ("evaluate", recipe("training_text", text, evaluate=trained, **TEXT), *activation), training),
+    )
 
 
 def _command(arguments: list[str], output: str) -> None:
