@@ -92,7 +92,7 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         }
     )
     for expected in (
-        "r.yaml: search.epochz: unknown key; nearest: epochs",
+        "r.yaml: search.epochz: unknown key; nearest: epochs, log_epochs",
         "r.yaml: modle: unknown key; nearest: model, compile",
         "r.yaml: search.epochs: expected a whole number, got the text '50'",
         "r.yaml: data.train_images: expected a whole number, got 5.5",
