@@ -230,12 +230,14 @@ def _without_links(card: str, kept: set[str]) -> str:
 
 def _header(source: Source, trained: bool) -> dict[str, Any]:
     """The hub's metadata; data and metric only of an entry, which knows them."""
-    tags = ["timm", "grafs-timm", "activation-function", *(["image-classification"] if trained else [])]
+    batches = source.contents.batches if source.contents else ()
+    task = "text-generation" if any(batch.measure == "loss" for batch in batches) else "image-classification"
+    tags = ["timm", "grafs-timm", "activation-function", *([task] if trained else [])]
     header: dict[str, Any] = {"library_name": "timm", "tags": tags}
     if source.contents is not None:
         header["license"] = source.contents.licence.lower()
-        header["datasets"] = list(dict.fromkeys(batch.provenance.data for batch in source.contents.batches))
-        header["metrics"] = ["accuracy"]
+        header["datasets"] = list(dict.fromkeys(batch.provenance.data for batch in batches))
+        header["metrics"] = list(dict.fromkeys(batch.measure for batch in batches))
     return header
 
 

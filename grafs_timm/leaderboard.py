@@ -78,6 +78,6 @@ def _multiplicity(entries: Sequence[Contents]) -> str:
     return (
         f"**Many were looked at.** {many(len(entries), 'entry', 'entries')} of {many(searches, 'search', 'searches')}, all of "
         f"which are on the cards, losers too. On all cards together: {multiplicity(shown)} An entry was chosen among its "
-        "searches on images held out of the training split, never by the test accuracies above; the highest of a table is "
-        "lucky as well as good."
+        "searches on data held out of the training split, never by the test figures above; the best of a table is lucky as "
+        "well as good."
     )

@@ -17,6 +17,7 @@ from .markdown import length
 from .settings import Recipe
 from .statistics import Place, Result
 
+_PAPERS_WINDOW, _PAPERS_STEPS = 256, 10_000  # of a GPT's training (arXiv 2408.06820)
 MIN_SEARCHES, MIN_SEEDS, MIN_RANDOM = 5, 3, 3  # below these nothing is published
 _DIGITS = 6  # decimals of what is computed: far below what any count of images can tell
 
@@ -240,14 +241,19 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
 
 
 def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
-    """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size."""
+    """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size; of text,
+    where windows or trainings are shorter than the paper's.
+    """
     data, seeds = recipe.data, recipe.transfer.seeds
     spent = (
         f"{searches} searches of {length(search_epochs, recipe.search.steps_per_epoch)}, trainings of "
         f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)} with {seeds} seeds each"
     )
     if data.text:
-        return f"{PurePath(data.name).name}, windows of {data.text.context} tokens; {spent}"
+        steps = recipe.evaluate.epochs * (recipe.evaluate.steps_per_epoch or _PAPERS_STEPS)
+        reduced = data.text.context < _PAPERS_WINDOW or steps < _PAPERS_STEPS
+        text = f"{PurePath(data.name).name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
+        return f"{'reduced' if reduced else 'full'}: {text}; {spent}"
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
