@@ -202,7 +202,7 @@ def choice(records: Records) -> Choice:
     before = {row.seed for row in records.choice} - final
     _, why = ranking.recommend(ranking.rank(last, {recipe.model: usual}, chosen_on=before))
     contrast = selection.contrast(first, _counts(records)) if first else None
-    words = ranking.contrast_verdict(contrast) if contrast else selection.NOT_COMPARED
+    words = ranking.contrast_verdict(contrast, first[0].measure) if contrast else selection.NOT_COMPARED
     spent = selection.costs(
         sum(each.seconds for each in records.searches), records.choice, [row for row in last if row.activation == usual],
         recipe.evaluate.epochs,

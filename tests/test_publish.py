@@ -1,6 +1,7 @@
 """Campaigns that become entries: new ones, further evidence, and what is refused before anything is written."""
 
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from grafs_timm import card_plots, entry_file
 from grafs_timm.errors import RunError
 from grafs_timm.formula import Gene, Genotype
 from grafs_timm.publish import publish
+from grafs_timm.verify import verify
 
 WHERE = {"hardware": ABOUT["hardware"], "commit": ABOUT["commit"]}
 SCALED = Genotype(FOUND[0].u1, X, Gene("left"), FOUND[0].u3, FOUND[0].u4, FOUND[0].b2)
@@ -144,3 +146,24 @@ def test_the_command(campaign, tmp_path):
     said = call("publish", campaign, *options).stdout
     assert "grafs_resnet_digits_s0.json: f(x) = " in said
     assert "finished choice" in refused("publish", tmp_path, *options)
+
+
+def test_a_gpt_is_told_of_in_nats(tmp_path):
+    folder, zoo = made_campaign(tmp_path / "gpt", of_text=True, lift=3.0), tmp_path / "zoo"
+    own = publish(folder, zoo, label="searches_s0", name="grafs_gpt_a1", **WHERE).entry
+    (batch,) = own.batches
+    assert (batch.measure, batch.usual, batch.epochs, batch.steps_per_epoch) == ("loss", "gelu", 2, 10)
+    lines = (folder / "matrix" / "jobs").glob("searches_s0/gpt_mini/*/s*/log.jsonl")
+    losses = [json.loads(path.read_text().splitlines()[-1])["test_loss"] for path in lines]
+    home = batch.metric(batch.provenance.model, batch.provenance.data, batch.label)
+    assert home.mean == pytest.approx(sum(losses) / 3)
+    assert home.difference.mean > 0  # its losses are lower by about three hundredths
+    assert 2 < batch.searches[0].held_out < 2.5
+    card = (zoo / "gpt" / "grafs_gpt_a1.md").read_text()
+    assert "for 20 steps on the training text. Loss in nats per token on the test split" in card
+    assert f"| {home.mean:.4f} ± {home.sd:.4f} | 3 | +0.0" in card
+    for word in ("points", "per cent", "images", "epoch"):
+        assert word not in card
+    assert "reduced: tales.txt in windows of 16 tokens, 8 a step; 5 searches of 40 steps, trainings of 20 steps" in card
+    assert "median loss 2." in batch.choice.searched_against_random
+    assert [text for each in verify(zoo) for text in each.wrong if "the picture is missing" not in text] == []
