@@ -74,7 +74,8 @@ def made_campaign(folder, found=FOUND, cost="searches_s0", lift=0.0, seed=0, of_
     plan.write()
     for cell in plan.wanted:
         each = plan.activations[cell.activation]
-        _training(plan.job_folder(cell), each, cell.model, recipe.data.name, cell.seed, recipe.evaluate.epochs, "test", lift, draw)
+        place, epochs = plan.job_folder(cell), recipe.evaluate.epochs
+        _training(place, each, cell.model, recipe.data.name, cell.seed, epochs, "test", lift, draw)
     if cost:
         (folder / "cost.csv").write_text(COST.format(label=cost))
     return folder
