@@ -92,7 +92,7 @@ def test_every_model_takes_every_data_set(name, data, tmp_path, monkeypatch):
 def test_every_gpt_takes_every_text(name, tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     draw, root = random.Random(0), tmp_path / "data"
-    words = ("".join(draw.choices("abcdefghij", k=draw.randint(2, 9))) for _ in range(12_000))
+    words = ("".join(draw.choices("abcdefghij", k=draw.randint(2, 9))) for _ in range(30_000))
     tales = "".join(f"{word}{draw.choice([' '] * 9 + [chr(10) * 2])}" for word in words).encode()
     (root / "text").mkdir(parents=True)
     for file in ("tinystories-train-head-cased-2MiB", "tinyshakespeare"):
