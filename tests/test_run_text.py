@@ -1,16 +1,13 @@
 """Searches and trainings on text: the same runs as on images, measured by loss, in epochs of as many steps as asked for."""
 
-import json
 import math
 import random
 import shutil
 
 import pytest
 import torch
-from test_run_search import equal, timeless
-from tiny_runs import ROOT, kill_after, refused, start
+from tiny_runs import ROOT, refused
 
-from grafs_timm import checkpoint
 from grafs_timm.errors import DataError, RecipeError
 from grafs_timm.matrix import Matrix
 from grafs_timm.pack_text import TextPacking, pack_text
@@ -69,21 +66,6 @@ def test_a_search_counts_iterations_and_logs_some_of_them(text, tmp_path):
     assert set(summary["genotype"]) >= {"u1", "b2"}
 
 
-def test_a_search_that_was_killed_ends_as_the_whole_one(text, tmp_path):
-    (tmp_path / "text.yaml").write_text(recipe(text).to_yaml())
-    command = ("search", tmp_path / "text.yaml", "--device", "cpu", "--wandb", "disabled", "--quiet")
-    with start(*command, "--out", tmp_path / "whole") as process:
-        assert process.wait() == 0, process.stdout.read()
-    kill_after(start(*command, "--out", tmp_path / "cut"), tmp_path / "cut" / "log.jsonl", epochs=2)
-    with start(*command, "--out", tmp_path / "cut", "--resume") as process:
-        assert process.wait() == 0, process.stdout.read()
-    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
-    states = [checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("cut", "whole")]
-    assert all(equal(states[0][key], states[1][key]) for key in ("model", "search", "step", "rng"))
-    ends = [json.loads((tmp_path / name / "summary.json").read_text()) | {"seconds": 0} for name in ("cut", "whole")]
-    assert ends[0] == ends[1]
-
-
 def test_a_search_over_shards_of_tinystories_in_byte_pairs(tmp_path):
     if not STORIES.exists():
         pytest.skip(f"no {STORIES}")
@@ -140,6 +122,7 @@ def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
     assert f"| {sign}0.0" in line
 
 
+@pytest.mark.slow
 def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
     assert measured_on(recipe(text)) == "test"
     assert measured_on(held_out(recipe(text))) == "validation"
