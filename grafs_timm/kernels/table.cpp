@@ -224,7 +224,9 @@ int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const 
         uint64_t first = rows[2 * row], second = rows[2 * row + 1];
         float c0 = bits<float>(uint32_t(first)), c1 = bits<float>(uint32_t(first >> 32));
         float c2 = bits<float>(uint32_t(second)), c3 = bits<float>(uint32_t(second >> 32));
-        float slope = v == 0.0f ? at_zero : c1 + t * (2 * c2 + t * (3 * c3));
+        float smooth = c1 + t * (2 * c2 + t * (3 * c3));
+        uint32_t zero = bits<uint32_t>(v) << 1 ? 0u : ~0u;  // of ±0; a choice between floats would keep the loop from vectors
+        float slope = bits<float>((bits<uint32_t>(at_zero) & zero) | (bits<uint32_t>(smooth) & ~zero));
         float value = SLOPE ? g[i] * slope : c0 + t * (c1 + t * (c2 + t * c3));
         y[i] = value;
         missing += value != value;
