@@ -35,15 +35,16 @@ def parameters(recipe: Recipe) -> int:
 
 
 def epochs_done(folder: Path) -> int:
-    return sum(line["kind"] == "epoch" for line in read_log(folder))
+    return max((line["epoch"] for line in read_log(folder) if line["kind"] == "epoch"), default=0)
 
 
 def epoch_seconds(folders: Iterable[Path]) -> float | None:
-    """Median seconds from one epoch's line in the log to the next, over all ``folders``; None where there are no two."""
+    """Median seconds an epoch, from one line in the log to the next, over all ``folders``; None where there are no two."""
     gaps = []
     for folder in folders:
-        times = [line["time"] for line in read_log(folder) if line["kind"] == "epoch"]
-        gaps += [after - before for before, after in itertools.pairwise(times) if after > before]
+        lines = [(line["time"], line["epoch"]) for line in read_log(folder) if line["kind"] == "epoch"]
+        steps = ((after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(lines))
+        gaps += [seconds / epochs for seconds, epochs in steps if seconds > 0]
     return statistics.median(gaps) if gaps else None
 
 

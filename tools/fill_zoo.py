@@ -71,7 +71,9 @@ class Family:
         if not (self.selection / "summary.json").exists():
             return False
         matrix = self.planned()
-        return all((matrix.job_folder(cell) / "summary.json").exists() for cell in matrix.wanted)
+        return (self.matrix / "results.csv").exists() and all(
+            (matrix.job_folder(cell) / "summary.json").exists() for cell in matrix.wanted
+        )
 
     def choosing(self) -> Recipe:
         """The recipe of searches and choice: some training images are held out for it, on top of those trained on."""
@@ -149,7 +151,7 @@ def left(family: Family) -> tuple[str, float | None]:
         if epochs > 0:
             words.append(f"{epochs} epochs of {what}")
             seconds += epochs * (estimate.epoch_seconds(folders) or math.nan)
-    return ", at most ".join(words) or "nothing", None if math.isnan(seconds) else seconds
+    return ", at most ".join(words) or ("nothing" if family.done else "the report"), None if math.isnan(seconds) else seconds
 
 
 def _choice_epochs(recipe: Recipe) -> int:
