@@ -96,6 +96,7 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
     axes.set_title(f"{place[0]} on {place[1]}" + ("\nwhere the searches ran" if home else ""), fontsize=8.5)
     apart = next((row.difference.to for row in rows if row.difference), batch.usual)
     axes.set_xlabel(f"{claims.of(batch).unit} beside {apart}", fontsize=8)
+    axes.locator_params(axis="x", nbins=5)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 

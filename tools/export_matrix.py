@@ -29,6 +29,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS = ("activation", "formula", "model", "check", "what", "error", "tolerance", "holds", "note")
 SEED, COUNT = 20240806, 30
 COMMAND = "python tools/export_matrix.py"
+_STEEP = "|f′| reaches 21.6: many of it one after another amplify a rounding of the convolutions"
+# what is known not to hold, and why: (activation, model, check, what)
+OUTSIDE = {("grafs_gpt_ts_s2", "test_resnet", check, "outputs"): _STEEP for check in ("torch.compile", "channels_last")}
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ def plan(count: int = COUNT) -> Iterator[tuple[Subject, Check]]:
 
 
 def _row(subject: Subject, outcome: Outcome) -> dict[str, str]:
+    why = "" if outcome.holds else OUTSIDE.get((subject.activation, subject.model, outcome.check, outcome.what), "")
     return {
         "activation": subject.activation, "formula": subject.genotype.text, "model": subject.model,
         "check": outcome.check, "what": outcome.what, "error": "" if outcome.error is None else f"{outcome.error:.1e}",
-        "tolerance": f"{outcome.tolerance:.1e}", "holds": "yes" if outcome.holds else "no", "note": outcome.note,
+        "tolerance": f"{outcome.tolerance:.1e}", "holds": "yes" if outcome.holds else "no", "note": outcome.note or why,
     }  # fmt: skip
 
 
