@@ -105,8 +105,8 @@ def searches(batch: Batch) -> list[str]:
     heads = ["seed", "called", "f(x)", "same as", f"held-out {measure.name}", "time", "chosen"]
     rows = [
         [
-            str(each.seed), code(each.label), code(each.formula), each.same_as or "–", f"{each.held_out:.{measure.digits}f}",
-            duration(each.seconds), "**yes**" if each.chosen else "no",
+            str(each.seed), code(each.label), code(each.formula), plain(each.same_as or "–"),
+            f"{each.held_out:.{measure.digits}f}", duration(each.seconds), "**yes**" if each.chosen else "no",
         ]
         for each in batch.searches
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def searches(batch: Batch) -> list[str]:
     spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
     return [
         f"Held-out {measure.noun}: of the discretised function with the search's own weights, on data held out of the "
-        "training split. «Same as»: the usual activation that it is, up to scales.",
+        "training split. «Same as»: the usual activation, or the earlier search, that it is up to scales.",
         "",
         *table(heads, rows),
         "",

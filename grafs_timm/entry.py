@@ -124,8 +124,8 @@ class Spread(_Part):
 
 class Search(_Part):
     """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
-    activation that it is, up to scales. ``held_out``: what the batch is measured by, of the discretised function with the
-    search's own weights.
+    activation, or the label of the earlier search, that it is up to scales. ``held_out``: what the batch is measured by, of
+    the discretised function with the search's own weights.
     """
 
     seed: Count

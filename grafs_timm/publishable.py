@@ -35,7 +35,7 @@ def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
         train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
         steps_per_epoch=recipe.evaluate.steps_per_epoch,
         provenance=_provenance(records, search_of(records, label)), choice=choice(records), cost=cost(records, label),
-        searches=tuple(_search(each, label) for each in records.searches),
+        searches=tuple(_search(records, each, label) for each in records.searches),
         metrics=metrics(rows, records.matrix.usual()), spreads=spreads(rows, records.matrix.usual()), evidence=named,
     )  # fmt: skip
 
@@ -219,12 +219,13 @@ def _final_seeds(trainings: Sequence[Result], choosing: Recipe) -> set[int]:
     return set(sorted({row.seed for row in trainings})[-choosing.select.final_seeds :])
 
 
-def _search(record: SearchRecord, chosen: str) -> Search:
+def _search(records: Records, record: SearchRecord, chosen: str) -> Search:
     label = label_of(record.seed)
+    first = _first_label(records, label)
     return Search(
         seed=record.seed, label=label, formula=record.genotype.text, sha256=record.genotype.sha256,
-        genotype=record.genotype.to_dict(), same_as=usual_as(record.genotype), held_out=record.held_out,
-        seconds=_round(record.seconds), chosen=label == chosen,
+        genotype=record.genotype.to_dict(), same_as=usual_as(record.genotype) or (None if first == label else first),
+        held_out=record.held_out, seconds=_round(record.seconds), chosen=label == chosen,
     )  # fmt: skip
 
 
@@ -242,22 +243,24 @@ def _provenance(records: Records, search: SearchRecord) -> Provenance:
 
 def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
     """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size; of text,
-    where windows or trainings are shorter than the paper's.
+    where windows or trainings are shorter than the paper's. Also what models are built with that differs from their name's.
     """
     data, seeds = recipe.data, recipe.transfer.seeds
     spent = (
         f"{searches} searches of {length(search_epochs, recipe.search.steps_per_epoch)}, trainings of "
         f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)} with {seeds} seeds each"
     )
+    kwargs = ", ".join(f"{key}={value}" for key, value in recipe.model_kwargs.items())
+    built = f"; every model built with {kwargs}" if kwargs else ""
     if data.text:
         steps = recipe.evaluate.epochs * (recipe.evaluate.steps_per_epoch or _PAPERS_STEPS)
         reduced = data.text.context < _PAPERS_WINDOW or steps < _PAPERS_STEPS
         text = f"{PurePath(data.name).name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
-        return f"{'reduced' if reduced else 'full'}: {text}; {spent}"
+        return f"{'reduced' if reduced else 'full'}: {text}{built}; {spent}"
     reduced = data.train_images is not None or data.image_size is not None
     images = f"{data.train_images:,} training images" if data.train_images else "all training images"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    return f"{'reduced' if reduced else 'full'}: {images}{size}; {spent}"
+    return f"{'reduced' if reduced else 'full'}: {images}{size}{built}; {spent}"
 
 
 def cost(records: Records, label: str) -> Cost | None:

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from made_campaign import FOUND, made_campaign, made_evidence
+from made_campaign import FOUND, X, made_campaign, made_evidence
 
 from grafs_timm import statistics
 from grafs_timm.entry import Evidence
 from grafs_timm.errors import RunError
 from grafs_timm.evidence import COST, RECIPE, SEARCHES, TRAININGS, Records, file_sha256
-from grafs_timm.publishable import batch, best, lacking, search_of, usual_as
+from grafs_timm.formula import Gene, Genotype
+from grafs_timm.publishable import batch, best, budget, lacking, search_of, usual_as
 
 
 def named(folder):
@@ -40,6 +41,24 @@ def test_every_training_and_search_is_told_of(there):
     assert own.provenance.budget.startswith("reduced: 400 training images")
     assert own.choice.full_trainings == pytest.approx((5 * 20 + (11 + 4) * 2 * 2 + 3 * 4 * 4) / 4)
     assert "5 searched and 5 random activations" in own.choice.searched_against_random
+
+
+def test_a_search_that_ended_in_the_function_of_an_earlier_one_says_so(tmp_path):
+    """ReLU³ twice, the second one twice as high: one function up to scales, trained once."""
+    once = Genotype(Gene("relu"), Gene("relu"), Gene("mul"), X, Gene("relu"), Gene("mul"))
+    again = Genotype(Gene("relu"), Gene("relu"), Gene("mul"), Gene("scale", 2.0), Gene("relu"), Gene("mul"))
+    campaign = made_campaign(tmp_path / "campaign", (*FOUND[:3], once, again), cost="searches_s3")
+    made_evidence(campaign, tmp_path / "e")
+    own = batch(Records.read(tmp_path / "e"), named(tmp_path / "e"), "searches_s3")
+    assert [each.same_as for each in own.searches] == [None, "gelu", "relu", None, "searches_s3"]
+
+
+def test_what_models_are_built_with_is_part_of_the_budget(tmp_path):
+    """A model of a known name and another width is another model."""
+    campaign = made_campaign(tmp_path / "campaign", cost="", of_text=True, model_kwargs={"embed_dim": 96, "num_heads": 2})
+    made_evidence(campaign, tmp_path / "e")
+    records = Records.read(tmp_path / "e")
+    assert "; every model built with embed_dim=96, num_heads=2;" in budget(records.recipe, 5, 4)
 
 
 def test_the_numbers_are_those_of_the_logs(there):
