@@ -27,6 +27,7 @@ ACCEPTED = (
     "--data takes `digits` (embedded), a folder with _info.json or its name in $GRAFS_TIMM_DATA or ./data, its URL, shards "
     "such as path/train-{000..009}.tar, or a torchvision data set such as `svhn`, to be downloaded and packed once"
 )
+VARIABLE = "GRAFS_TIMM_DATA"
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
 _MOST_SHARDS = 100_000
@@ -144,7 +145,12 @@ def _read_info(folder: Path | str) -> DatasetInfo:
 
 def places() -> list[Path]:
     """The folders in which a bare name is looked up; a new data set is packed into the first."""
-    return [Path(place) for place in (os.environ.get("GRAFS_TIMM_DATA"), "data") if place]
+    return [Path(place) for place in (os.environ.get(VARIABLE), "data") if place]
+
+
+def is_told() -> bool:
+    """Whether the user has named a folder of data."""
+    return bool(os.environ.get(VARIABLE))
 
 
 def _find(text: str) -> Path:

@@ -368,9 +368,9 @@ def get(name: str, arity: int) -> Op:
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """«; nearest: a, b» for an error message, or the whole list where nothing is near and the list is short."""
+    """«; nearest: a, b» for an error message, or the whole list where nothing is near and the list is short, or nothing."""
     known = list(names)
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:
         return f"; nearest: {', '.join(close)}"
-    return f"; known: {', '.join(known)}" if len(known) <= 12 else ""
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""

@@ -150,6 +150,19 @@ def test_no_such_file(tmp_path, story):
         load_text(tmp_path / "stori.txt")
 
 
+def test_where_there_is_no_data_at_all_the_variable_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRAFS_TIMM_DATA", raising=False)
+    with pytest.raises(UnknownNameError) as refused:
+        load_text("text/story.txt")
+    looked_for = "looked for text/story.txt, data/text/story.txt"
+    unset = "GRAFS_TIMM_DATA, which is not set, names the folder of your data"
+    assert refused.value.args[0] == f"no text file 'text/story.txt'; {looked_for}; {unset}"
+    monkeypatch.setenv("GRAFS_TIMM_DATA", str(tmp_path / "there"))
+    with pytest.raises(UnknownNameError, match=r"there/text/story\.txt, data/text/story\.txt$"):
+        load_text("text/story.txt")
+
+
 def test_shorter_than_the_context(tmp_path):
     message = r"validation part: 50 tokens are too few for one window of data\.text\.context=50, which takes 51"
     with pytest.raises(DataError, match=message):
