@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_runs import ROOT, refused
 
+from grafs_timm import estimate
 from grafs_timm.errors import DataError, RecipeError
 from grafs_timm.matrix import Matrix
 from grafs_timm.pack_text import TextPacking, pack_text
@@ -129,6 +130,16 @@ def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
     assert f"{means['relu']:.4f}" in line
     sign = "+" if means["relu"] < means["gelu"] else "−"
     assert f"| {sign}0.0" in line
+
+
+def test_an_estimate_is_of_the_steps_that_an_epoch_has(text, monkeypatch):
+    assert 0 < estimate.timed_epoch(recipe(text), "cpu") < 20
+    monkeypatch.setattr(estimate, "_step_seconds", lambda *_: 1.0)
+    size = text.stat().st_size / (8 * 16)  # batches of the whole text
+    test = 0.05 * size / 3  # forward alone
+    assert estimate.timed_epoch(recipe(text), "cpu") == pytest.approx(6 + test, rel=1e-3)
+    by_the_text = recipe(text, evaluate={"batch_size": 8})
+    assert estimate.timed_epoch(by_the_text, "cpu") == pytest.approx(int(0.9 * size) + test, rel=1e-3)
 
 
 @pytest.mark.slow
