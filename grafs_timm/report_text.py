@@ -10,7 +10,7 @@ from .markdown import code, duration, many, plain
 from .markdown import table as grid
 from .ranking import contrast_verdict, p_value, signed, verdict
 from .report_table import GroupRow, Row, Table
-from .statistics import Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
+from .statistics import ACCURACY, Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
 
 MOST_LINES = 40  # of a list of what is missing
 
@@ -119,7 +119,7 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     collapsed = sum(row.collapsed for row in table.rows.values())
     if collapsed:
         lines.append(f"{many(collapsed, 'training')} collapsed (at chance or with a loss that isn't finite).")
-    if not table.classes:
+    if not table.classes and table.measure is ACCURACY:
         lines.append("Trainings at chance were not looked for: the numbers of classes were not given.")
     lines.append(_intervals(table.intervals))
     seconds = [row.seconds for row in table.results if row.seconds is not None]
