@@ -23,3 +23,13 @@ def plain(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """Several processes that compute together; see `ranks.Ranks`."""
+    from ranks import Ranks
+
+    started = Ranks()
+    yield started
+    started.close()

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from ranks import PLAIN, ROOT, Ranks
+from ranks import PLAIN, ROOT
 from test_run_evaluate import STREAMED
 from test_run_search import equal, timeless
 from tiny_runs import SETTINGS, contents, start
@@ -20,13 +20,6 @@ from tiny_runs import SETTINGS, contents, start
 from grafs_timm import checkpoint, parallel
 from grafs_timm.errors import RunError
 from grafs_timm.tracking import read_log
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    started = Ranks()
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")

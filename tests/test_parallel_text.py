@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from ranks import Ranks
 from test_run_search import timeless
 from test_run_text import WORDS, recipe
 
@@ -12,13 +11,6 @@ from grafs_timm import checkpoint
 from grafs_timm.tracking import read_log
 
 pytest.importorskip("transformers")
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    started = Ranks()
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module")
