@@ -25,7 +25,8 @@ DIGITS = 4  # significant digits of a constant in a formula
 class Named(sympy.Function):
     """A function that keeps its usual name in a formula. ``definition()`` is the same in elementary functions.
 
-    ``sign`` 1 or −1 promises that its values are never below or never above 0.
+    ``sign`` 1 or −1 promises that its values are never below or never above 0. ``eval`` is the hook by which sympy simplifies
+    a function of these arguments as it is made (None leaves it as it is); it is given expressions, and runs no text.
     """
 
     is_real = is_finite = True
@@ -33,7 +34,8 @@ class Named(sympy.Function):
     tex = ""
 
     def definition(self) -> Any:
-        raise NotImplementedError
+        """Each subclass has its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no definition in elementary functions")
 
     def _eval_is_nonnegative(self) -> bool | None:
         return True if self.sign > 0 else None
