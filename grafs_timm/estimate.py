@@ -17,6 +17,7 @@ from . import text_source
 from .data import load_split, open_dataset
 from .errors import GrafsError
 from .settings import Recipe
+from .tokens import Bytes
 from .tracking import read_log
 from .weight_step import loss_of
 
@@ -33,7 +34,7 @@ def parameters(recipe: Recipe) -> int:
     try:
         with torch.device("meta"):
             model = timm.create_model(recipe.model, **recipe.model_kwargs)
-    except (TypeError, ValueError, RuntimeError, AssertionError, NotImplementedError, OSError):
+    except (TypeError, ValueError, RuntimeError, AssertionError, OSError):
         return 1
     return sum(weight.numel() for weight in model.parameters())
 
@@ -120,7 +121,7 @@ def _of_text(recipe: Recipe, rows: int, device: str) -> tuple[nn.Module, Tensor,
     """The same of windows of tokens, with the tokens themselves as labels."""
     how = recipe.data.text
     assert how
-    vocab_size = 256 if how.tokenizer == "bytes" else how.vocab_size
+    vocab_size = Bytes.vocab_size if how.tokenizer == "bytes" else how.vocab_size
     if device == "cpu":
         rows = min(rows, max(_TOKENS // how.context, 2))
     settings = {"vocab_size": vocab_size, "context": how.context, **recipe.model_kwargs}

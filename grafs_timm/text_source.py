@@ -134,9 +134,8 @@ def find_file(text: str) -> Path | str:
     if found := next((choice for choice in choices if choice.is_file()), None):
         return found
     there = [file.name for choice in choices for file in sorted(choice.parent.glob("*.txt*")) if is_text(file.name)]
-    unset = (
-        "" if path.is_absolute() or datasets.is_told() else "; GRAFS_TIMM_DATA, which is not set, names the folder of your data"
-    )
+    told = path.is_absolute() or datasets.is_told()
+    unset = "" if told else f"; {datasets.VARIABLE}, which is not set, names the folder of your data"
     looked_for = ", ".join(map(str, choices))
     raise UnknownNameError(f"no text file {text!r}{nearest(path.name, dict.fromkeys(there))}; looked for {looked_for}{unset}")
 
