@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from . import families, formula, timm_maps, zoo
-from .errors import GenotypeError, UnknownNameError
+from . import families, formula, resources, timm_maps, zoo
+from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
 from .ops import nearest
 
@@ -55,7 +55,7 @@ class Candidate:
             return self.label == other.label and self.genotype is other.genotype
         if self.sha256 == other.sha256:
             return True
-        return self.batch is not None and _same_function(self.genotype, other.genotype)
+        return self.batch is not None and same_function(self.genotype, other.genotype)
 
 
 def safe(text: str, taken: Collection[str] = ()) -> str:
@@ -134,9 +134,17 @@ def given(text: str) -> list[Candidate]:
     if path.is_dir():
         return _searches(path)
     if text.endswith(".json") or "/" in text:
+        path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
         return [Candidate(label, "found", formula.load(path), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
+
+
+def _shipped(text: str) -> Path | None:
+    """The file of that path below recipes/, such as ``functions/authors_wrn.json``, if it is one."""
+    root = resources.folder("recipes").resolve()
+    path = (root / text).resolve()
+    return path if path.is_file() and root in path.parents else None
 
 
 def _run_name(folder: Path) -> str:
@@ -182,8 +190,20 @@ def _search_seed(folder: Path) -> int | None:
     return None
 
 
-def _same_function(a: Genotype, b: Genotype) -> bool:
+def same_function(a: Genotype, b: Genotype) -> bool:
+    """Whether two genotypes are one function up to an outer and an inner scale; the same genotype where one isn't finite."""
     try:
-        return formula.same_function(a, b)
-    except ValueError:  # one isn't finite everywhere: only the same genotype is the same then
+        return a.sha256 == b.sha256 or formula.same_function(a, b)
+    except (ValueError, GrafsError):
         return False
+
+
+def usual_as(genotype: Genotype, names: Iterable[str] = zoo.USUAL) -> str | None:
+    """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
+    for name in names:
+        try:
+            if formula.same_function(genotype, zoo.resolve(name).layer()):
+                return name
+        except ValueError:  # not finite everywhere
+            return None
+    return None

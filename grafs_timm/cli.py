@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_data, cli_publish, cli_runs, cli_zoo
+from . import __version__, cli_campaign, cli_data, cli_publish, cli_runs, cli_zoo
 from .errors import GrafsError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -55,5 +55,13 @@ def main() -> None:
 
 
 _RUNS = (cli_runs.search, cli_runs.evaluate, cli_runs.transfer)
-for command in (*_RUNS, cli_publish.publish, cli_zoo.zoo, cli_zoo.models, cli_zoo.execute, cli_data.data):
+for command in (
+    *_RUNS,
+    cli_campaign.campaign,
+    cli_publish.publish,
+    cli_zoo.zoo,
+    cli_zoo.models,
+    cli_zoo.execute,
+    cli_data.data,
+):
     main.add_command(command)

@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, parallel, weights, zoo
+from . import checkpoint, hardware, parallel, weights, zoo
 from .errors import RecipeError, RunError
 from .recipe import Recipe
 from .runs import RunFolder
@@ -107,11 +107,14 @@ class _Training:
         """Accuracy in per cent and mean loss in nats of the epoch that is complete."""
         model: nn.Module = self.ema.module if self.ema else self.model
         parallel.broadcast(model)  # BatchNorm's statistics are each process's own, and rank 0's are kept
-        sums = measure(model, self.feeds.measured.epoch(0), self.step)
-        parallel.mean_([sums])
-        right, loss, count = sums.tolist()
-        mean = float(self.total) / len(self.feeds.train)
-        return {"train_loss": mean, f"{self.split}_accuracy": 100 * right / count, f"{self.split}_loss": loss / count}
+        values = {"train_loss": float(self.total) / len(self.feeds.train)}
+        for split, feed in ((self.split, self.feeds.measured), ("validation", self.feeds.also)):
+            if feed is not None:
+                sums = measure(model, feed.epoch(0), self.step)
+                parallel.mean_([sums])
+                right, loss, count = sums.tolist()
+                values |= {f"{split}_accuracy": 100 * right / count, f"{split}_loss": loss / count}
+        return values
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds, ``rng`` of every rank; all ranks call it together."""
@@ -240,6 +243,8 @@ def _finish(training: _Training, found: zoo.Resolved, folder: RunFolder, log: Ru
         f"{training.split}_{unit}": feeds.measured_images, "measured_on": training.split, "epochs": settings.epochs,
         "report": str(training.report), **origin, "formula": found.formula, **training.values,
         "skipped": training.step.skipped, **({"skipped_shards": feeds.skipped} if feeds.skipped else {}), **halved,
+        "hardware": hardware.describe(training.device),
+        **({"genotype": found.genotype.to_dict()} if found.genotype else {}),
     }  # fmt: skip
     trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)} if feeds.mean else {}
     model = training.ema.module if training.ema else training.model

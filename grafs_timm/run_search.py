@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoint, formula, parallel, plots
+from . import checkpoint, formula, hardware, parallel, plots
 from .errors import RecipeError
 from .runs import RunFolder
 from .search import ActivationSearch, Site
@@ -193,7 +193,7 @@ def run_search(
         found = parallel.from_main(opened)
         if found["summary"] is not None:
             return found["summary"]
-        run = _Run(recipe, seed, own_device)
+        run = _Run(recipe.for_search, seed, own_device)
         if found["half_done"]:
             checkpoint.restore(
                 folder.checkpoint_file, run.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
@@ -271,6 +271,7 @@ def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) ->
         "known_as": known_as(found), "keeps_bound": found.bound is not None,
         "held_out_accuracy": chosen_accuracy, "held_out_loss": chosen_loss, "outside": search.outside,
         "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
+        "hardware": hardware.describe(run.device),
     }  # fmt: skip
     folder.finish(summary)
     show_result(log, folder, found)

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import strict_yaml
+from . import hardware, strict_yaml
 from .errors import RecipeError, RunError
 from .files import locked, write_json, write_whole
 from .recipe import parse_recipe
@@ -94,6 +94,7 @@ class RunFolder:
         """Write what of ``run.json`` and ``recipe.yaml`` isn't there yet. RunError where it can't be written."""
         if not (self.path / "run.json").exists():
             about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
+            about["commit"] = hardware.commit()
             write_json(self.path / "run.json", about)
         if not (self.path / "recipe.yaml").exists():
             write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
@@ -181,7 +182,7 @@ def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[
     """Where the run in the folder differs from this one: «search.epochs: 50 there, 20 here»."""
     if about.get("format") != FORMAT:
         return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
-    own = ("format", "recipe_sha256", "versions")
+    own = ("format", "recipe_sha256", "versions", "commit")
     there = {key: value for key, value in about.items() if key not in own}
     here = {key: value for key, value in facts.items() if key not in own}
     if (path / "recipe.yaml").exists():

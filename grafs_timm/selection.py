@@ -42,7 +42,8 @@ def held_out(recipe: Recipe) -> Recipe:
     up to as many as are trained on.
     RecipeError where the split has too few.
     """
-    data = recipe.data
+    evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
+    recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
     if data.text:
         return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
     if data.validation_images:

@@ -7,58 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from . import strict_yaml
 from .ops import nearest
-
-
-class Impossible(ValueError):
-    """Values that fit the schema but not one another: (key, what is wrong) of each."""
-
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{key}: {what}" for key, what in problems))
-        self.problems = problems
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+from .settings_data import (
+    Beta,
+    Count,
+    DataOrName,
+    Epochs,
+    Fraction,
+    Name,
+    Names,
+    NotNegative,
+    Positive,
+    Section,
+    checked,
+    listed,
+    only_plain,
+)
+from .settings_data import Data as Data
+from .settings_data import Impossible as Impossible
+from .settings_data import Text as Text
 
 
 def _switched_off(value: Any) -> Any:
     return "off" if value is False else value  # YAML 1.1 reads a bare `off` as false
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _only_plain(value: dict[str, Any]) -> dict[str, Any]:
-    if not _plain(value):
-        raise ValueError("takes text, finite numbers, true, false, null, lists and mappings of them")
-    return value
-
-
-def _checked(section: Any, problems: list[tuple[str, str]]) -> Any:
-    if problems:
-        raise Impossible(problems)
-    return section
 
 
 def _warmup(weights: Weights, epochs: int) -> list[tuple[str, str]]:
@@ -75,141 +51,7 @@ def _parts(batch_size: int, accumulate: int) -> list[tuple[str, str]]:
     return [("accumulate", f"{what}, got {accumulate}; the next smaller that does is {fits}")]
 
 
-Name = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Epochs = Annotated[tuple[Count, ...], BeforeValidator(_listed)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Augmentation = Literal["crop", "flip", "trivial_augment"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Channels = Annotated[tuple[Positive, ...] | None, BeforeValidator(_listed)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
-
-
-class _Section(BaseModel):
-    # strict: `epochs: "50"`, `epochs: 50.0` and `lr: true` are slips, not settings
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    # left out of what is written where they have their default: the sha256 of a recipe without them is what it was before them
-    _brief: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        defaults = type(self).model_fields
-        unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
-        return {key: value for key, value in write(self).items() if key not in unset}
-
-
-class Text(_Section):
-    """How text becomes tokens, and which part of it is held out.
-
-    ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
-    ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
-    ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
-    validation, its second for the test. Shards with splits of their own keep those. ``measure``: the part that trainings are
-    measured on; a choice among searches takes ``validation``.
-    """
-
-    tokenizer: Literal["bytes", "bpe"] = "bytes"
-    vocab_size: Annotated[int, Field(ge=256)] = 256
-    vocabulary: Name | None = None
-    context: Count = 256
-    held_out: Positive = 0.1
-    measure: Literal["test", "validation"] = "test"
-
-    @model_validator(mode="after")
-    def _fit_one_another(self) -> Text:
-        problems = []
-        if self.tokenizer == "bytes" and self.vocab_size != 256:
-            problems.append(("vocab_size", f"there are 256 bytes, got {self.vocab_size}; tokenizer: bpe has more tokens"))
-        if self.tokenizer == "bytes" and self.vocabulary:
-            problems.append(("vocabulary", "tokenizer: bytes needs none; leave this out, or tokenizer: bpe"))
-        if self.tokenizer == "bpe" and self.vocab_size < 257:
-            problems.append(("vocab_size", "tokenizer: bpe begins with the 256 bytes and the end of a text: 257 or more"))
-        if self.held_out >= 1 and self.held_out != int(self.held_out):
-            problems.append(("held_out", f"a fraction below 1 or a whole number of bytes, got {self.held_out:g}"))
-        return _checked(self, problems)
-
-
-# What says something of images alone; `Data` refuses them beside text.
-_OF_IMAGES = (
-    "train_images", "test_images", "validation_images", "augment", "crop_padding", "image_size", "channels", "loading",
-    "workers", "shuffle_buffer", "transform", "mean", "std", "on_bad_shard",
-)  # fmt: skip
-
-
-class Data(_Section):
-    """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
-
-    ``validation_images`` of the training split, beside the ``train_images``, are held out; with them accuracy is measured there
-    and the test split is never opened. ``image_size`` (pixels, square) and ``channels`` (1 or 3): what images are brought to;
-    null leaves them as they are.
-
-    ``loading``: whole on the device (resident), read shard by shard (stream), or by size (auto). Streaming decodes in
-    ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
-    arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
-    images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
-
-    With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
-    """
-
-    _brief = frozenset({"text"})
-
-    name: Name
-    train_split: Name = "train"
-    test_split: Name = "test"
-    train_images: Count | None = None
-    test_images: Count | None = None
-    validation_images: Count | None = None
-    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(_listed)] = ()
-    crop_padding: Annotated[int, Field(ge=0)] = 4
-    image_size: Count | None = None
-    channels: Literal[1, 3] | None = None
-    loading: Literal["auto", "resident", "stream"] = "auto"
-    workers: Count = 4
-    shuffle_buffer: Count = 2048
-    transform: dict[str, Any] = Field(default_factory=dict)
-    mean: Channels = None
-    std: Channels = None
-    on_bad_shard: Literal["raise", "skip"] = "raise"
-    text: Text | None = None
-
-    @field_validator("augment")
-    @classmethod
-    def _each_once(cls, value: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"each augmentation once, got {', '.join(value)}")
-        return value
-
-    @field_validator("transform")
-    @classmethod
-    def _plain_values(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _only_plain(value)
-
-    @model_validator(mode="after")
-    def _fit_one_another(self) -> Data:
-        if self.text is not None:
-            usual = {key: Data.model_fields[key].get_default(call_default_factory=True) for key in _OF_IMAGES}
-            changed = [key for key, value in usual.items() if getattr(self, key) != value]
-            return _checked(self, [(key, "says something of images; beside data.text leave it out") for key in changed])
-        problems = []
-        if self.loading == "stream":
-            names = ("train_images", "validation_images", "augment")
-            for key in (name for name in names if getattr(self, name)):
-                problems.append(
-                    (key, "streaming takes the whole split and timm's transform; leave this out, or loading: resident")
-                )
-        if self.transform and self.loading == "resident":
-            problems.append(("transform", "timm's transform is for loading: stream; resident images take augment"))
-        if (self.mean is None) != (self.std is None):
-            problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
-        return _checked(self, problems)
-
-
-DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
-
-
-class Weights(_Section):
+class Weights(Section):
     """How the weights train: ``opt`` is one of timm's; each of ``decay_epochs`` multiplies lr by ``decay_rate``.
 
     ``betas`` of an Adam (null: timm's), ``min_lr``: where a cosine ends.
@@ -220,7 +62,7 @@ class Weights(_Section):
     opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
     momentum: Beta = 0.9
-    betas: Annotated[tuple[Beta, Beta] | None, BeforeValidator(_listed)] = None
+    betas: Annotated[tuple[Beta, Beta] | None, BeforeValidator(listed)] = None
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 1e-4
     sched: Literal["none", "cosine", "multistep"] = "none"
@@ -246,18 +88,18 @@ class Weights(_Section):
             problems.append(("decay_epochs", "sched: multistep needs at least one epoch here"))
         if list(self.decay_epochs) != sorted(set(self.decay_epochs)):
             problems.append(("decay_epochs", f"epochs must rise, got {list(self.decay_epochs)}"))
-        return _checked(self, problems)
+        return checked(self, problems)
 
 
-class Architecture(_Section):
+class Architecture(Section):
     """Adam on the architecture parameters α and the constants γ."""
 
     lr: Positive = 6e-4
-    betas: Annotated[tuple[Beta, Beta], BeforeValidator(_listed)] = (0.5, 0.999)
+    betas: Annotated[tuple[Beta, Beta], BeforeValidator(listed)] = (0.5, 0.999)
     weight_decay: NotNegative = 1e-3
 
 
-class Grid(_Section):
+class Grid(Section):
     """The knots a relaxed cell is tabulated on: ``intervals`` equal steps from ``low`` to ``high``."""
 
     low: float = -16.0
@@ -267,24 +109,26 @@ class Grid(_Section):
     @model_validator(mode="after")
     def _knot_at_zero(self) -> Grid:
         if not self.low < 0 < self.high:
-            return _checked(self, [("low", f"0 must lie between low ({self.low:g}) and high ({self.high:g})")])
+            return checked(self, [("low", f"0 must lie between low ({self.low:g}) and high ({self.high:g})")])
         before_zero = -self.low / (self.high - self.low) * self.intervals
         if abs(before_zero - round(before_zero)) > 1e-9 * self.intervals or round(before_zero) in (0, self.intervals):
             # most candidates have their kink at 0; between two knots it would be rounded off
             what = f"no knot at 0: {before_zero:g} of {self.intervals} steps lie below 0"
-            return _checked(self, [("intervals", f"{what}; low and high must be whole multiples of a step")])
+            return checked(self, [("intervals", f"{what}; low and high must be whole multiples of a step")])
         return self
 
 
-class Search(_Section):
+class Search(Section):
     """A search: ``warm_start`` epochs train the weights with ``usual``; drops begin in epoch ``shrink_start``.
 
     ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
     ``steps_per_epoch``: the length of an epoch where it is not to be a pass over the data; with 1 all these numbers count
     iterations. Every ``log_epochs`` epochs there is a line in the log and a checkpoint.
+    ``image_size`` and ``crop_padding`` replace those of ``data`` in searches, and ``model_kwargs`` are added to the recipe's
+    own there: a search can use smaller images than the trainings.
     """
 
-    _brief = frozenset({"steps_per_epoch", "log_epochs"})
+    _brief = frozenset({"steps_per_epoch", "log_epochs", "image_size", "crop_padding", "model_kwargs"})
 
     epochs: Count = 50
     steps_per_epoch: Count | None = None
@@ -296,6 +140,9 @@ class Search(_Section):
     shrink_start: Count = 2
     usual: Name | None = "relu"
     wide: bool = False
+    image_size: Count | None = None
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    model_kwargs: dict[str, Any] | None = None
     weights: Weights = Weights()
     architecture: Architecture = Architecture()
     grid: Grid = Grid()
@@ -309,10 +156,10 @@ class Search(_Section):
             what = f"must be at most epochs − 2 ({self.epochs - 2}), so that the drops have epochs to fall on"
             problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
         problems += _parts(self.batch_size, self.accumulate)
-        return _checked(self, problems + _warmup(self.weights, self.epochs))
+        return checked(self, problems + _warmup(self.weights, self.epochs))
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """A training with one activation, from scratch or fine-tuning.
 
     ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
@@ -321,10 +168,11 @@ class Evaluate(_Section):
     ``smoothing`` of labels, ``mixup`` and ``cutmix`` (their α; 0 is off) are timm's. With ``ema_decay`` timm's moving average
     of the weights is kept and is what is measured. ``checkpoint_steps``: checkpoints within an epoch, every so many steps.
     ``out_of_memory``: fail with advice, or halve the micro-batch (twice as many of them) and begin the step again.
-    ``steps_per_epoch``: as in a search.
+    ``steps_per_epoch``: as in a search. ``measure_both``: after each epoch measure both the data held out for choosing and the
+    test split, so that one training serves to choose by and to report.
     """
 
-    _brief = frozenset({"steps_per_epoch"})
+    _brief = frozenset({"steps_per_epoch", "measure_both"})
 
     epochs: Count = 200
     steps_per_epoch: Count | None = None
@@ -337,14 +185,15 @@ class Evaluate(_Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     checkpoint_steps: Count | None = None
     out_of_memory: Literal["fail", "halve"] = "fail"
+    measure_both: bool = False
     weights: Weights = Weights(sched="multistep", decay_epochs=(100, 150))
 
     @model_validator(mode="after")
     def _fits_its_length(self) -> Evaluate:
-        return _checked(self, _parts(self.batch_size, self.accumulate) + _warmup(self.weights, self.epochs))
+        return checked(self, _parts(self.batch_size, self.accumulate) + _warmup(self.weights, self.epochs))
 
 
-class Select(_Section):
+class Select(Section):
     """A choice among searches. Each round trains every activation that is left, the usual one and at first as many random
     cells beside them, for ``epochs`` (null: a quarter of evaluate.epochs) with ``seeds`` seeds more, and keeps the better half
     until ``keep`` are left. Those train with ``final_seeds`` fresh seeds for ``final_epochs`` (null: evaluate.epochs).
@@ -357,7 +206,7 @@ class Select(_Section):
     final_seeds: Annotated[int, Field(ge=2)] = 4
 
 
-class Transfer(_Section):
+class Transfer(Section):
     """The matrix activations × models × data × seeds; each of its cells is one training as ``evaluate`` says.
 
     ``activations``: zoo or timm names, genotype files, or folders of searches (every genotype.json below, each a search seed).
@@ -372,16 +221,48 @@ class Transfer(_Section):
     random: Annotated[int, Field(ge=0)] = 0
     random_seed: Annotated[int, Field(ge=0)] = 0
     models: Names = ()
-    data: Annotated[tuple[DataOrName, ...], BeforeValidator(_listed)] = ()
+    data: Annotated[tuple[DataOrName, ...], BeforeValidator(listed)] = ()
     seeds: Count = 3
 
 
-class Recipe(_Section):
+class Place(Section):
+    """A model, and data as an entry of ``transfer.data``."""
+
+    model: Name
+    data: DataOrName
+
+
+class Campaign(Section):
+    """What a zoo entry rests on: searches, then trainings of ``transfer``'s activations and of what the searches found.
+
+    Every activation trains with ``seeds`` seeds where the searches ran, seed by seed. The ``keep`` best of them by held-out
+    figures, the default activation and the best found function always among them, then train with ``keep_seeds`` seeds there,
+    and with ``place_seeds`` at each further one of ``places``. After ``retire_after`` seeds an activation gets no further ones
+    if the whole 95 % interval of its paired held-out difference to the default lies below −``retire_below`` (percentage points;
+    of text nats). ``held_out``: so many training images are held out of searches and trainings to choose by, where
+    ``data.validation_images`` holds out none.
+    """
+
+    budget: Literal["reduced", "standard", "full"] = "standard"
+    searches: Count = 5
+    seeds: Count = 3
+    keep: Count = 6
+    keep_seeds: Count = 5
+    places: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
+    place_seeds: Count = 3
+    retire_after: Annotated[int, Field(ge=2)] = 3
+    retire_below: NotNegative = 1.0
+    held_out: Count | None = None
+
+
+class Recipe(Section):
     """All settings, resolved. ``data: digits`` is short for ``data: {name: digits}``.
 
     ``compile``: what ``torch.compile`` is used for: the making of the search's tables where that pays (auto), nothing (off), or
     the tables and the model, in the search and in the training from scratch (model).
     """
+
+    _brief = frozenset({"campaign"})
 
     model: Name
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -390,6 +271,7 @@ class Recipe(_Section):
     evaluate: Evaluate = Evaluate()
     select: Select = Select()
     transfer: Transfer = Transfer()
+    campaign: Campaign | None = None
     amp: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switched_off)] = "off"
     channels_last: bool = False
     compile: Annotated[Literal["auto", "off", "model"], BeforeValidator(_switched_off)] = "auto"
@@ -397,15 +279,38 @@ class Recipe(_Section):
     @field_validator("model_kwargs")
     @classmethod
     def _plain_values(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _only_plain(value)
+        return only_plain(value)
 
     @model_validator(mode="after")
     def _fits_its_data(self) -> Recipe:
         if self.data.text is None:
-            return self
+            nothing = "there is nothing held out to measure beside the test split; set data.validation_images"
+            lacks = self.evaluate.measure_both and not self.data.validation_images
+            return checked(self, [("evaluate.measure_both", nothing)] if lacks else [])
         images = [f"evaluate.{key}" for key in ("mixup", "cutmix") if getattr(self.evaluate, key)]
         images += ["channels_last"] if self.channels_last else []
-        return _checked(self, [(key, "is for images, and data.text says that there are none") for key in images])
+        images += [f"search.{key}" for key in ("image_size", "crop_padding") if getattr(self.search, key) is not None]
+        return checked(self, [(key, "is for images, and data.text says that there are none") for key in images])
+
+    def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
+        """What one training depends on, with ``model`` and ``data`` in place of its own: all that is for searches and for many
+        trainings together has its defaults.
+        """
+        rest = {"search": Search(), "select": Select(), "transfer": Transfer(), "campaign": None}
+        return self.model_copy(update={"model": model or self.model, "data": data or self.data, **rest})
+
+    def for_searching(self) -> Recipe:
+        """What one search depends on: all that is for trainings from scratch has its defaults."""
+        rest = {"evaluate": Evaluate(), "select": Select(), "transfer": Transfer(), "campaign": None}
+        return self.model_copy(update=rest)
+
+    @property
+    def for_search(self) -> Recipe:
+        """The recipe as a search trains by it: with what its ``search`` section says of images and model in their places."""
+        own = {key: getattr(self.search, key) for key in ("image_size", "crop_padding")}
+        data = self.data.model_copy(update={key: value for key, value in own.items() if value is not None})
+        kwargs = {**self.model_kwargs, **(self.search.model_kwargs or {})}
+        return self.model_copy(update={"data": data, "model_kwargs": kwargs})
 
     def to_yaml(self) -> str:
         """Every setting, defaults written out; reading it back gives an equal recipe."""

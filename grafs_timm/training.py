@@ -23,7 +23,9 @@ from .text import TextBatches, TextData, TextSet, load_text
 
 
 def measured_on(recipe: Recipe) -> str:
-    """The split that is measured on: ``test``, or ``validation`` where the recipe holds data out for choosing."""
+    """The split that counts: ``test``, or ``validation`` where the recipe holds data out to choose by and measures that."""
+    if recipe.evaluate.measure_both:
+        return "test"
     if recipe.data.text:
         return recipe.data.text.measure
     return "validation" if recipe.data.validation_images else "test"
@@ -196,7 +198,7 @@ def paced(feed: Feed, steps: int | None) -> Feed:
 
 @dataclass(frozen=True)
 class Feeds:
-    """Training batches, and those that are measured, each process's share.
+    """Training batches, and those that are measured, each process's share. ``also``: held-out data measured beside them.
 
     ``shape``: the images' (C, H, W), or (T,) of windows of text, for which ``num_classes`` is the vocabulary, ``mean`` and
     ``std`` are empty, and ``train_images`` counts tokens.
@@ -210,6 +212,7 @@ class Feeds:
     std: tuple[float, ...]
     train_images: int
     measured_images: int
+    also: Feed | None = None
 
     def close(self) -> None:
         """End the processes that load images."""
@@ -238,28 +241,36 @@ def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
         return _streams(recipe, seed, device)
     share = (parallel.rank(), parallel.world())
     train_set, measured_set = load_data(recipe, "train", device), load_data(recipe, measured_on(recipe), device)
-    own = measured_set.subset(range(share[0], len(measured_set), share[1])) if share[1] > 1 else measured_set
+
+    def measured(images: ImageSet) -> Batches:
+        own = images.subset(range(share[0], len(images), share[1])) if share[1] > 1 else images
+        return make_batches(recipe, own, train_set, 256, seed, train=False)
+
     return Feeds(
         paced(
             make_batches(recipe, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
             recipe.evaluate.steps_per_epoch,
         ),
-        make_batches(recipe, own, train_set, 256, seed, train=False),
-        train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
+        measured(measured_set), train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
         recipe.data.std or train_set.std, len(train_set), len(measured_set),
+        measured(load_data(recipe, "validation", device)) if recipe.evaluate.measure_both else None,
     )  # fmt: skip
 
 
 def _texts(recipe: Recipe, seed: int, device: str) -> Feeds:
     data, how = load_tokens(recipe, device), recipe.data.text
     assert how
-    measured: TextSet = getattr(data, measured_on(recipe))
     share = (parallel.rank(), parallel.world())
+
+    def measured(part: TextSet) -> TextBatches:
+        return TextBatches(part, recipe.evaluate.batch_size, context=how.context, train=False, share=share)
+
+    counted: TextSet = getattr(data, measured_on(recipe))
     train = TextBatches(data.train, recipe.evaluate.batch_size, context=how.context, seed=seed, share=share)
     return Feeds(
         paced(train, recipe.evaluate.steps_per_epoch),
-        TextBatches(measured, recipe.evaluate.batch_size, context=how.context, train=False, share=share),
-        data.vocab_size, (how.context,), (), (), len(data.train), len(measured),
+        measured(counted), data.vocab_size, (how.context,), (), (), len(data.train), len(counted),
+        measured(data.validation) if recipe.evaluate.measure_both else None,
     )  # fmt: skip
 
 

@@ -41,9 +41,18 @@ def test_the_recipes_here_load_and_come_back_equal(name, written):
     assert load_recipe(f"{name}.yaml") == load_recipe(folder("recipes") / f"{name}.yaml") == recipe
     text = (folder("recipes") / f"{name}.yaml").read_text()
     header = text.partition("\nmodel: ")[0]
-    for section in ("search", "evaluate", "transfer"):
+    sections = (
+        ("search", "evaluate") if "\ncampaign:" in text else ("search", "evaluate", "transfer")
+    )  # a campaign has that one's
+    for section in sections:
         commands = (f"grafs-timm {section} {name} ", f"-m grafs_timm {section} {name} ")
         assert any(command in header for command in commands) == (f"\n{section}:" in text), section
+    if "\ncampaign:" in text:
+        family, _, budget = name.rpartition("_")
+        assert (
+            f"grafs-timm campaign run {family.removesuffix('_cifar10').removesuffix('_tinystories')} --budget {budget}"
+            in header
+        )
     assert "Expected: " in header
     assert "ime and hardware: " in header
 
@@ -156,6 +165,9 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("model_kwargs", {"a": float("inf")}, "finite numbers"),
         ("model_kwargs", {"a": [{1: 2}]}, "takes text"),
         ("search", [], "expected a mapping of keys, got a list"),
+        ("evaluate.measure_both", True, "nothing held out to measure"),
+        ("campaign.budget", "huge", "expected one of reduced, standard, full"),
+        ("campaign.keep", 0, "expected a number ≥ 1"),
     ],
 )
 def test_impossible_values_are_refused(path, value, said):

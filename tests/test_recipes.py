@@ -100,7 +100,7 @@ def test_every_gpt_takes_every_text(name, tmp_path, monkeypatch):
     pack_text(str(root / "text" / "tinyshakespeare.txt.gz"), root / "tinystories", TextPacking(hold_out=0.1), quiet=True)
     monkeypatch.setenv("GRAFS_TIMM_DATA", str(root))
     matrix = Matrix.plan(load_recipe(name, ["evaluate.batch_size=4", "evaluate.accumulate=1"]), tmp_path / "m")
-    assert len(matrix.models) >= 2
+    assert len(matrix.models) >= (1 if matrix.recipe.campaign else 2)
     for of in matrix.data:
         for model in matrix.models:
             recipe = matrix.cell_recipe(model, of)

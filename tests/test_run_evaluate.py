@@ -67,6 +67,19 @@ def test_with_images_held_out_the_test_split_is_never_opened(tmp_path, monkeypat
         load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}), "train", "cpu")
 
 
+def test_both_splits_are_measured_by_one_training(tmp_path):
+    held_out = recipe(data=SETTINGS["data"] | {"validation_images": 200})
+    alone = run_evaluate(held_out, "relu", tmp_path / "alone", quiet=True)
+    both = recipe(data=SETTINGS["data"] | {"validation_images": 200}, evaluate=SETTINGS["evaluate"] | {"measure_both": True})
+    summary = run_evaluate(both, "relu", tmp_path / "both", quiet=True)
+    assert summary["measured_on"] == "test"
+    assert summary["validation_loss"] == alone["validation_loss"]  # measuring more does not change what is trained
+    assert all(
+        {"test_accuracy", "validation_accuracy"} <= line.keys() for line in read_log(tmp_path / "both") if "epoch" in line
+    )
+    assert summary["test_loss"] != summary["validation_loss"]
+
+
 def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     first = run_evaluate(RECIPE, "relu", tmp_path / "relu", quiet=True)
     folder = str(tmp_path / "relu" / "weights")

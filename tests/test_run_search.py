@@ -75,6 +75,16 @@ def test_what_a_search_leaves(whole):
     }  # fmt: skip
 
 
+def test_a_search_may_use_smaller_images_than_the_trainings(tmp_path):
+    smaller = recipe(search=SETTINGS["search"] | {"image_size": 4, "crop_padding": 0})
+    assert (smaller.for_search.data.image_size, smaller.for_search.data.crop_padding) == (4, 0)
+    assert smaller.data.image_size is None
+    run_search(smaller, tmp_path, quiet=True)
+    from grafs_timm.recipe import load_recipe
+
+    assert load_recipe(tmp_path / "recipe.yaml") == smaller
+
+
 def test_a_finished_search_is_only_read(whole):
     before = contents(whole)
     for resume in (False, True):

@@ -1,0 +1,438 @@
+"""A campaign: the searches and trainings that a zoo entry rests on, which of them its ledger has, and which come next.
+
+The plan follows from the recipe and the ledger alone, so any machine goes on where another stopped. Trainings run in blocks,
+every activation with one seed before any has the next: each prefix is a fair paired comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics as means
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any, Literal
+
+from . import candidates, ledger, strict_json, strict_yaml
+from .candidates import Candidate
+from .errors import GrafsError, RecipeError, RunError, UnknownNameError
+from .files import write_whole
+from .formula import Genotype
+from .ledger import Ledger, Line
+from .ops import nearest
+from .recipe import load_recipe, parse_recipe
+from .results import compared_by
+from .runs import differences
+from .settings import Campaign as Settings
+from .settings import Data, Recipe
+from .statistics import Place, Result, difference
+
+FORMAT = "grafs-campaign/1"
+RECIPE, ACTIVATIONS, FURTHER, COST = "recipe.yaml", "activations.json", "recipes", "cost.csv"
+BUDGETS = ("reduced", "standard", "full")
+SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
+_LARGEST = 4 * 2**20  # bytes of recipe.yaml or activations.json
+
+# family: its recipe by budget
+RECIPES: dict[str, dict[str, str]] = {
+    family: {"reduced": f"{stem}_reduced", "standard": f"{stem}_standard", "full": stem}
+    for family, stem in (
+        ("resnet", "resnet_cifar10"),
+        ("gpt", "gpt_tinystories"),
+        ("vit", "vit_cifar10"),
+        ("mlp_mixer", "mlp_mixer_cifar10"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search or training of a campaign. ``function``: sha256 or name, as the ledger's lines have it."""
+
+    kind: Literal["search", "training"]
+    label: str
+    genotype: Genotype | None
+    function: str
+    model: str
+    data: str
+    seed: int
+    recipe: Recipe
+    split: str
+
+    @property
+    def key(self) -> str:
+        return ledger.key(self.kind, self.recipe.sha256, self.function, self.model, self.data, self.seed, self.split)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.model, self.data)
+
+    def __str__(self) -> str:
+        return f"search s{self.seed}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Retired:
+    """An activation that gets no further seeds: its paired held-out difference to the default after ``after`` seeds."""
+
+    label: str
+    after: int
+    mean: float
+    low: float
+    high: float
+
+
+def data_label(data: Data) -> str:
+    """What a data section is called in labels and file names.
+
+    >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
+    'tinyshakespeare.txt.gz'
+    """
+    return candidates.safe(PurePath(data.name).name or data.name)
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The recipe with everything in place that its campaign needs: data held out, both splits measured, places spelt out.
+
+    Raises:
+        RecipeError: where it has no ``campaign`` section, or no data to choose by.
+    """
+    own = recipe.campaign
+    if own is None:
+        raise RecipeError("campaign: this recipe has no such section; a campaign needs one (campaign: {} takes the defaults)")
+
+    def section(data: Data) -> Data:
+        data = recipe.data.model_copy(update={"name": data.name}) if data.model_fields_set == {"name"} else data
+        hold = own.held_out and not data.text and not data.validation_images
+        return data.model_copy(update={"validation_images": own.held_out}) if hold else data
+
+    home = section(recipe.data)
+    if not (home.text or home.validation_images):
+        raise RecipeError("campaign.held_out: a campaign chooses by images held out; set this, or data.validation_images")
+    places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
+    changes = {
+        "data": home, "campaign": own.model_copy(update={"places": places}),
+        "evaluate": recipe.evaluate.model_copy(update={"measure_both": True}),
+    }  # fmt: skip
+    return recipe.model_copy(update=changes)
+
+
+def function_of(candidate: Candidate) -> str:
+    return candidate.sha256 or candidate.label
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The campaign whose ledger is ``folder``. ``given``: the activations it was told to train, by label."""
+
+    family: str
+    folder: Path
+    recipe: Recipe
+    given: Mapping[str, Candidate]
+    ledger: Ledger
+
+    # ------------------------------------------------------------------------------------------------- reading, writing
+
+    @classmethod
+    def open(cls, family: str, budget: str, zoo: Path) -> Campaign:
+        """The family's campaign of that budget, by the recipe that ships; its ledger may be empty. Nothing is written.
+
+        Raises:
+            UnknownNameError: for a family or a budget that there is not.
+            RunError: where the folder holds records of another recipe, with the keys that differ.
+        """
+        if family not in RECIPES:
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, RECIPES)}")
+        if budget not in BUDGETS:
+            raise UnknownNameError(f"no budget {budget!r}{nearest(budget, BUDGETS)}")
+        stem = RECIPES[family][budget]
+        folder = zoo / family / "evidence" / f"{stem.removeprefix(f'{family}_').split('_')[0]}_{budget}"
+        return cls.plan(family, load_recipe(stem), folder)
+
+    @classmethod
+    def plan(cls, family: str, recipe: Recipe, folder: Path) -> Campaign:
+        """A campaign by ``recipe`` with what ``folder`` has of it; nothing is written. Errors as `open`."""
+        recipe = resolved(recipe)
+        asked, models = recipe.transfer, [recipe.model]
+        found = candidates.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
+        given, _ = candidates.labelled(found, {})
+        if (folder / RECIPE).exists():
+            there = cls.read(folder)
+            _same_recipes(there, recipe)
+            given = {**there.given, **given}
+        return cls(family, folder, recipe, given, Ledger.read(folder))._checked()
+
+    @classmethod
+    def read(cls, folder: str | Path, lines: tuple[str, ...] | None = None) -> Campaign:
+        """The campaign in ``folder``; with ``lines``, ids of `Ledger.ids`, as it was when its ledger held these alone.
+
+        Raises:
+            RunError: naming the file, and the line in it, for what is missing, damaged, or was made by another recipe.
+        """
+        folder = Path(folder)
+        if not (folder / RECIPE).is_file() or not (folder / ACTIVATIONS).is_file():
+            raise RunError(f"{folder} is no ledger: it holds no {RECIPE} and {ACTIVATIONS}")
+        recipe, known = _recipe(folder / RECIPE), Ledger.read(folder)
+        own = known if lines is None else known.only(lines)
+        return cls(folder.absolute().parent.parent.name, folder, recipe, _activations(folder / ACTIVATIONS), own)._checked()
+
+    def write(self) -> None:
+        """Write what the folder needs beside its lines; equal files stay as they are."""
+        about = {
+            "format": FORMAT,
+            "activations": {
+                label: {"kind": each.kind, "genotype": each.genotype.to_dict() if each.genotype else None}
+                for label, each in self.given.items()
+            },
+        }
+        for name, text in (
+            (RECIPE, self.recipe.to_yaml()),
+            (ACTIVATIONS, json.dumps(about, indent=1, ensure_ascii=False) + "\n"),
+        ):
+            path = self.folder / name
+            if not path.exists() or path.read_text() != text:
+                write_whole(path, text)
+
+    def merge(self, other: str | Path) -> list[Path]:
+        """Take the lines of the ledger in the folder ``other`` that are not here; returns the files written.
+
+        Raises:
+            RunError: as `read`; or where it is the ledger of another recipe. Nothing was written then.
+        """
+        theirs = Campaign.read(other)
+        _same_recipes(self, theirs.recipe)
+        known = {line.sha256 for line in self.ledger.lines}
+        new = [line for line in theirs.ledger.lines if line.sha256 not in known]
+        for line in new:
+            self.check(line, theirs.ledger.where(line))
+        return ledger.add(self.folder, new)
+
+    def _checked(self) -> Campaign:
+        for line in self.ledger.lines:
+            self.check(line, self.ledger.where(line))
+        return self
+
+    def check(self, line: Line, where: str) -> None:
+        """RunError, naming ``where`` it stands, for a line that was made by a recipe which is not this campaign's."""
+        if line.recipe in self._recipes:
+            return
+        raise RunError(
+            f"{where}: made by the recipe {line.recipe[:12]}…, which is none of this campaign's "
+            f"({', '.join(sorted(each[:12] for each in self._recipes))}): its key does not fit"
+        )
+
+    @cached_property
+    def _recipes(self) -> set[str]:
+        own = {self.recipe.for_searching().sha256, *(each.sha256 for each in self.trainings_by.values())}
+        return own | {_recipe(path).sha256 for path in sorted((self.folder / FURTHER).glob("*.yaml"))}
+
+    # ---------------------------------------------------------------------------------------------------- what there is
+
+    @property
+    def settings(self) -> Settings:
+        assert self.recipe.campaign
+        return self.recipe.campaign
+
+    @property
+    def home(self) -> Place:
+        return Place(self.recipe.model, data_label(self.recipe.data))
+
+    @cached_property
+    def data(self) -> dict[str, Data]:
+        """Data sections by label."""
+        return {data_label(each): each for each in (self.recipe.data, *(place.data for place in self.settings.places))}
+
+    @cached_property
+    def trainings_by(self) -> dict[Place, Recipe]:
+        """The recipe of trainings at each place, the searches' own first."""
+        places = {self.home: self.recipe.for_training()}
+        for each in self.settings.places:
+            places[Place(each.model, data_label(each.data))] = self.recipe.for_training(each.model, each.data)
+        return places
+
+    @cached_property
+    def default(self) -> str:
+        """The default activation of the family. RunError where it isn't known."""
+        usual = candidates.usual(self.recipe.model)
+        if usual is None:
+            raise RunError(f"{self.recipe.model} is of no known family, so there is no default activation to compare with")
+        return usual
+
+    @cached_property
+    def searches(self) -> dict[int, Line]:
+        """The search that counts of each seed."""
+        own = self.recipe.for_searching().sha256
+        found = {line.seed: line for line in self.ledger.first().values() if line.kind == "search" and line.recipe == own}
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def activations(self) -> dict[str, Candidate]:
+        """Everything that is compared, by label: what was given, then what the searches found, same functions once."""
+        found = [
+            Candidate(f"{SEARCHES}_s{seed}", "found", Genotype.from_dict(line.genotype, derived=False), SEARCHES, seed)
+            for seed, line in self.searches.items()
+        ]
+        return candidates.labelled(found, self.given)[0]
+
+    @cached_property
+    def same_as(self) -> dict[str, str]:
+        """{label of a search's function: the baseline that it is up to scales}; these are not trained once more."""
+        baselines = [label for label, each in self.given.items() if each.kind == "baseline"]
+        found = {}
+        for label, each in self.activations.items():
+            if each.search_seed is not None and each.genotype and (name := candidates.usual_as(each.genotype, baselines)):
+                found[label] = name
+        return found
+
+    def results(self, split: Literal["test", "validation"], recipe: str | None = None) -> list[Result]:
+        """A row for each training with a figure of ``split``; of the lines made by ``recipe``, by default the places' own."""
+        labels = {function_of(each): label for label, each in self.activations.items()}
+        recipes = {recipe} if recipe else {each.sha256 for each in self.trainings_by.values()}
+        rows = []
+        for line in self.ledger.first().values():
+            if line.kind != "training" or line.recipe not in recipes or f"{split}_loss" not in line.log[-1]:
+                continue
+            label = labels.get(line.function) or f"other_{line.function[:8]}"
+            rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
+        order = {label: number for number, label in enumerate(self.activations)}
+        return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
+
+    # ---------------------------------------------------------------------------------------------------- what comes next
+
+    def stages(self) -> Iterator[list[Job]]:
+        """Everything that is wanted as far as it is known, in order; a stage may hang on the results of those before it.
+
+        The last one yielded is the first that is not done, if any: what follows it is not known yet.
+        """
+        own, given = self.settings, list(self.given)
+        first = [self._training(label, self.home, 0) for label in given]
+        first += [self._search(seed) for seed in range(own.searches)]
+        yield first
+        if self.left(first):
+            return
+        early = min(own.seeds, own.retire_after)
+        block = [self._training(label, self.home, seed) for seed in range(early) for label in self._trained]
+        yield block
+        if self.left(block):
+            return
+        going = [label for label in self._trained if label not in self.retired()]
+        block = [self._training(label, self.home, seed) for seed in range(early, own.seeds) for label in going]
+        yield block
+        if self.left(block):
+            return
+        kept = self.kept()
+        yield [self._training(label, self.home, seed) for seed in range(own.seeds, own.keep_seeds) for label in kept]
+        for place in list(self.trainings_by)[1:]:
+            yield [self._training(label, place, seed) for seed in range(own.place_seeds) for label in kept]
+
+    def jobs(self) -> list[Job]:
+        """All that is known to be wanted, done or not, in order."""
+        return [job for stage in self.stages() for job in stage]
+
+    def left(self, jobs: list[Job]) -> list[Job]:
+        """Those of ``jobs`` that the ledger has no line of."""
+        known = self.ledger.first()
+        return [job for job in jobs if job.key not in known]
+
+    def retired(self) -> dict[str, Retired]:
+        """Activations that get no further seeds, by the rule in the recipe: looked at once, after ``retire_after`` seeds."""
+        own, found = self.settings, dict[str, Retired]()
+        table = self._scores()
+        theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
+        for label, seeds in table.items():
+            ours = {seed: score for seed, score in seeds.items() if seed < own.retire_after}
+            if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
+                continue
+            apart = difference(ours, theirs)
+            if apart.mean is not None and apart.low is not None and apart.high is not None and apart.high < -own.retire_below:
+                found[label] = Retired(label, own.retire_after, apart.mean, apart.low, apart.high)
+        return found
+
+    def kept(self) -> list[str]:
+        """The activations that go on: the default, the best found function, then the best others, by mean held-out figures."""
+        own, retired, table = self.settings, self.retired(), self._scores()
+        mean = {
+            label: means.fmean(scores)
+            for label, seeds in table.items()
+            if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
+        }
+        order = sorted(mean, key=lambda label: -mean[label])
+        found = [label for label in order if label in self.activations and self.activations[label].search_seed is not None]
+        return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
+
+    @property
+    def _trained(self) -> list[str]:
+        return [label for label in self.activations if label not in self.same_as]
+
+    def _scores(self) -> dict[str, dict[int, float]]:
+        """{label: {seed: held-out score}} where the searches ran."""
+        table: dict[str, dict[int, float]] = {}
+        for row in self.results("validation"):
+            if row.place == self.home and row.has_figure:
+                table.setdefault(row.activation, {})[row.seed] = row.score
+        return table
+
+    def _search(self, seed: int) -> Job:
+        home = self.home
+        return Job("search", f"s{seed}", None, "search", *home, seed, self.recipe.for_searching(), "architecture")
+
+    def _training(self, label: str, place: Place, seed: int) -> Job:
+        each, recipe = self.activations[label], self.trainings_by[place]
+        return Job("training", label, each.genotype, function_of(each), *place, seed, recipe, "both")
+
+
+def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
+    """Every campaign with a ledger in the zoo folder, by family; only of ``families`` if given. Errors as `Campaign.read`."""
+    found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
+    there = {path.parent.parent.name for path in found}
+    for family in families:
+        if family not in there | set(RECIPES):
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, [*there, *RECIPES])}")
+    return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
+
+
+def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Candidate | None, text: bool) -> Result:
+    last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
+    kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
+    sha256 = line.function if line.genotype is not None else None
+    return Result(
+        label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
+        float(last[f"{split}_loss"]), split, len(line.log), seconds, compared_by(text),
+    )  # fmt: skip
+
+
+def _same_recipes(there: Campaign, recipe: Recipe) -> None:
+    """RunError, with the keys that differ, where searches or trainings of the two recipes are not the same."""
+    pairs = ((there.recipe.for_searching(), recipe.for_searching()), (there.recipe.for_training(), recipe.for_training()))
+    for own, other in pairs:
+        if own.sha256 != other.sha256:
+            changed = differences(own.model_dump(mode="json"), other.model_dump(mode="json"))
+            raise RunError(f"{there.folder} holds records of another recipe\n  " + "\n  ".join(changed[:5]))
+
+
+def _recipe(path: Path) -> Recipe:
+    try:
+        return parse_recipe(strict_yaml.read(path), str(path))
+    except GrafsError as error:
+        raise RunError(f"{path} is no recipe: {error}") from error
+
+
+def _activations(path: Path) -> dict[str, Candidate]:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"larger than {_LARGEST // 2**20} MB")
+        about: Any = strict_json.parse(path.read_bytes())
+        if about["format"] != FORMAT:
+            raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
+        return {label: _candidate(label, each) for label, each in about["activations"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, GrafsError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) and not isinstance(error, GrafsError) else error
+        raise RunError(f"{path} is damaged: {what}") from error
+
+
+def _candidate(label: str, about: Mapping[str, Any]) -> Candidate:
+    if label != candidates.safe(label) or about["kind"] not in ("found", "random", "baseline"):
+        raise ValueError(f"{label!r}: not a label, or kind {about['kind']!r} is none of found, random, baseline")
+    genotype = about["genotype"]
+    return Candidate(label, about["kind"], Genotype.from_dict(genotype, label, derived=False) if genotype else None)

@@ -1,0 +1,183 @@
+"""The schema of a recipe's data section, and what all sections are made of."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+
+class Impossible(ValueError):
+    """Values that fit the schema but not one another: (key, what is wrong) of each."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{key}: {what}" for key, what in problems))
+        self.problems = problems
+
+
+def listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def only_plain(value: dict[str, Any]) -> dict[str, Any]:
+    if not _plain(value):
+        raise ValueError("takes text, finite numbers, true, false, null, lists and mappings of them")
+    return value
+
+
+def checked(section: Any, problems: list[tuple[str, str]]) -> Any:
+    if problems:
+        raise Impossible(problems)
+    return section
+
+
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Epochs = Annotated[tuple[Count, ...], BeforeValidator(listed)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Augmentation = Literal["crop", "flip", "trivial_augment"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Channels = Annotated[tuple[Positive, ...] | None, BeforeValidator(listed)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
+
+
+class Section(BaseModel):
+    # strict: `epochs: "50"`, `epochs: 50.0` and `lr: true` are slips, not settings
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # left out of what is written where they have their default: the sha256 of a recipe without them is what it was before them
+    _brief: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = type(self).model_fields
+        unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
+        return {key: value for key, value in write(self).items() if key not in unset}
+
+
+class Text(Section):
+    """How text becomes tokens, and which part of it is held out.
+
+    ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
+    ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
+    ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
+    validation, its second for the test. Shards with splits of their own keep those. ``measure``: the part that trainings are
+    measured on; a choice among searches takes ``validation``.
+    """
+
+    tokenizer: Literal["bytes", "bpe"] = "bytes"
+    vocab_size: Annotated[int, Field(ge=256)] = 256
+    vocabulary: Name | None = None
+    context: Count = 256
+    held_out: Positive = 0.1
+    measure: Literal["test", "validation"] = "test"
+
+    @model_validator(mode="after")
+    def _fit_one_another(self) -> Text:
+        problems = []
+        if self.tokenizer == "bytes" and self.vocab_size != 256:
+            problems.append(("vocab_size", f"there are 256 bytes, got {self.vocab_size}; tokenizer: bpe has more tokens"))
+        if self.tokenizer == "bytes" and self.vocabulary:
+            problems.append(("vocabulary", "tokenizer: bytes needs none; leave this out, or tokenizer: bpe"))
+        if self.tokenizer == "bpe" and self.vocab_size < 257:
+            problems.append(("vocab_size", "tokenizer: bpe begins with the 256 bytes and the end of a text: 257 or more"))
+        if self.held_out >= 1 and self.held_out != int(self.held_out):
+            problems.append(("held_out", f"a fraction below 1 or a whole number of bytes, got {self.held_out:g}"))
+        return checked(self, problems)
+
+
+# What says something of images alone; `Data` refuses them beside text.
+_OF_IMAGES = (
+    "train_images", "test_images", "validation_images", "augment", "crop_padding", "image_size", "channels", "loading",
+    "workers", "shuffle_buffer", "transform", "mean", "std", "on_bad_shard",
+)  # fmt: skip
+
+
+class Data(Section):
+    """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
+
+    ``validation_images`` of the training split, beside the ``train_images``, are held out; with them accuracy is measured there
+    and the test split is never opened. ``image_size`` (pixels, square) and ``channels`` (1 or 3): what images are brought to;
+    null leaves them as they are.
+
+    ``loading``: whole on the device (resident), read shard by shard (stream), or by size (auto). Streaming decodes in
+    ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
+    arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
+    images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
+
+    With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
+    """
+
+    _brief = frozenset({"text"})
+
+    name: Name
+    train_split: Name = "train"
+    test_split: Name = "test"
+    train_images: Count | None = None
+    test_images: Count | None = None
+    validation_images: Count | None = None
+    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(listed)] = ()
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    image_size: Count | None = None
+    channels: Literal[1, 3] | None = None
+    loading: Literal["auto", "resident", "stream"] = "auto"
+    workers: Count = 4
+    shuffle_buffer: Count = 2048
+    transform: dict[str, Any] = Field(default_factory=dict)
+    mean: Channels = None
+    std: Channels = None
+    on_bad_shard: Literal["raise", "skip"] = "raise"
+    text: Text | None = None
+
+    @field_validator("augment")
+    @classmethod
+    def _each_once(cls, value: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"each augmentation once, got {', '.join(value)}")
+        return value
+
+    @field_validator("transform")
+    @classmethod
+    def _plain_values(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return only_plain(value)
+
+    @model_validator(mode="after")
+    def _fit_one_another(self) -> Data:
+        if self.text is not None:
+            usual = {key: Data.model_fields[key].get_default(call_default_factory=True) for key in _OF_IMAGES}
+            changed = [key for key, value in usual.items() if getattr(self, key) != value]
+            return checked(self, [(key, "says something of images; beside data.text leave it out") for key in changed])
+        problems = []
+        if self.loading == "stream":
+            names = ("train_images", "validation_images", "augment")
+            for key in (name for name in names if getattr(self, name)):
+                problems.append(
+                    (key, "streaming takes the whole split and timm's transform; leave this out, or loading: resident")
+                )
+        if self.transform and self.loading == "resident":
+            problems.append(("transform", "timm's transform is for loading: stream; resident images take augment"))
+        if (self.mean is None) != (self.std is None):
+            problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
+        return checked(self, problems)
+
+
+DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
