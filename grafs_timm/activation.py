@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import functools
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -88,6 +89,16 @@ class _KeepInputOnly(torch.autograd.Function):
         return _backward(ctx.genotype, x, g), None
 
 
+_notices: dict[str, str] = {}  # by name: what to say, once, when an activation of that name is first made
+_told: set[str] = set()
+
+
+def tell_once(name: str, notice: str) -> None:
+    """Warn with ``notice`` when an activation called ``name`` is made for the first time in this process."""
+    if name not in _told:
+        _notices[name] = notice
+
+
 class _MadeAtRunTime(type):
     """The type of the activations' classes, by which pickle knows them: timm's models keep classes they were built from."""
 
@@ -120,6 +131,10 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        notice = _notices.pop(self.activation_name, None)
+        if notice:
+            _told.add(self.activation_name)
+            warnings.warn(f"{self.activation_name}: {notice}", stacklevel=2)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # the four functions that __prepare_scriptable__ has put here

@@ -27,6 +27,7 @@ from .runs import differences
 from .settings import Campaign as Settings
 from .settings import Data, Recipe
 from .statistics import Place, Result, difference
+from .training import measured_on
 
 FORMAT = "grafs-campaign/1"
 RECIPE, ACTIVATIONS, FURTHER, COST = "recipe.yaml", "activations.json", "recipes", "cost.csv"
@@ -124,13 +125,17 @@ def function_of(candidate: Candidate) -> str:
 
 @dataclass(frozen=True)
 class Campaign:
-    """The campaign whose ledger is ``folder``. ``given``: the activations it was told to train, by label."""
+    """The campaign whose ledger is ``folder``. ``given``: the activations it was told to train, by label.
+
+    A ``closed`` one is only read: its searches ran by ``recipe``, its trainings by those in recipes/; nothing more is wanted.
+    """
 
     family: str
     folder: Path
     recipe: Recipe
     given: Mapping[str, Candidate]
     ledger: Ledger
+    closed: bool = False
 
     # ------------------------------------------------------------------------------------------------- reading, writing
 
@@ -159,6 +164,8 @@ class Campaign:
         given, _ = candidates.labelled(found, {})
         if (folder / RECIPE).exists():
             there = cls.read(folder)
+            if there.closed:
+                raise RunError(f"{folder} is closed: its recipe is of an older version, and nothing can be added to it")
             _same_recipes(there, recipe)
             given = {**there.given, **given}
         return cls(family, folder, recipe, given, Ledger.read(folder))._checked()
@@ -174,13 +181,14 @@ class Campaign:
         if not (folder / RECIPE).is_file() or not (folder / ACTIVATIONS).is_file():
             raise RunError(f"{folder} is no ledger: it holds no {RECIPE} and {ACTIVATIONS}")
         recipe, known = _recipe(folder / RECIPE), Ledger.read(folder)
-        own = known if lines is None else known.only(lines)
-        return cls(folder.absolute().parent.parent.name, folder, recipe, _activations(folder / ACTIVATIONS), own)._checked()
+        own, (given, closed) = known if lines is None else known.only(lines), _activations(folder / ACTIVATIONS)
+        return cls(folder.absolute().parent.parent.name, folder, recipe, given, own, closed)._checked()
 
     def write(self) -> None:
         """Write what the folder needs beside its lines; equal files stay as they are."""
         about = {
             "format": FORMAT,
+            "closed": self.closed,
             "activations": {
                 label: {"kind": each.kind, "genotype": each.genotype.to_dict() if each.genotype else None}
                 for label, each in self.given.items()
@@ -225,7 +233,11 @@ class Campaign:
     @cached_property
     def _recipes(self) -> set[str]:
         own = {self.recipe.for_searching().sha256, *(each.sha256 for each in self.trainings_by.values())}
-        return own | {_recipe(path).sha256 for path in sorted((self.folder / FURTHER).glob("*.yaml"))}
+        return own | {each.sha256 for each in self._further}
+
+    @cached_property
+    def _further(self) -> list[Recipe]:
+        return [_recipe(path) for path in sorted((self.folder / FURTHER).glob("*.yaml"))]
 
     # ---------------------------------------------------------------------------------------------------- what there is
 
@@ -246,6 +258,9 @@ class Campaign:
     @cached_property
     def trainings_by(self) -> dict[Place, Recipe]:
         """The recipe of trainings at each place, the searches' own first."""
+        if self.closed:
+            there = {Place(each.model, data_label(each.data)): each for each in self._further if measured_on(each) == "test"}
+            return dict(sorted(there.items(), key=lambda item: item[0] != self.home))
         places = {self.home: self.recipe.for_training()}
         for each in self.settings.places:
             places[Place(each.model, data_label(each.data))] = self.recipe.for_training(each.model, each.data)
@@ -278,20 +293,19 @@ class Campaign:
     @cached_property
     def same_as(self) -> dict[str, str]:
         """{label of a search's function: the baseline that it is up to scales}; these are not trained once more."""
-        baselines = [label for label, each in self.given.items() if each.kind == "baseline"]
+        baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
         found = {}
         for label, each in self.activations.items():
             if each.search_seed is not None and each.genotype and (name := candidates.usual_as(each.genotype, baselines)):
                 found[label] = name
         return found
 
-    def results(self, split: Literal["test", "validation"], recipe: str | None = None) -> list[Result]:
-        """A row for each training with a figure of ``split``; of the lines made by ``recipe``, by default the places' own."""
+    def results(self, split: Literal["test", "validation"]) -> list[Result]:
+        """A row for each training with a figure of ``split``, by seed, then in the order of `activations`."""
         labels = {function_of(each): label for label, each in self.activations.items()}
-        recipes = {recipe} if recipe else {each.sha256 for each in self.trainings_by.values()}
         rows = []
         for line in self.ledger.first().values():
-            if line.kind != "training" or line.recipe not in recipes or f"{split}_loss" not in line.log[-1]:
+            if line.kind != "training" or f"{split}_loss" not in line.log[-1]:
                 continue
             label = labels.get(line.function) or f"other_{line.function[:8]}"
             rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
@@ -305,6 +319,8 @@ class Campaign:
 
         The last one yielded is the first that is not done, if any: what follows it is not known yet.
         """
+        if self.closed:
+            return
         own, given = self.settings, list(self.given)
         first = [self._training(label, self.home, 0) for label in given]
         first += [self._search(seed) for seed in range(own.searches)]
@@ -338,6 +354,8 @@ class Campaign:
     def retired(self) -> dict[str, Retired]:
         """Activations that get no further seeds, by the rule in the recipe: looked at once, after ``retire_after`` seeds."""
         own, found = self.settings, dict[str, Retired]()
+        if self.closed:
+            return found
         table = self._scores()
         theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
         for label, seeds in table.items():
@@ -418,14 +436,14 @@ def _recipe(path: Path) -> Recipe:
         raise RunError(f"{path} is no recipe: {error}") from error
 
 
-def _activations(path: Path) -> dict[str, Candidate]:
+def _activations(path: Path) -> tuple[dict[str, Candidate], bool]:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"larger than {_LARGEST // 2**20} MB")
         about: Any = strict_json.parse(path.read_bytes())
         if about["format"] != FORMAT:
             raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
-        return {label: _candidate(label, each) for label, each in about["activations"].items()}
+        return {label: _candidate(label, each) for label, each in about["activations"].items()}, about["closed"] is True
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, GrafsError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) and not isinstance(error, GrafsError) else error
         raise RunError(f"{path} is damaged: {what}") from error

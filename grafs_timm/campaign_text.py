@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -123,30 +124,31 @@ def _seeds(rows: list[Result], label: str) -> dict[int, float]:
 
 
 def _searches(campaign: Campaign) -> Iterator[str]:
-    known = authors()
     for seed, line in campaign.searches.items():
         genotype = Genotype.from_dict(line.genotype, derived=False)
         label = next((name for name, each in campaign.activations.items() if each.sha256 == genotype.sha256), "")
         same = campaign.same_as.get(label)
-        name, apart = nearest_of(genotype, known)
+        name, apart = nearest_of_authors(genotype)
         near = f"; nearest of the authors' {name}, {apart:.3f}" if name else ""
         figure = f"{_figure(campaign, line.held_out, ''):.4g}"
         yield f"search s{seed}: {genotype.text}{f' (is {same})' if same else ''}, held-out {figure}{near}"
 
 
+@functools.cache
 def authors() -> dict[str, Genotype]:
     """The functions that the authors of GRAFS found, by name."""
     return {path.stem: formula.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
 
 
-def nearest_of(genotype: Genotype, known: dict[str, Genotype]) -> tuple[str, float]:
-    """The nearest of ``known`` and the relative L2 distance under N(0, 1) to it, up to an outer and an inner scale.
+@functools.cache
+def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
+    """The nearest of the authors' functions, and the relative L2 distance to it under N(0, 1), up to both scales.
 
     Returns:
         ("", inf) where none can be compared.
     """
     apart = {}
-    for name, other in known.items():
+    for name, other in authors().items():
         try:
             apart[name] = max(formula.distance(genotype, other), formula.distance(other, genotype))
         except (ValueError, GrafsError):

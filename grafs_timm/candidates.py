@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -190,6 +191,7 @@ def _search_seed(folder: Path) -> int | None:
     return None
 
 
+@functools.cache
 def same_function(a: Genotype, b: Genotype) -> bool:
     """Whether two genotypes are one function up to an outer and an inner scale; the same genotype where one isn't finite."""
     try:
@@ -198,7 +200,8 @@ def same_function(a: Genotype, b: Genotype) -> bool:
         return False
 
 
-def usual_as(genotype: Genotype, names: Iterable[str] = zoo.USUAL) -> str | None:
+@functools.cache
+def usual_as(genotype: Genotype, names: tuple[str, ...] = zoo.USUAL) -> str | None:
     """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
     for name in names:
         try:

@@ -19,30 +19,30 @@ _TAKES_CLASSES_ONLY = {"mlp_mixer"}  # families whose models in timm call ``act_
 
 def text(contents: Contents, zoo: Path) -> str:
     """The whole card; ``zoo`` is the zoo folder, as it is called in the commands that reproduce the entry."""
-    first, further = contents.batches[0], contents.batches[1:]
+    found, shown = contents.batches[0], claims.headline(contents)
+    warned = claims.not_shown(contents)
     sections = [
-        [f"# {contents.name}", "", sentence(contents)],
+        [f"# {contents.name}", "", sentence(contents), *(["", f"**It is {plain(warned)}.**"] if warned else [])],
         _pictures(contents),
         ["## How to use it", "", *_use(contents)],
         ["## The function", "", *_function(contents)],
-        ["## Evidence", "", *card_evidence.evidence(first)],
+        [f"## Evidence at the {shown.budget} budget", "", *card_evidence.evidence(shown)],
         ["### Reported and re-verified", "", *card_evidence.verified(contents)],
-        ["## Every search of the batch", "", *card_evidence.searches(first)],
-        *(_further(batch) for batch in further),
+        [f"## Every search of {plain(shown.evidence.folder)}", "", *card_evidence.searches(shown)],
+        *(_folded(batch) for batch in contents.batches if batch is not shown),
         ["## When not to use it", "", *_bullets(claims.warnings(contents))],
-        ["## Where it came from", "", *_provenance(contents, first)],
-        ["## How to reproduce it", "", *_reproduce(contents, first, zoo)],
+        ["## Where it came from", "", *_provenance(contents, found)],
+        ["## How to reproduce it", "", *_reproduce(contents, shown, zoo)],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
 def sentence(contents: Contents) -> str:
     """What it is, its measured effect at home and elsewhere, and its cost, in one sentence."""
-    batch, genotype = contents.batches[0], Genotype.from_dict(contents.genotype, derived=False)
-    reduced = " (a reduced budget, see below)" if claims.is_reduced(batch) else ""
+    batch, genotype = claims.headline(contents), Genotype.from_dict(contents.genotype, derived=False)
     return (
-        f"The activation f(x) = {code(genotype.text)}, found by a search for the family {plain(contents.family)}{reduced}: "
-        f"{plain(claims.effect(batch))}; {claims.elsewhere(batch)}; {claims.cost(batch)}."
+        f"The activation f(x) = {code(genotype.text)}, found by a search for the family {plain(contents.family)}; at the "
+        f"{batch.budget} budget (see below) {plain(claims.effect(batch))}; {claims.elsewhere(batch)}; {claims.cost(contents)}."
     )
 
 
@@ -80,9 +80,14 @@ model = grafs_timm.create_model("{models(contents.family)[1]}", activation="{con
 print(model.activation_report)  # what was replaced, and every place that was left
 layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() takes the place of nn.GELU()"""
     lines = fenced(block, "python")
-    if contents.recommended:
-        alias = f"grafs_{contents.family}"
-        lines += ["", f"It is what {code(alias)} stands for: the recommended one of its family."]
+    if contents.alias:
+        alias, warned = code(f"grafs_{contents.family}"), claims.not_shown(contents)
+        auto = (
+            f'`activation="auto"` takes {claims.headline(contents).usual}, as this is {plain(warned)}'
+            if warned
+            else ('it is recommended for its family, and what `activation="auto"` takes')
+        )
+        lines += ["", f"{alias} loads it; {auto}."]
     return lines
 
 
@@ -122,12 +127,12 @@ def _bound(genotype: Genotype) -> str:
     return f" It keeps the bound of the search: growing operations saturate at ±{genotype.bound:g}."
 
 
-def _further(batch: Batch) -> list[str]:
-    """A later campaign that ended in the same function: its effect, tables and searches, without repeating how to read them."""
-    lines = [f"## Found again: {plain(batch.evidence.folder)}, {plain(batch.provenance.date)}", ""]
-    effect = f"{plain(claims.effect(batch))}; {claims.elsewhere(batch)}; {claims.cost(batch)}"
-    lines += [f"A further campaign ended in this function ({plain(batch.provenance.budget)}): {effect}.", ""]
-    return [*lines, *card_evidence.evidence(batch), "", *card_evidence.searches(batch)]
+def _folded(batch: Batch) -> list[str]:
+    """Another campaign, folded away: its effect, tables and searches."""
+    title = f"At the {batch.budget} budget: {plain(claims.effect(batch))}; {claims.elsewhere(batch)}"
+    inside = [f"{plain(batch.provenance.budget)}.", "", *card_evidence.evidence(batch), "", *card_evidence.searches(batch)]
+    heading = f"## Further evidence: {plain(batch.evidence.folder)}, {plain(batch.provenance.date)}"
+    return [heading, "", f"<details><summary>{title}</summary>", "", *inside, "", "</details>"]
 
 
 def _provenance(contents: Contents, batch: Batch) -> list[str]:
@@ -138,15 +143,15 @@ def _provenance(contents: Contents, batch: Batch) -> list[str]:
         ["recipe", f"[{plain(own.recipe)}]({folder}/{own.recipe}), sha256 {code(own.recipe_sha256)}"],
         [
             "searched on",
-            f"{plain(f'{own.model} on {own.data}')}, seed {own.search_seed}, {length(own.epochs, own.steps_per_epoch)}",
+            f"{plain(f'{own.model} on {own.data}')}, seed {own.search_seed}, {length(own.epochs or 0, own.steps_per_epoch)}",
         ],
-        ["time of the search", duration(own.seconds)],
+        ["time of the search", duration(own.seconds or 0.0)],
         ["budget", plain(own.budget)],
         ["versions", plain(versions)],
-        ["hardware", plain(own.hardware)],
+        ["hardware, hours of all its runs", plain(own.hardware)],
         ["commit", code(own.commit)],
         ["date", plain(own.date)],
-        ["evidence", f"[{plain(folder)}]({folder}/), {many(len(batch.evidence.files), 'file')} with their sha256 in the entry"],
+        ["evidence", f"[{plain(folder)}]({folder}/), {many(len(batch.evidence.lines), 'line')} of its ledger"],
         ["licence", plain(contents.licence)],
         ["sha256 of the function", code(Genotype.from_dict(contents.genotype, derived=False).sha256)],
         ["sha256 of the entry", code(contents.sha256)],
@@ -156,12 +161,13 @@ def _provenance(contents: Contents, batch: Batch) -> list[str]:
 
 def _reproduce(contents: Contents, batch: Batch, zoo: Path) -> list[str]:
     own, evidence = batch.provenance, f"{zoo.name}/{contents.family}/evidence/{batch.evidence.folder}"
-    budget = "reduced" if claims.is_reduced(batch) else "full"
+    found = contents.batches[0]
+    searched = f"{zoo.name}/{contents.family}/evidence/{found.evidence.folder}/{found.provenance.recipe}"
     block = f"""\
-grafs-timm search {evidence}/{own.recipe} --seed {own.search_seed}  # the search that found it
-grafs-timm search {evidence}/{own.recipe} --seeds {len(batch.searches)} --select  # all searches and the choice among them
-grafs-timm evaluate {evidence}/recipe.yaml --activation {contents.name} --seed 0  # one training of the matrix
-python tools/fill_zoo.py runs/zoo --family {contents.family} --budget {budget}  # all of it: searches, choice, matrix
+grafs-timm search {searched} --seed {found.provenance.search_seed}  # the search that found it
+grafs-timm evaluate {evidence}/{own.recipe} --activation {contents.name} --seed 0  # one training
+grafs-timm campaign status {contents.family}  # every figure of the ledgers
+grafs-timm campaign run {contents.family} --budget {batch.budget}  # go on: searches, then trainings in blocks by seed
 grafs-timm zoo verify {contents.name}  # recompute every number here from the evidence
 grafs-timm zoo verify {contents.name} --retrain  # repeat a training and compare"""
     return [*fenced(block), "", f"This page is made from `{contents.name}.json` by `grafs-timm publish`; changes go there."]

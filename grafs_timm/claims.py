@@ -6,15 +6,16 @@ Nothing here says more than a 95 % interval shows: «better» and «worse» stan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import statistics
-from .entry import Batch, Contents, Difference, Metric
+from .entry import Batch, Contents, Cost, Difference, Metric
 from .markdown import listed, many
 from .ranking import points, signed
 from .statistics import ACCURACY, MEASURES, Measure
 
+BUDGETS = {"reduced": 0, "standard": 1, "full": 2}  # in rising order
+MIN_PAIRS = 3  # training seeds that both have, below which a budget makes no headline
 DEAR = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
@@ -23,6 +24,29 @@ BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 def of(batch: Batch) -> Measure:
     """What the batch is measured by."""
     return MEASURES[batch.measure]
+
+
+def headline(contents: Contents) -> Batch:
+    """The batch that is spoken of first: the highest budget at which enough seeds are paired with the default activation's."""
+    paired = [batch for batch in contents.batches if (row := home(batch)) and row.difference and row.difference.n >= MIN_PAIRS]
+    return max(paired or contents.batches[:1], key=lambda batch: BUDGETS[batch.budget])  # of equals the first
+
+
+def recommended(contents: Contents) -> bool:
+    """Whether its headline shows it to be better than the default activation where it was searched."""
+    row = home(headline(contents))
+    return side(row.difference if row else None) == BETTER
+
+
+def not_shown(contents: Contents) -> str | None:
+    """«not shown to be better than GELU (+0.10 [−0.30, +0.50] points at the standard budget)»; None where it is shown."""
+    batch = headline(contents)
+    row = home(batch)
+    own = row.difference if row else None
+    if side(own) == BETTER:
+        return None
+    measured = "not measured" if own is None else f"{interval(own, of(batch))} {of(batch).unit}"
+    return f"not shown to be better than {batch.usual} ({measured} at the {batch.budget} budget)"
 
 
 def side(own: Difference | None) -> str:
@@ -94,13 +118,19 @@ def effect(batch: Batch) -> str:
     return f"{words[side(own)]} where it was searched, {where} ({measured})"
 
 
-def cost(batch: Batch) -> str:
-    return "cost not timed" if batch.cost is None else f"{batch.cost.ratio:.2f} times the cost of GELU"
+def timed(contents: Contents) -> Cost | None:
+    """The timing of the first batch that has one: it is the function's, whatever it was trained on."""
+    return next((batch.cost for batch in contents.batches if batch.cost), None)
+
+
+def cost(contents: Contents) -> str:
+    own = timed(contents)
+    return "cost not timed" if own is None else f"{own.ratio:.2f} times the cost of GELU"
 
 
 def is_reduced(batch: Batch) -> bool:
     """Whether the trainings were shortened, or on fewer or smaller images than a user's would be."""
-    return batch.train_images is not None or not batch.provenance.budget.startswith("full")
+    return batch.budget != "full"
 
 
 def intervals(batch: Batch) -> int:
@@ -111,32 +141,31 @@ def intervals(batch: Batch) -> int:
 
 def warnings(contents: Contents) -> list[str]:
     """When not to use it, each in a sentence; computed from the entry's fields alone."""
-    return [*_measured(contents.batches), *_facts(contents)]
+    said = _measured(headline(contents))
+    own = timed(contents)
+    if own is None:
+        said.append("Where time matters: its cost was not timed.")
+    elif own.ratio > DEAR:
+        said.append(f"Where time matters: forward and backward take {own.ratio:.2f} times as long as GELU's.")
+    return [*said, *_facts(contents)]
 
 
-def _measured(batches: Sequence[Batch]) -> list[str]:
+def _measured(batch: Batch) -> list[str]:
+    rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
+    by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
+    for row in rows:
+        by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
     said = []
-    for batch in batches:
-        rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
-        by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
-        for row in rows:
-            by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
-        if by_word[WORSE]:
-            said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
-        if rows and len(by_word[NOT_SHOWN]) == len(rows):
-            said.append(
-                f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do."
-            )
-        elif by_word[NOT_SHOWN]:
-            said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
-        said += _behind(batch)
-        if is_reduced(batch):
-            said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
-        if batch.cost is None:
-            said.append("Where time matters: its cost was not timed.")
-        elif batch.cost.ratio > DEAR:
-            said.append(f"Where time matters: forward and backward take {batch.cost.ratio:.2f} times as long as GELU's.")
-    return list(dict.fromkeys(said))
+    if by_word[WORSE]:
+        said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
+    if rows and len(by_word[NOT_SHOWN]) == len(rows):
+        said.append(f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do.")
+    elif by_word[NOT_SHOWN]:
+        said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+    said += _behind(batch)
+    if is_reduced(batch):
+        said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
+    return said
 
 
 def _behind(batch: Batch) -> list[str]:

@@ -31,8 +31,8 @@ def zoo_list(pattern: str) -> None:
 
     for name in shelf.list_activations(pattern):
         entry = shelf.get_activation(name)
-        alias = f"-> {entry.name}" if name != entry.name else ""
-        click.echo(f"{name:28s} {alias or entry.formula}")
+        what = f"-> {entry.name}" if name != entry.name else entry.formula
+        click.echo(f"{name:28s} {what}" + (f"   ({entry.notice})" if entry.notice else ""))
 
 
 @zoo.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -16,10 +17,10 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Collectio
     """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
 
     One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
-    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the recommended entry of the
-    architecture's family, and is a GrafsError that names the nearest family where the zoo has none. ``also`` as in
-    `zoo.replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it, has an activation of its own:
-    ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
+    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the zoo's activation of the
+    architecture's family where it is shown to be better than the default one; else the model stays as timm builds it, with a
+    warning that says so. ``also`` as in `zoo.replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it,
+    has an activation of its own: ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
     """
     if "act_layer" in settings:
         raise GrafsError(
@@ -30,8 +31,12 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Collectio
     auto = isinstance(activation, str) and activation == "auto"
     if architecture.startswith("local-dir:"):
         return _from_folder(architecture.removeprefix("local-dir:"), None if auto else zoo.resolve(activation), also, settings)
-    found = zoo.resolve(_recommended(architecture) if auto else activation)
+    name = _recommended(architecture) if auto else None
     model: nn.Module = timm.create_model(architecture, **settings)
+    if auto and name is None:
+        model.activation_report = surgery.report_of(model, "the default activation")  # type: ignore[assignment]
+        return model
+    found = zoo.resolve(name or activation)
     before = binding.activation_of(model) if settings.get("pretrained") else None
     model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
     if before is not None:
@@ -39,18 +44,20 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Collectio
     return model
 
 
-def _recommended(architecture: str) -> str:
+def _recommended(architecture: str) -> str | None:
+    """What ``auto`` puts into the architecture; None, with a warning, where the default activation stays."""
     family = families.family_of(architecture)
-    if f"grafs_{family}" in zoo.names():
+    entry = zoo.names().get(f"grafs_{family}")
+    if entry and entry.recommended:
         return f"grafs_{family}"
-    have = sorted({e.family for e in zoo.entries().values() if e.recommended})
-    near = families.nearest_family(family, have)
-    if near is None:
-        raise GrafsError(f"the zoo has no activation for the family {family!r} of {architecture}; it is empty")
-    raise GrafsError(
-        f"the zoo has no activation for the family {family!r} of {architecture}; the nearest it has is of {near!r}: "
-        f"activation='grafs_{near}' puts that in, untested here"
-    )
+    if entry:
+        why = f"grafs_{family} is {entry.notice}; activation='grafs_{family}' puts it in all the same"
+    else:
+        near = families.nearest_family(family, sorted({each.family for each in zoo.entries().values() if each.alias}))
+        hint = f"; the nearest it has is of {near!r}: activation='grafs_{near}' puts that in, untested here" if near else ""
+        why = f"the zoo has no activation for the family {family!r}{hint}"
+    warnings.warn(f"activation='auto' leaves {architecture} with its default activation: {why}", stacklevel=3)
+    return None
 
 
 def _from_folder(folder: str, found: zoo.Resolved | None, also: Collection[str], settings: dict[str, Any]) -> nn.Module:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-FORMAT = "grafs-zoo/1"
+FORMAT = "grafs-zoo/2"
 
 
 def _listed(value: Any) -> Any:
@@ -57,16 +57,19 @@ class Cost(_Part):
 
 
 class Provenance(_Part):
-    """Where the function came from: one search, by a recipe that lies in the evidence."""
+    """Where the batch came from, by a recipe that lies in the evidence. What is of the search is null where no search of the
+    campaign ended in the function, which was given to it then. ``hardware``: hours on each processor; ``date``: of the last
+    line.
+    """
 
     recipe: Text
     recipe_sha256: Sha256
     model: Text
     data: Text
-    search_seed: Count
-    epochs: Count
+    search_seed: Count | None
+    epochs: Count | None
     steps_per_epoch: Count | None
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)] | None
     versions: dict[str, str]
     hardware: Text
     commit: Text
@@ -75,8 +78,8 @@ class Provenance(_Part):
 
 
 class Difference(_Part):
-    """How much better ours is than theirs, over ``n`` training seeds that both have, with the 95 % t interval and its p value:
-    points of accuracy, or nats by which the loss is lower.
+    """How much better ours is than theirs, over ``n`` training seeds that both have, with the t interval of ``level`` and its p
+    value: points of accuracy, or nats by which the loss is lower.
 
     ``low``, ``high`` and ``p`` are null where nothing tells the spread.
     """
@@ -87,12 +90,14 @@ class Difference(_Part):
     high: float | None
     p: float | None
     n: Count
+    level: float = 0.95
 
 
 class Metric(_Part):
     """One activation at one place: what the batch is measured by, over training seeds.
 
-    ``sd`` is null for one seed. ``each``: by training seed.
+    ``sd`` is null for one seed. ``each``: by training seed. ``retired``: after how many seeds it was given no further ones, by
+    the campaign's rule; null where it was not. ``repeated``: how many of its trainings were run once more.
     """
 
     model: Text
@@ -104,6 +109,8 @@ class Metric(_Part):
     mean: float
     sd: float | None
     each: dict[str, float]
+    retired: Count | None
+    repeated: Count
     difference: Difference | None
 
 
@@ -125,7 +132,8 @@ class Spread(_Part):
 class Search(_Part):
     """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
     activation, or the label of the earlier search, that it is up to scales. ``held_out``: what the batch is measured by, of
-    the discretised function with the search's own weights.
+    the discretised function with the search's own weights. ``near``: the nearest of the functions that GRAFS' authors found,
+    and how far ``apart`` they are (L2 under N(0, 1), relative, up to both scales).
     """
 
     seed: Count
@@ -137,6 +145,8 @@ class Search(_Part):
     held_out: float
     seconds: Annotated[float, Field(ge=0)]
     chosen: bool
+    near: Text | None
+    apart: float | None
 
 
 class Choice(_Part):
@@ -164,14 +174,17 @@ class Verified(_Part):
 
 
 class Evidence(_Part):
-    """``folder`` below ``zoo/<family>/evidence/`` and the sha256 of each file in it."""
+    """``folder`` below ``zoo/<family>/evidence/``, the sha256 of what stands there beside the ledger, and the ids of the
+    ledger's lines that the batch was computed from: it may have got more since.
+    """
 
     folder: FileName
-    files: dict[FileName, Sha256]
+    files: dict[Annotated[str, Field(pattern=r"^(recipes/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")], Sha256]
+    lines: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...], BeforeValidator(_listed)]
 
 
 class Batch(_Part):
-    """One campaign that ended in this function.
+    """One campaign that ended in this function, or measured it.
 
     ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
     counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where
@@ -180,6 +193,7 @@ class Batch(_Part):
 
     label: Text
     usual: Text
+    budget: Literal["reduced", "standard", "full"]
     measure: Literal["accuracy", "loss"]
     train_images: Count | None
     epochs: Count
@@ -207,14 +221,17 @@ class Batch(_Part):
 
 
 class Contents(_Part):
-    """Everything that an entry's file holds: ``batches[0]`` found the function, later ones found it again.
+    """Everything that an entry's file holds: ``batches[0]`` found the function, later ones found it again or measured it.
 
+    ``alias``: ``grafs_<family>`` loads it, one a family. ``recommended``: it is shown to be better than the default activation
+    where it was searched, at the highest budget that it has.
     ``sha256`` is that of the canonical form of all other fields.
     """
 
-    format: Literal["grafs-zoo/1"]
+    format: Literal["grafs-zoo/2"]
     name: Annotated[str, Field(pattern=r"^grafs_[a-z0-9_]{1,80}$")]
     family: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
+    alias: bool
     recommended: bool
     licence: Text
     genotype: dict[str, Any]

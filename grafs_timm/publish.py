@@ -1,22 +1,18 @@
-"""From a campaign's folder to a zoo entry: evidence, entry, pictures, and the pages made from all entries."""
+"""From a campaign's ledger to zoo entries: new ones for what its searches found, further evidence for those there are."""
 
 from __future__ import annotations
 
 import re
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import card_plots, entry_file, evidence, facts, families, pages, publishable
-from .entry import Batch, Contents, Evidence
+from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable
+from .campaign import COST, Campaign
+from .entry import Batch, Contents
 from .errors import RunError
-from .evidence import Records
-from .evidence_collect import collect, write
 from .files import write_whole
 from .formula import Genotype
-from .tracking import read_log
 
 LICENCE = "Apache-2.0"
 _SHORT = {"cifar10": "c10", "cifar100": "c100", "imagenet": "in1k"}
@@ -25,104 +21,127 @@ _SHOWN = 5  # reasons in one message
 
 @dataclass(frozen=True)
 class Published:
-    """``path``: the entry's file; ``said``: what a user should know of what was done, a sentence each."""
+    """The entries that were written, and what a user should know of it, a sentence each."""
 
-    path: Path
-    entry: Contents
+    entries: tuple[Contents, ...]
     said: tuple[str, ...]
 
 
-def publish(
-    campaign: str | Path, zoo: str | Path, *, hardware: str, commit: str, name: str | None = None, label: str | None = None,
-    recommend: bool = False,
-) -> Published:  # fmt: skip
-    """Make a zoo entry of ``campaign``, a folder with a finished choice and matrix, in the folder ``zoo``.
+def publish(folder: str | Path, *, name: str | None = None, label: str | None = None, alias: bool = False) -> Published:
+    """Bring the zoo up to the campaign whose ledger is ``folder``, ``ZOO/<family>/evidence/<campaign>``.
 
-    ``hardware`` and ``commit``: what the runs ran on, and the code's commit. ``name``: of a new entry, by default after data
-    and search seed; ``label``: of the search to publish, by default the one the choice ranks best. Where ``zoo`` has
-    the function already, up to scales, the evidence is added to that entry; the same campaign once more replaces what it gave.
-    The first entry of a family is its recommended one; ``recommend`` makes this one so.
+    Every entry of the family whose function was trained there gets its figures. What the searches found becomes an entry, or
+    further evidence of the one that is the same function up to scales. Then cards, leaderboard and gallery are made anew.
 
-    RunError for a campaign that lacks searches, baselines, random cells or seeds, for a usual activation, and for a name that
-    another function has; nothing was written then.
+    Args:
+        folder: the ledger.
+        name: of a new entry, by default after data and search seed.
+        label: the search to publish, such as ``searches_s3``; by default the best on the data held out to choose by.
+        alias: make it what ``grafs_<family>`` loads, which the family's first entry is anyway.
+
+    Raises:
+        RunError: where there is nothing to publish (the reasons are named), for a usual activation, and for a name that another
+            function has; nothing was written then.
     """
-    campaign, zoo = Path(campaign), Path(zoo)
-    files = collect(campaign, {"hardware": hardware, "commit": commit, "date": _date(campaign)})
-    with tempfile.TemporaryDirectory() as beside:
-        write(files, Path(beside))
-        records = Records.read(beside)
-        _refuse_lacking(campaign, records)
-        label = label or publishable.best(records)
-        genotype = publishable.search_of(records, label).genotype
-        usual = publishable.usual_as(genotype)
-        if usual:
-            raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
-        family = families.family_of(records.recipe.model)
-        there = _entries(zoo, family)
-        known = next((each for each in there.values() if publishable.same_function(_genotype(each), genotype)), None)
-        own = known.name if known else _free_name(name or _default_name(family, records, label), family, there)
-        folder = _evidence_folder(zoo / family / "evidence", own.removeprefix(f"grafs_{family}_"), files, known)
-        named = Evidence(folder=folder, files={file: evidence.file_sha256(Path(beside) / file) for file in sorted(files)})
-        batch = publishable.batch(records, named, label)
-    made, said = _entry(own, family, genotype, batch, known, there, recommend)
-    write(files, zoo / family / "evidence" / folder)
-    for each in made:
-        write_whole(zoo / family / f"{each.name}.json", entry_file.text(each))
-    card_plots.draw(made[0], zoo / family)
-    pages.write(zoo)
-    return Published(zoo / family / f"{own}.json", made[0], said)
-
-
-def _refuse_lacking(campaign: Path, records: Records) -> None:
-    lacks = publishable.lacking(records)
-    if lacks:
+    folder = Path(folder).absolute()
+    campaign = Campaign.read(folder)
+    zoo, family = folder.parents[2], campaign.family
+    there = {path.stem: entry_file.read(path) for path in sorted((zoo / family).glob("grafs_*.json"))}
+    lacks = publishable.lacking(campaign)
+    if label is None and not lacks:
+        label = publishable.best(campaign)
+    made = {each.name: each for each in _measured(campaign, there)}
+    said = [f"{each} got the figures of {folder.name}" for each in made]
+    if label:
+        own, how = _of_search(campaign, label, name, {**there, **made})
+        made[own.name], said = own, [*said, how]
+    elif not made:
         more = f"\n  and {len(lacks) - _SHOWN} more" if len(lacks) > _SHOWN else ""
-        raise RunError(f"{campaign} is not enough for an entry:\n  " + "\n  ".join(lacks[:_SHOWN]) + more)
-
-
-def _entry(
-    name: str, family: str, genotype: Genotype, batch: Batch, known: Contents | None, there: Mapping[str, Contents],
-    recommend: bool,
-) -> tuple[list[Contents], tuple[str, ...]]:  # fmt: skip
-    """The entry, then those that are no longer recommended beside it; and what to say of it."""
-    others = [each for each in there.values() if each.name != name and each.recommended]
-    recommended = recommend or not others or bool(known and known.recommended)
-    said = []
-    if known is None:
-        new = Contents(
-            format="grafs-zoo/1", name=name, family=family, recommended=recommended, licence=LICENCE,
-            genotype=genotype.to_dict(derived=True), facts=facts.of(genotype), batches=(batch,), verified=(), sha256="0" * 64,
-        )  # fmt: skip
+        raise RunError(f"{folder} is not enough for an entry:\n  " + "\n  ".join(lacks[:_SHOWN]) + more)
     else:
-        before = [each for each in known.batches if each.evidence.folder == batch.evidence.folder]
-        if before and before[0].cost and not batch.cost:
-            raise RunError(f"{name} has timings, this campaign no cost.csv: tools/bench_activation.py --activation writes it")
-        if before:
-            batches = tuple(batch if each is before[0] else each for each in known.batches)
-            said.append(f"{name} was published from this campaign before: its numbers are replaced")
-        else:
-            batches = (*known.batches, batch)
-            said.append(f"{batch.label} is the same function as {name}, up to scales: the evidence is added to that entry")
-        new = known.model_copy(update={"batches": batches, "recommended": recommended})
-    if not recommended:
-        said.append(f"grafs_{family} stays {others[0].name}; --recommend changes that")
-    aside = [each.model_copy(update={"recommended": False}).sealed() for each in others if recommend]
-    return [new.sealed(), *aside], tuple(said)
+        said.append(f"no new entry: {lacks[0]}" + (f", and {len(lacks) - 1} more reasons" if len(lacks) > 1 else ""))
+    everything = _with_alias({**there, **made}, own.name if label and alias else None)
+    changed = [each for each in everything if there.get(each.name) != each]
+    for each in changed:
+        write_whole(zoo / family / f"{each.name}.json", entry_file.text(each))
+        card_plots.draw(each, zoo / family)
+    pages.write(zoo, pictures=False)
+    return Published(tuple(each for each in everything if each.name in made), tuple(said))
 
 
-def _entries(zoo: Path, family: str) -> dict[str, Contents]:
-    """The family's entries in that folder, by name."""
-    return {path.stem: entry_file.read(path) for path in sorted((zoo / family).glob("grafs_*.json"))}
+def _measured(campaign: Campaign, there: Mapping[str, Contents]) -> list[Contents]:
+    """The entries whose functions the campaign trained where it searched, with its figures."""
+    trained = {row.activation for row in campaign.results("test") if row.place == campaign.home}
+    found = []
+    for contents in there.values():
+        genotype = _genotype(contents)
+        for label, each in campaign.activations.items():
+            if label in trained and each.genotype and candidates.same_function(each.genotype, genotype):
+                found.append(_with(contents, _batch(campaign, label)))
+                break
+    return found
+
+
+def _batch(campaign: Campaign, label: str) -> Batch:
+    return publishable.batch(campaign, evidence.named(campaign), label)
+
+
+def _of_search(campaign: Campaign, label: str, name: str | None, there: Mapping[str, Contents]) -> tuple[Contents, str]:
+    """The entry of the function that the search ``label`` found, new or with further evidence; and what to say of it."""
+    genotype, family = publishable.genotype_of(campaign, label), campaign.family
+    usual = candidates.usual_as(genotype)
+    if usual:
+        raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
+    batch = _batch(campaign, label)
+    if batch.cost is None and (timed := evidence.timings(campaign.folder)):
+        there_are = ", ".join(dict.fromkeys(row["subject"] for row in timed))
+        raise RunError(f"{campaign.folder / COST} has no timing of {label!r}; it has {there_are}")
+    known = next((each for each in there.values() if candidates.same_function(_genotype(each), genotype)), None)
+    if known:
+        same = f"{label} is the same function as {known.name}, up to scales: the evidence is added to that entry"
+        return _with(known, batch), same
+    own = _free_name(name or _default_name(campaign, label), family, there)
+    new = Contents(
+        format="grafs-zoo/2", name=own, family=family, alias=False, recommended=False, licence=LICENCE,
+        genotype=genotype.to_dict(derived=True), facts=facts.of(genotype), batches=(batch,), verified=(), sha256="0" * 64,
+    )  # fmt: skip
+    return new, f"{label} is the new entry {own}"
+
+
+def _with(contents: Contents, batch: Batch) -> Contents:
+    """The entry with the batch in place of an earlier one of the same campaign, or behind the others.
+
+    Raises:
+        RunError: where the earlier one had timings that this one lacks.
+    """
+    before = next((each for each in contents.batches if each.evidence.folder == batch.evidence.folder), None)
+    if before is None:
+        return contents.model_copy(update={"batches": (*contents.batches, batch)})
+    if before.cost and not batch.cost:
+        raise RunError(
+            f"{contents.name} has timings, this campaign no cost.csv: tools/bench_activation.py --activation writes it"
+        )
+    batches = tuple(batch if each is before else each for each in contents.batches)
+    return contents.model_copy(update={"batches": batches})
+
+
+def _with_alias(entries: Mapping[str, Contents], wanted: str | None) -> list[Contents]:
+    """The family's entries, one of them with the alias, that one recommended where its evidence shows it; sealed."""
+    chosen = wanted or next((each.name for each in entries.values() if each.alias), None) or next(iter(entries))
+    aliased = [each.model_copy(update={"alias": each.name == chosen}) for each in entries.values()]
+    return [each.model_copy(update={"recommended": claims.recommended(each)}).sealed() for each in aliased]
 
 
 def _genotype(contents: Contents) -> Genotype:
-    return Genotype.from_dict(contents.genotype, contents.name)
+    return Genotype.from_dict(contents.genotype, contents.name, derived=False)
 
 
-def _default_name(family: str, records: Records, label: str) -> str:
-    data = Path(records.choosing.data.name).name.lower()
-    short = re.sub(r"[^a-z0-9]+", "", _SHORT.get(data, data)) or "data"
-    return f"grafs_{family}_{short}_s{publishable.search_of(records, label).seed}"
+def _default_name(campaign: Campaign, label: str) -> str:
+    data = Path(campaign.recipe.data.name).name.lower()
+    short = re.sub(r"[^a-z0-9]+", "", _SHORT.get(data, data.split("-")[0])) or "data"
+    number = re.search(r"\d+$", label)
+    budget = "" if campaign.settings.budget == "reduced" else f"_{campaign.settings.budget}"
+    return f"grafs_{campaign.family}_{short}{budget}_s{number[0] if number else 0}"
 
 
 def _free_name(name: str, family: str, there: Mapping[str, Contents]) -> str:
@@ -134,25 +153,3 @@ def _free_name(name: str, family: str, there: Mapping[str, Contents]) -> str:
             number += 1
         raise RunError(f"{name} is taken by another function; give --name, such as {name}_{number}")
     return name
-
-
-def _evidence_folder(parent: Path, own: str, files: Mapping[str, bytes], known: Contents | None) -> str:
-    """The folder that this campaign has, if it was published before, else a new one."""
-    for batch in known.batches if known else ():
-        there = parent / batch.evidence.folder / evidence.SEARCHES
-        if there.exists() and there.read_bytes() == files[evidence.SEARCHES]:
-            return batch.evidence.folder
-    number, name = 1, own
-    while (parent / name).exists() and (known or any((parent / name).iterdir())):
-        if not known and (parent / name / evidence.SEARCHES).read_bytes() == files[evidence.SEARCHES]:
-            break  # a publishing that was stopped before its entry stood
-        number += 1
-        name = f"{own}_{number}"
-    return name
-
-
-def _date(campaign: Path) -> str:
-    """The UTC day on which the last training of the campaign ended."""
-    logs = (read_log(file.parent) for file in campaign.glob("matrix/jobs/**/log.jsonl"))
-    last = max((float(lines[-1].get("time", 0.0)) for lines in logs if lines), default=0.0)
-    return time.strftime("%Y-%m-%d", time.gmtime(last))

@@ -1,184 +1,196 @@
-"""From the evidence of a campaign to what an entry says of it: every number of a `Batch`, computed anew each time."""
+"""From the ledger of a campaign to what an entry says of it: every number of a `Batch`, computed anew each time."""
 
 from __future__ import annotations
 
 import statistics as medians
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any
 
-from . import candidates, evidence, formula, ranking, selection, statistics, zoo
+from . import campaign_run, campaign_text, candidates, evidence, ranking, selection, statistics, zoo
+from .campaign import RECIPE, SEARCHES, Campaign
 from .entry import Batch, Choice, Cost, Difference, Evidence, Metric, Provenance, Search, Spread
-from .errors import GrafsError, RunError
-from .evidence import Records, SearchRecord
+from .errors import RunError
 from .formula import Genotype
+from .ledger import Line
 from .markdown import length
 from .settings import Recipe
 from .statistics import Place, Result
 
-_PAPERS_WINDOW, _PAPERS_STEPS = 256, 10_000  # of a GPT's training (arXiv 2408.06820)
-MIN_SEARCHES, MIN_SEEDS, MIN_RANDOM = 5, 3, 3  # below these nothing is published
+MIN_SEARCHES, MIN_SEEDS, MIN_RANDOM = 5, 3, 1  # below these nothing is published
 _DIGITS = 6  # decimals of what is computed: far below what any count of images can tell
 
 
-def batch(records: Records, named: Evidence, label: str | None = None) -> Batch:
-    """What ``records`` give for the function called ``label``, by default the `best` of the searches.
+def batch(campaign: Campaign, named: Evidence, label: str | None = None) -> Batch:
+    """What the ledger gives for the function called ``label``, by default the `best` of the searches.
 
-    RunError where there is nothing to publish, or the records disagree with one another.
+    Raises:
+        RunError: where there is nothing to publish.
     """
-    label = label or best(records)
-    usual, rows = _usual(records), with_twins(checked(records))
-    recipe = records.recipe
+    label = label or best(campaign)
+    recipe, rows = campaign.recipe, with_twins(campaign)
+    if not rows:
+        raise RunError(f"{campaign.folder}: no training is finished, so there is nothing to publish")
     return Batch(
-        label=label, usual=usual, measure=rows[0].compared_by,
-        train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs,
-        steps_per_epoch=recipe.evaluate.steps_per_epoch,
-        provenance=_provenance(records, search_of(records, label)), choice=choice(records), cost=cost(records, label),
-        searches=tuple(_search(records, each, label) for each in records.searches),
-        metrics=metrics(rows, records.matrix.usual()), spreads=spreads(rows, records.matrix.usual()), evidence=named,
+        label=label, usual=campaign.default, budget=campaign.settings.budget, measure=rows[0].compared_by,
+        train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs, steps_per_epoch=recipe.evaluate.steps_per_epoch,
+        provenance=_provenance(campaign, label), choice=choice(campaign), cost=cost(campaign, label),
+        searches=tuple(_search(campaign, each, label) for each in campaign.searches.values()),
+        metrics=metrics(campaign, rows), spreads=spreads(campaign, rows), evidence=named,
     )  # fmt: skip
 
 
-def search_of(records: Records, label: str) -> SearchRecord:
-    """The search called ``label``. RunError where there is none."""
-    for each in records.searches:
-        if label_of(each.seed) == label:
-            return each
-    known = ", ".join(label_of(each.seed) for each in records.searches)
-    raise RunError(f"{records.folder}: no search is called {label!r}; there are: {known}")
-
-
 def label_of(seed: int) -> str:
-    """What the search of that seed is called in a campaign's matrix."""
-    return f"searches_s{seed}"
+    """What the function that the search of that seed found is called in a campaign."""
+    return f"{SEARCHES}_s{seed}"
 
 
-def best(records: Records) -> str:
-    """The label of the search to publish, as `best_of` its choice."""
-    try:
-        return best_of({label_of(each.seed): each.genotype for each in records.searches}, records.choice, records.choosing)
-    except RunError as error:
-        raise RunError(f"{records.folder}: {error}") from error
+def genotype_of(campaign: Campaign, label: str) -> Genotype:
+    """The function called ``label``: of a search, or one that the campaign was given. RunError where there is none."""
+    for seed, line in campaign.searches.items():
+        if label_of(seed) == label:
+            return Genotype.from_dict(line.genotype, derived=False)
+    each = campaign.given.get(label)
+    if each is None or each.genotype is None:
+        known = ", ".join(
+            [*map(label_of, campaign.searches), *(name for name, each in campaign.given.items() if each.genotype)]
+        )
+        raise RunError(f"{campaign.folder}: no function is called {label!r}; there are: {known}")
+    return each.genotype
 
 
-def best_of(searches: Mapping[str, Genotype], trainings: Sequence[Result], choosing: Recipe) -> str:
-    """The label of the search that the choice ranks best, of those whose function is no usual activation.
+def best(campaign: Campaign) -> str:
+    """The label of the search whose function is best on the data held out to choose by, of those that are no usual activation.
 
-    ``trainings`` are those of the choice. Where none came to the last of them, the one that was best in the longest it had.
-    RunError where every search ended in a usual activation.
+    Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
     """
-    new = [label for label, genotype in searches.items() if usual_as(genotype) is None]
-    rows = [row for row in trainings if row.activation in new and row.has_figure]
+    new = {label_of(seed) for seed in campaign.searches if candidates.usual_as(genotype_of(campaign, label_of(seed))) is None}
+    rows = [
+        row for row in campaign.results("validation") if row.activation in new and row.has_figure and row.place == campaign.home
+    ]
     if not rows:
-        raise RunError("every search ended in a usual activation or failed: there is nothing to publish")
-    final = _final_seeds(trainings, choosing)
-    scores: dict[tuple[bool, int, str], list[float]] = {}
-    for row in rows:
-        scores.setdefault((row.seed in final, row.epochs, row.activation), []).append(row.score)
-    return max(scores, key=lambda key: (*key[:2], medians.fmean(scores[key])))[2]
+        raise RunError(
+            f"{campaign.folder}: every search ended in a usual activation or was not trained: there is nothing to publish"
+        )
+    longest = [row for row in rows if row.epochs == max(each.epochs for each in rows)]
+    table = {
+        label: {row.seed: row.score for row in longest if row.activation == label} for label in {r.activation for r in longest}
+    }
+    common = set.intersection(*(set(seeds) for seeds in table.values()))
+    mean = {label: medians.fmean(seeds[s] for s in (common or seeds)) for label, seeds in table.items()}
+    return max(sorted(mean), key=lambda label: mean[label])
 
 
-def usual_as(genotype: Genotype) -> str | None:
-    """The usual activation that is the same function up to an outer and an inner scale, if there is one."""
-    for name in zoo.USUAL:
-        if formula.same_function(genotype, zoo.resolve(name).layer()):
-            return name
-    return None
-
-
-def lacking(records: Records) -> list[str]:
-    """What keeps a batch from being published, each in a sentence; [] where nothing does."""
-    asked, said = records.recipe.transfer, []
-    if len(records.searches) < MIN_SEARCHES:
-        said.append(f"{len(records.searches)} searches; at least {MIN_SEARCHES} are published, losers too")
-    missing = [name for name in zoo.USUAL if name not in records.matrix.activations]
+def lacking(campaign: Campaign) -> list[str]:
+    """What keeps a new entry from being published, each in a sentence; [] where nothing does."""
+    said = []
+    if len(campaign.searches) < MIN_SEARCHES:
+        said.append(f"{len(campaign.searches)} searches; at least {MIN_SEARCHES} are published, losers too")
+    missing = [name for name in zoo.USUAL if name not in campaign.given]
     if missing:
-        said.append(f"the matrix has no {', '.join(missing)}: every usual activation stands beside a found one")
-    random = sum(each.kind == "random" for each in records.matrix.activations.values())
+        said.append(f"the campaign has no {', '.join(missing)}: every usual activation stands beside a found one")
+    random = sum(each.kind == "random" for each in campaign.given.values())
     if random < MIN_RANDOM:
-        said.append(f"{random} random cells in the matrix; at least {MIN_RANDOM} are the control")
-    if asked.seeds < MIN_SEEDS:
-        said.append(f"{asked.seeds} training seeds a cell; at least {MIN_SEEDS} tell a spread")
-    table = statistics.scores(records.trainings)
-    home = _home(records)
+        said.append(f"{random} random cells in the campaign; at least {MIN_RANDOM} is the control")
+    table = statistics.scores(campaign.results("test"))
+    for label in campaign.activations:
+        there = sum(value == value for value in table.get((label, campaign.home), {}).values())
+        if there < MIN_SEEDS and label not in campaign.same_as:
+            said.append(f"{label}, {campaign.home}: {there} of {MIN_SEEDS} trainings")
     try:
-        label: str | None = _first_label(records, best(records))
+        best(campaign)
     except RunError as error:
-        said, label = [*said, str(error)], None
-    for place in [Place(model, data) for model in records.matrix.models for data in records.matrix.data]:
-        for name, each in records.matrix.activations.items():
-            if each.kind == "found" and name != label and place != home:
-                continue  # losers are measured where they were searched
-            there = sum(value == value for value in table.get((name, place), {}).values())
-            if there < records.matrix.seeds:
-                said.append(f"{name}, {place}: {there} of {records.matrix.seeds} trainings")
+        said.append(str(error))
     return said
 
 
 # --- the trainings ---
 
 
-def with_twins(records: Records) -> list[Result]:
-    """The trainings, and once more for every further search that ended in the same function: the spread counts each search."""
-    rows = []
-    for row in records.trainings:
-        rows.append(row)
-        twins = records.matrix.activations[row.activation].twins()
-        rows += [replace(row, activation=label, search_seed=seed) for label, seed in twins.items()]
-    return rows
+def with_twins(campaign: Campaign) -> list[Result]:
+    """The trainings measured on the test split; once more for each search that ended in the function of another, or in a
+    baseline: the spread counts each search.
+    """
+    rows = _with_baselines(campaign, campaign.results("test"))
+    return rows + [
+        replace(row, activation=label, search_seed=seed)
+        for row in rows if row.activation in campaign.activations
+        for label, seed in campaign.activations[row.activation].twins().items()
+    ]  # fmt: skip
 
 
-def metrics(rows: Sequence[Result], usual: Mapping[str, str]) -> tuple[Metric, ...]:
-    """One for each activation at each place, the difference to the model's usual activation in each."""
+def _with_baselines(campaign: Campaign, rows: list[Result]) -> list[Result]:
+    """Where the searches ran: a baseline's rows once more for each search that ended in it and was not trained for that."""
+    trained, more = {row.activation for row in rows}, list[Result]()
+    for label, name in campaign.same_as.items():
+        each = campaign.activations[label]
+        for row in rows:
+            if row.activation == name and label not in trained and row.place == campaign.home:
+                more.append(replace(row, activation=label, kind="found", batch=each.batch, search_seed=each.search_seed))
+    return rows + more
+
+
+def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
+    """One for each activation at each place, the difference to the model's default activation in each."""
     statistics.check(rows)
     table, known, found = statistics.scores(rows), statistics.activations(rows), []
+    retired, repeated = campaign.retired(), _repeated(campaign)
     for place in statistics.places(rows):
-        theirs = table.get((usual.get(place.model, ""), place), {})
+        apart = candidates.usual(place.model)
+        theirs = table.get((apart or "", place), {})
         for label, first in known.items():
             own = table.get((label, place))
             mean = statistics.mean(own) if own else None
             if not own or mean is None or mean.mean is None:
                 continue
-            apart = usual.get(place.model)
+            stopped = retired.get(label) if place == campaign.home else None
+            level = statistics.STOPPED_LEVEL if stopped else statistics.LEVEL
+            beside = _difference(apart, statistics.difference(own, theirs, level), level) if apart and label != apart else None
             found.append(
                 Metric(
                     model=place.model, data=place.data, activation=label, kind=first.kind, search_seed=first.search_seed,
                     n=mean.n, mean=_round(first.measure.sign * mean.mean), sd=_rounded(mean.sd),
                     each={str(seed): first.measure.sign * value for seed, value in sorted(own.items()) if value == value},
-                    difference=_difference(apart, statistics.difference(own, theirs)) if apart and label != apart else None,
+                    retired=stopped.after if stopped else None, repeated=repeated[first.sha256 or label, place],
+                    difference=beside,
                 )
             )  # fmt: skip
     return tuple(found)
 
 
-def spreads(rows: Sequence[Result], usual: Mapping[str, str]) -> tuple[Spread, ...]:
+def _repeated(campaign: Campaign) -> Counter[tuple[str, Place]]:
+    """{(function, place): how many of its trainings were run again}."""
+    lines = (line for again in campaign.ledger.repetitions().values() for line in again if line.kind == "training")
+    return Counter((line.function, Place(line.model, line.data)) for line in lines)
+
+
+def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
     """One for all searches and one for all random cells of each place that has several of them."""
     table, found = statistics.scores(rows), []
     for place in statistics.places(rows):
-        theirs = table.get((usual.get(place.model, ""), place), {})
+        apart = candidates.usual(place.model)
+        theirs = table.get((apart or "", place), {})
         for group in statistics.groups(rows):
             members = [table[label, place] for label in group.members if (label, place) in table]
             own = statistics.group_mean(members)
             if own.members < 2 or own.mean is None or group.kind == "baseline":
                 continue
-            apart = usual.get(place.model)
             found.append(
                 Spread(
                     model=place.model, data=place.data, kind=group.kind, members=own.members,
-                    mean=_round(rows[0].measure.sign * own.mean),
-                    sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
+                    mean=_round(rows[0].measure.sign * own.mean), sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
                     difference=_difference(apart, statistics.group_difference(members, theirs)) if apart else None,
                 )
             )  # fmt: skip
     return tuple(found)
 
 
-def _difference(to: str, own: statistics.Difference) -> Difference | None:
+def _difference(to: str, own: statistics.Difference, level: float = statistics.LEVEL) -> Difference | None:
     if own.mean is None:
         return None
     return Difference(
-        to=to, mean=_round(own.mean), low=_rounded(own.low), high=_rounded(own.high), p=_rounded(own.p), n=own.n
+        to=to, mean=_round(own.mean), low=_rounded(own.low), high=_rounded(own.high), p=_rounded(own.p), n=own.n, level=level
     )  # fmt: skip
 
 
@@ -193,143 +205,108 @@ def _rounded(value: float | None) -> float | None:
 # --- searches and choice ---
 
 
-def choice(records: Records) -> Choice:
-    """The words of the choice: the trainings of the first seeds halved the field, those of the last ones rank it."""
-    recipe, final = records.choosing, _final_seeds(records.choice, records.choosing)
-    usual = _usual(records)
-    last = [row for row in records.choice if row.seed in final]
-    first = [row for row in records.choice if row.seed < recipe.select.seeds and row.seed not in final]
-    before = {row.seed for row in records.choice} - final
-    _, why = ranking.recommend(ranking.rank(last, {recipe.model: usual}, chosen_on=before))
-    contrast = selection.contrast(first, _counts(records)) if first else None
-    words = ranking.contrast_verdict(contrast, first[0].measure) if contrast else selection.NOT_COMPARED
+def choice(campaign: Campaign) -> Choice:
+    """The words of the choice, from the trainings measured on held-out data where the searches ran.
+
+    The longest of them rank the field; all seeds that everything in the field has compare searched and random functions.
+    """
+    rows = [row for row in campaign.results("validation") if row.place == campaign.home]
+    usual, epochs = campaign.default, campaign.recipe.evaluate.epochs
+    last = [row for row in rows if row.epochs == max(each.epochs for each in rows)]
+    seeds = {row.seed for row in last}
+    why = f"Nothing is compared with {usual} yet."
+    if any(row.activation == usual for row in last):
+        before = {row.seed for row in rows} - seeds
+        _, why = ranking.recommend(ranking.rank(last, {campaign.recipe.model: usual}, chosen_on=before))
+    contrast = selection.contrast(_first(_with_baselines(campaign, rows)), _counts(campaign)) if rows else None
+    words = ranking.contrast_verdict(contrast, rows[0].measure) if contrast else selection.NOT_COMPARED
+    own = [row for row in (last if campaign.closed else campaign.results("test")) if row.activation == usual]
     spent = selection.costs(
-        sum(each.seconds for each in records.searches), records.choice, [row for row in last if row.activation == usual],
-        recipe.evaluate.epochs,
+        sum(map(campaign_run.line_seconds, campaign.searches.values())), rows if campaign.closed else [], own, epochs
     )  # fmt: skip
     return Choice(why=why, full_trainings=spent["full_trainings"], searched_against_random=words)
 
 
-def _counts(records: Records) -> dict[str, int]:
+def _first(rows: Sequence[Result]) -> list[Result]:
+    """Of the shortest trainings those with the seeds that every searched and random function has."""
+    shortest = [row for row in rows if row.epochs == min(each.epochs for each in rows)]
+    seeds: dict[str, set[int]] = {}
+    for row in shortest:
+        if row.kind == "random" or row.batch is not None:
+            seeds.setdefault(row.activation, set()).add(row.seed)
+    common = set.intersection(*seeds.values()) if seeds else set()
+    return [row for row in shortest if row.seed in common]
+
+
+def _counts(campaign: Campaign) -> dict[str, int]:
     """{label: how many searches ended in that function}."""
-    return {label: 1 + len(each.also) for label, each in records.matrix.activations.items() if each.kind == "found"}
+    found = campaign.activations.items()
+    return {label: 1 + len(each.also) for label, each in found if each.search_seed is not None}
 
 
-def _final_seeds(trainings: Sequence[Result], choosing: Recipe) -> set[int]:
-    return set(sorted({row.seed for row in trainings})[-choosing.select.final_seeds :])
-
-
-def _search(records: Records, record: SearchRecord, chosen: str) -> Search:
-    label = label_of(record.seed)
-    first = _first_label(records, label)
+def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
+    label, genotype = label_of(line.seed), Genotype.from_dict(line.genotype, derived=False)
+    first = next((name for name, each in campaign.activations.items() if label == name or label in each.twins()), label)
+    name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
-        seed=record.seed, label=label, formula=record.genotype.text, sha256=record.genotype.sha256,
-        genotype=record.genotype.to_dict(), same_as=usual_as(record.genotype) or (None if first == label else first),
-        held_out=record.held_out, seconds=_round(record.seconds), chosen=label == chosen,
+        seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
+        genotype=genotype.to_dict(), same_as=candidates.usual_as(genotype) or (None if first == label else first),
+        held_out=float(line.held_out["loss" if campaign.recipe.data.text else "accuracy"]),
+        seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
+        near=name or None, apart=_round(apart) if name else None,
     )  # fmt: skip
 
 
-def _provenance(records: Records, search: SearchRecord) -> Provenance:
-    recipe, home = records.choosing, _home(records)
+def _provenance(campaign: Campaign, label: str) -> Provenance:
+    line = next((each for seed, each in campaign.searches.items() if label_of(seed) == label), None)
+    lines = campaign.ledger.lines
+    spent = "; ".join(f"{hours:.1f} h on {name}" for name, hours in sorted(campaign_run.hours(campaign).items()))
+    commits = list(dict.fromkeys(each.commit for each in sorted(lines, key=lambda each: each.date)))
     return Provenance(
-        recipe=evidence.SELECTION, recipe_sha256=evidence.file_sha256(records.folder / evidence.SELECTION),
-        model=home.model,
-        data=home.data, search_seed=search.seed, epochs=search.epochs,
-        steps_per_epoch=records.choosing.search.steps_per_epoch, seconds=_round(search.seconds),
-        versions=dict(search.versions), hardware=records.about["hardware"], commit=records.about["commit"],
-        date=records.about["date"], budget=budget(records.recipe, len(records.searches), recipe.search.epochs),
+        recipe=RECIPE, recipe_sha256=evidence.file_sha256(campaign.folder / RECIPE), model=campaign.home.model,
+        data=campaign.home.data, search_seed=line.seed if line else None, epochs=int(line.log[-1]["epoch"]) if line else None,
+        steps_per_epoch=campaign.recipe.search.steps_per_epoch,
+        seconds=_round(campaign_run.line_seconds(line)) if line else None,
+        versions=dict((line or lines[0]).versions), hardware=spent, commit=", ".join(commits[-3:]),
+        date=max(each.date for each in lines)[:10], budget=budget(campaign),
     )  # fmt: skip
 
 
-def budget(recipe: Recipe, searches: int, search_epochs: int) -> str:
-    """What a reader must know before comparing: «reduced: ...» where not all images are used, or not at their size; of text,
-    where windows or trainings are shorter than the paper's. Also what models are built with that differs from their name's.
+def budget(campaign: Campaign) -> str:
+    """What a reader must know before comparing: how much data at what size, how long searches and trainings last, and what
+    models are built with that differs from their name's.
     """
-    data, seeds = recipe.data, recipe.transfer.seeds
+    recipe, data = campaign.recipe, campaign.recipe.data
     spent = (
-        f"{searches} searches of {length(search_epochs, recipe.search.steps_per_epoch)}, trainings of "
-        f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)} with {seeds} seeds each"
+        f"{len(campaign.searches)} searches of {length(recipe.search.epochs, recipe.search.steps_per_epoch)}, trainings of "
+        f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)}"
     )
     kwargs = ", ".join(f"{key}={value}" for key, value in recipe.model_kwargs.items())
     built = f"; every model built with {kwargs}" if kwargs else ""
+    return f"{campaign.settings.budget}: {_material(recipe, data_name=PurePath(data.name).name)}{built}; {spent}"
+
+
+def _material(recipe: Recipe, data_name: str) -> str:
+    data = recipe.data
     if data.text:
-        steps = recipe.evaluate.epochs * (recipe.evaluate.steps_per_epoch or _PAPERS_STEPS)
-        reduced = data.text.context < _PAPERS_WINDOW or steps < _PAPERS_STEPS
-        text = f"{PurePath(data.name).name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
-        return f"{'reduced' if reduced else 'full'}: {text}{built}; {spent}"
-    reduced = data.train_images is not None or data.image_size is not None
-    images = f"{data.train_images:,} training images" if data.train_images else "all training images"
+        return f"{data_name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
+    held = f" but {data.validation_images:,} held out to choose by" if data.validation_images and not data.train_images else ""
+    images = f"{data.train_images:,} training images" if data.train_images else f"all training images{held}"
     size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    return f"{'reduced' if reduced else 'full'}: {images}{size}{built}; {spent}"
+    smaller = recipe.search.image_size
+    return f"{images}{size}" + (f", in searches {smaller}×{smaller} pixels" if smaller else "")
 
 
-def cost(records: Records, label: str) -> Cost | None:
-    """Forward and backward beside GELU in float32; None where nothing was timed. RunError where the label was not timed."""
-    if not records.cost:
+def cost(campaign: Campaign, label: str) -> Cost | None:
+    """Forward and backward beside GELU in float32; None where that function was not timed."""
+    rows: Mapping[str, Mapping[str, str]] = {
+        row["subject"]: row for row in evidence.timings(campaign.folder) if (row["what"], row["dtype"]) == ("full", "float32")
+    }
+    own, gelu = rows.get(label), rows.get("gelu")
+    if own is None or gelu is None:
         return None
-    rows = {row["subject"]: row for row in records.cost if row["what"] == "full" and row["dtype"] == "float32"}
-    try:
-        own, gelu = rows[label], rows["gelu"]
-    except KeyError as error:
-        raise RunError(f"{records.folder / evidence.COST} has no timing of {error}; it has {', '.join(rows)}") from error
     threads = f", {own['threads']} thread" + ("" if own.get("threads") == "1" else "s") if own.get("threads") else ""
     return Cost(
         ratio=_round(float(own["median_ms"]) / float(gelu["median_ms"])),
         device=f"{own['device']} ({own.get('hardware') or 'unknown'}{threads}), float32, {own.get('shape')} elements",
     )
-
-
-# --- what the records agree on ---
-
-
-def _home(records: Records) -> Place:
-    """The labels of the place where the searches ran."""
-    model = _label(records.matrix.models, records.recipe.model, "model")
-    data = _label(records.matrix.data, records.recipe.data, "data section")
-    return Place(model, data)
-
-
-def _label(labels: Mapping[str, Any], wanted: Any, what: str) -> str:
-    for label, each in labels.items():
-        if each == wanted:
-            return label
-    raise RunError(f"the matrix does not hold the {what} that the searches ran with, {getattr(wanted, 'name', wanted)}")
-
-
-def _usual(records: Records) -> str:
-    usual = candidates.usual(records.recipe.model)
-    if usual is None:
-        raise RunError(f"{records.recipe.model} is of no known family, so there is no usual activation to compare with")
-    return usual
-
-
-def _first_label(records: Records, label: str) -> str:
-    """The label under which the matrix trains the function of the search ``label``: its own, or its twin's."""
-    for name, each in records.matrix.activations.items():
-        if label == name or label in each.twins():
-            return name
-    raise RunError(f"{records.folder}: the matrix does not hold {label}")
-
-
-def checked(records: Records) -> Records:
-    """RunError where the files tell of different searches, or of trainings that the matrix does not mean."""
-    found = {each.search_seed: each.sha256 for each in records.matrix.activations.values() if each.kind == "found"}
-    twins = {seed for each in records.matrix.activations.values() for seed in each.also}
-    own = {each.seed: each.genotype.sha256 for each in records.searches}
-    if set(found) | twins != set(own) or any(own[seed] != sha for seed, sha in found.items() if seed is not None):
-        raise RunError(f"{records.folder}: searches.jsonl and matrix.json tell of different searches")
-    for row in records.trainings:
-        if row.model not in records.matrix.models or row.data not in records.matrix.data:
-            raise RunError(f"{records.folder}: trainings.jsonl has a training on {row.place}, which the matrix does not hold")
-        if row.epochs != records.recipe.evaluate.epochs:
-            what = f"{row.activation}, {row.place}, seed {row.seed}: {row.epochs} epochs in its log"
-            raise RunError(f"{records.folder}: {what}, {records.recipe.evaluate.epochs} in the recipe")
-    return records
-
-
-def same_function(a: Genotype, b: Genotype) -> bool:
-    """Up to an outer and an inner scale; where one isn't finite everywhere, the same genotype only."""
-    try:
-        return a.sha256 == b.sha256 or formula.same_function(a, b)
-    except (ValueError, GrafsError):
-        return False

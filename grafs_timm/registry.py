@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from . import gains, timm_maps, zoo
-from .activation import FoundActivation, activation_class
+from .activation import FoundActivation, activation_class, tell_once
 from .errors import GenotypeError, GrafsError, TimmError
 
 
@@ -54,6 +54,9 @@ def register() -> None:
             _supply_gain(name, entry)
             if timm_maps.layer(name) is not layer or timm_maps.function(name) is not function:
                 raise timm_maps.moved(name)
+        for entry in known.values():  # last: what was made above was not a user's doing
+            if entry.notice:
+                tell_once(entry.name, f"{entry.notice}; grafs-timm zoo show {entry.name} tells what was measured")
     except (GenotypeError, TimmError) as error:
         warnings.warn(f"the zoo's names are not known to timm: {error}")
 

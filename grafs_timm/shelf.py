@@ -149,6 +149,11 @@ def _genotype(contents: Contents) -> Genotype:
     return Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
 
 
+def _entry(contents: Contents, genotype: Genotype, source: str) -> zoo.Entry:
+    default = contents.batches[0].usual
+    return zoo.Entry(contents.name, contents.family, genotype, False, contents.recommended, default, Path(source))
+
+
 def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
     """Make all known, each with the source it has in errors; every name is looked at before the first is."""
     known, new = zoo.names(), dict[str, zoo.Entry]()
@@ -165,7 +170,7 @@ def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
                 f"{source}: name: timm has an activation {name!r} of its own; publish this one under another name"
             )
         if there is None:
-            new[name] = zoo.Entry(name, contents.family, genotype, contents.recommended, Path(source))
+            new[name] = _entry(contents, genotype, source)
             new[name].__dict__["contents"] = contents  # what was checked now, not what the file holds when it is asked for
     if new:
         zoo._added.update(new)

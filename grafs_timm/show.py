@@ -11,11 +11,13 @@ from .entry import Batch, Contents, Facts, Metric
 
 def lines(contents: Contents) -> Iterator[str]:
     """Facts, then each batch: where it comes from, how it was chosen, what was measured."""
-    yield f"family  {contents.family}{', its recommended one' if contents.recommended else ''}"
+    yield f"family  {contents.family}{f', what grafs_{contents.family} loads' if contents.alias else ''}"
+    warned = claims.not_shown(contents)
+    yield f"        {warned or 'recommended'}"
     yield from _facts(contents.facts)
-    for number, batch in enumerate(contents.batches):
+    for batch in contents.batches:
         yield ""
-        yield from _batch(batch, "found by" if number == 0 else "found again by")
+        yield from _batch(batch)
     for again in contents.verified:
         place = f"{again.model} on {again.data}, seed {again.seed}"
         measure = claims.of(contents.batches[0])
@@ -31,9 +33,10 @@ def _facts(facts: Facts) -> Iterator[str]:
     yield f"gain {facts.gain:.4f}; finite in {' and '.join(halves) or 'no 16-bit format'}"
 
 
-def _batch(batch: Batch, how: str) -> Iterator[str]:
+def _batch(batch: Batch) -> Iterator[str]:
     own = batch.provenance
-    yield f"{how} search seed {own.search_seed} on {own.model}, {own.data}: {own.budget}"
+    how = "measured on" if own.search_seed is None else f"found by search seed {own.search_seed} on"
+    yield f"{how} {own.model}, {own.data}: {own.budget}"
     yield f"on {own.hardware}, torch {own.versions.get('torch', 'unknown')}, {own.date}, commit {own.commit}"
     yield f"choice: {batch.choice.why}"
     yield f"choice: {batch.choice.searched_against_random}"

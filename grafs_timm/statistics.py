@@ -22,6 +22,8 @@ from .errors import RunError
 Kind = Literal["found", "random", "baseline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Seeds = Mapping[int, float]  # training seed -> score
+LEVEL = 0.95  # of intervals
+STOPPED_LEVEL = 0.975  # of an activation that was stopped early: looked at twice, so each look has half the 5 % (Bonferroni)
 
 
 @dataclass(frozen=True)
@@ -242,14 +244,17 @@ def mean(seeds: Seeds) -> Mean:
     return Mean(_mean(values), _sd(values), len(values), len(seeds) - len(values))
 
 
-def difference(ours: Seeds, theirs: Seeds) -> Difference:
-    """The mean difference of pairs of the same training seed, with the t interval of n − 1 degrees of freedom."""
+def difference(ours: Seeds, theirs: Seeds, level: float = LEVEL) -> Difference:
+    """The mean difference of pairs of the same training seed, with the t interval of n − 1 degrees of freedom.
+
+    ``level``: of the interval; p is as it is for any.
+    """
     pairs = sorted(_with_figures(ours) & _with_figures(theirs))
     values = [ours[seed] - theirs[seed] for seed in pairs]
     unpaired = len(set(ours) | set(theirs)) - len(pairs)
     sd = _sd(values)
     error = 0.0 if sd is None else sd / math.sqrt(len(values))
-    return Difference(*_interval(_mean(values), error, len(values) - 1), len(pairs), unpaired)
+    return Difference(*_interval(_mean(values), error, len(values) - 1, level), len(pairs), unpaired)
 
 
 def groups(results: Iterable[Result]) -> list[Group]:
@@ -363,11 +368,11 @@ def _sd(values: Sequence[float]) -> float | None:
 
 
 def _interval(
-    centre: float | None, error: float, freedom: float
+    centre: float | None, error: float, freedom: float, level: float = LEVEL
 ) -> tuple[float | None, float | None, float | None, float | None]:
-    """Mean, both ends of its 95 % t interval, and p against 0."""
+    """Mean, both ends of its t interval, and p against 0."""
     # accuracies are counts of few images: equal differences mean too coarse a measure, and not certainty
     if centre is None or error <= 1e-9 * max(1.0, abs(centre)):
         return centre, None, None, None
-    reach = error * float(scipy.stats.t.ppf(0.975, freedom))
+    reach = error * float(scipy.stats.t.ppf((1 + level) / 2, freedom))
     return centre, centre - reach, centre + reach, float(2 * scipy.stats.t.sf(abs(centre) / error, freedom))

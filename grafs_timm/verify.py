@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from . import card_plots, entry_file, facts, pages, publishable
+from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable
+from .campaign import ACTIVATIONS, COST, FURTHER, RECIPE, Campaign
 from .entry import Batch, Contents
 from .errors import GrafsError, RunError, UnknownNameError
-from .evidence import Records
 from .formula import Genotype
+from .ledger import Ledger
 from .ops import nearest
 
 _CLOSE = 2e-6  # relative: numbers are rounded to six decimals, and other versions of a library differ in their last bits
@@ -24,12 +25,13 @@ _SHOWN = 8  # disagreements of one entry
 
 @dataclass(frozen=True)
 class Checked:
-    """One entry, or the zoo as a whole: how many values and evidence files were compared, and what is wrong."""
+    """One entry, or the zoo as a whole: how many values were compared with how many lines, and what is wrong."""
 
     name: str
     values: int = 0
-    files: int = 0
+    lines: int = 0
     wrong: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -37,8 +39,8 @@ class Checked:
 
     def __str__(self) -> str:
         if self.ok:
-            compared = f"{self.values} values from {self.files} evidence files" if self.files else f"{self.values} made pages"
-            return f"ok     {self.name}: {compared}"
+            compared = f"{self.values} values from {self.lines} ledger lines" if self.lines else f"{self.values} made pages"
+            return "\n  ".join([f"ok     {self.name}: {compared}", *self.notes])
         more = [f"and {len(self.wrong) - _SHOWN} more"] if len(self.wrong) > _SHOWN else []
         return "\n  ".join([f"WRONG  {self.name}", *self.wrong[:_SHOWN], *more])
 
@@ -66,7 +68,7 @@ def verify(folder: str | Path, names: Sequence[str] = ()) -> list[Checked]:
 
 def _all(folder: Path, read: dict[str, Contents], complete: bool) -> Checked:
     """What entries have in common, and with all of them read the pages that are made of all."""
-    wrong, made = [*_together(list(read.values())), *_strays(folder, list(read.values()))], dict[Path, str]()
+    wrong, made = [*_together(list(read.values())), *_strays(folder)], dict[Path, str]()
     if complete:
         made = pages.made(folder, list(read.values()))
         wrong += [each for each in _pages(made) if each not in wrong]
@@ -77,35 +79,38 @@ def _entry(contents: Contents, folder: Path) -> Checked:
     """Facts and every batch, anew; the card and the pictures."""
     genotype = Genotype.from_dict(contents.genotype, contents.name)
     count, wrong = _compared(contents.facts, facts.of(genotype), "facts")
-    files = 0
+    lines, notes = 0, list[str]()
     for number, batch in enumerate(contents.batches):
         where = f"batches[{number}]"
         try:
-            again = _again(contents, batch, genotype, folder)
+            again, more = _again(contents, batch, genotype, folder)
         except RunError as error:
             wrong.append(f"{where}: {error}")
             continue
         values, differing = _compared(batch, again, where)
-        count, files, wrong = count + values, files + len(batch.evidence.files), wrong + differing
-    if contents.recommended and (usual := publishable.usual_as(genotype)):
-        wrong.append(f"recommended: it is {usual} up to scales")
+        count, lines, wrong = count + values, lines + len(batch.evidence.lines), wrong + differing
+        if more:
+            notes.append(f"{batch.evidence.folder} has {more} further lines: grafs-timm publish takes them in")
+    if usual := candidates.usual_as(genotype):
+        wrong.append(f"genotype: it is {usual} up to scales")
+    if contents.recommended != claims.recommended(contents):
+        shown = "is" if claims.recommended(contents) else "is not"
+        wrong.append(f"recommended: the file says {contents.recommended}, and by its evidence it {shown} shown to be better")
     pictures = card_plots.paths(contents, folder / contents.family)
     wrong += [f"{path}: the picture is missing" for path in pictures if not path.is_file()]
     card = folder / contents.family / f"{contents.name}.md"
     wrong += _pages({card: pages.made(folder, [contents])[card]})
-    return Checked(contents.name, count, files, tuple(wrong))
+    return Checked(contents.name, count, lines, tuple(wrong), tuple(notes))
 
 
-def _again(contents: Contents, batch: Batch, genotype: Genotype, folder: Path) -> Batch:
-    """The batch from its evidence. RunError where that does not hold what an entry needs, or found another function."""
+def _again(contents: Contents, batch: Batch, genotype: Genotype, folder: Path) -> tuple[Batch, int]:
+    """The batch from the lines that it names, and how many more its ledger has. RunError where they are of another function."""
     place = folder / contents.family / "evidence" / batch.evidence.folder
-    records = Records.read(place, batch.evidence.files)
-    lacks = publishable.lacking(records)
-    if lacks:
-        raise RunError(f"{place}: {lacks[0]}")
-    if not publishable.same_function(publishable.search_of(records, batch.label).genotype, genotype):
-        raise RunError(f"{place}: the search {batch.label} found another function")
-    return publishable.batch(records, batch.evidence, batch.label)
+    campaign = evidence.restored(batch.evidence, place)
+    if not candidates.same_function(publishable.genotype_of(campaign, batch.label), genotype):
+        raise RunError(f"{place}: {batch.label} is another function")
+    more = len(Ledger.read(place).lines) - len(batch.evidence.lines)
+    return publishable.batch(campaign, batch.evidence, batch.label), more
 
 
 def _compared(there: Any, again: Any, where: str) -> tuple[int, list[str]]:
@@ -132,30 +137,31 @@ def _summed(parts: Iterator[tuple[int, list[str]]]) -> tuple[int, list[str]]:
 
 
 def _together(entries: Sequence[Contents]) -> Iterator[str]:
-    """What is wrong between entries: two that are recommended, none, one function twice, evidence that two share."""
+    """What is wrong between entries: two that a family's name loads, none, one function twice."""
     for family in sorted({each.family for each in entries}):
         own = [each for each in entries if each.family == family]
-        recommended = [each.name for each in own if each.recommended]
-        if len(recommended) != 1:
-            yield f"{family}: one entry a family is recommended, got {', '.join(recommended) or 'none'}"
+        alias = [each.name for each in own if each.alias]
+        if len(alias) != 1:
+            yield f"{family}: one entry a family has its alias grafs_{family}, got {', '.join(alias) or 'none'}"
         genotypes = {each.name: Genotype.from_dict(each.genotype, derived=False) for each in own}
         for a, b in combinations(genotypes, 2):
-            if publishable.same_function(genotypes[a], genotypes[b]):
+            if candidates.same_function(genotypes[a], genotypes[b]):
                 yield f"{a} and {b} are the same function, up to scales: one of them is further evidence of the other"
-        folders = [batch.evidence.folder for each in own for batch in each.batches]
-        twice = sorted({name for name in folders if folders.count(name) > 1})
-        yield from (f"{family}/evidence/{name}: two entries name it" for name in twice)
 
 
-def _strays(folder: Path, entries: Sequence[Contents]) -> Iterator[str]:
-    """Evidence that no entry names."""
-    named = {
-        folder / each.family / "evidence" / batch.evidence.folder / file
-        for each in entries for batch in each.batches for file in batch.evidence.files
-    }  # fmt: skip
-    for path in sorted(folder.glob("*/evidence/**/*")):
-        if path.is_file() and path not in named and not path.name.startswith("."):
-            yield f"{path}: no entry names this file"
+def _strays(folder: Path) -> Iterator[str]:
+    """Evidence that is no ledger, and files in ledgers that nothing reads."""
+    for place in sorted(path for path in folder.glob("*/evidence/*") if not path.name.startswith(".")):
+        try:
+            Campaign.read(place)
+        except RunError as error:
+            yield str(error)
+            continue
+        for path in sorted(place.glob("**/*")):
+            known = path.parent == place and (path.name in (RECIPE, ACTIVATIONS, COST) or path.suffix == ".jsonl")
+            further = path.parent == place / FURTHER and path.suffix == ".yaml"
+            if path.is_file() and not (known or further or path.name.startswith(".")):
+                yield f"{path}: no part of a ledger"
 
 
 def _pages(made: dict[Path, str]) -> list[str]:

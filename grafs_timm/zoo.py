@@ -1,7 +1,7 @@
 """Found activations by name: read and check the entries, resolve whatever names an activation.
 
-An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's
-recommended one. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
+An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the one of the family that
+has the alias. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
 its parsed dict and a Genotype are interchangeable.
 """
 
@@ -25,23 +25,35 @@ from .ops import nearest
 if TYPE_CHECKING:
     from .entry import Contents, Metric, Provenance, Search
 
-_FORMAT = "grafs-zoo/1"  # as in `entry`, which takes a tenth of a second to import
+_FORMAT = "grafs-zoo/2"  # as in `entry`, which takes a tenth of a second to import
 USUAL = ("relu", "gelu", "silu", "elu", "leaky_relu")  # the paper's baselines
+_WRITTEN = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU", "leaky_relu": "LeakyReLU", "hard_swish": "Hardswish"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One zoo entry. What a name needs is read at once, ``contents`` and what is taken from it when it is asked for."""
+    """One zoo entry. What a name needs is read at once, ``contents`` and what is taken from it when it is asked for.
+
+    ``alias``: ``grafs_<family>`` loads it. ``recommended``: it is shown to be better than ``default``, the family's default
+    activation, where it was searched.
+    """
 
     name: str
     family: str
     genotype: Genotype
+    alias: bool
     recommended: bool
+    default: str
     path: Path
 
     @property
     def formula(self) -> str:
         return self.genotype.text
+
+    @property
+    def notice(self) -> str | None:
+        """«not shown to be better than GELU», for a user who loads it by name; None for a recommended one."""
+        return None if self.recommended else f"not shown to be better than {_WRITTEN.get(self.default, self.default)}"
 
     @functools.cached_property
     def contents(self) -> Contents:
@@ -76,33 +88,39 @@ class Entry:
             from . import entry_file
 
             entry_file.check_format(data, str(path))
-        name, family, recommended = data.get("name"), data.get("family"), data.get("recommended")
+        name, family = data.get("name"), data.get("family")
         if family != path.parent.name or name != path.stem or not name.startswith(f"grafs_{family}_"):
             raise GenotypeError(f"{path}: name must be grafs_{path.parent.name}_<id> and the file's own, got {name!r}")
-        if not isinstance(recommended, bool):
-            raise GenotypeError(f"{path}: recommended must be true or false, got {recommended!r}")
+        for key in ("alias", "recommended"):
+            if not isinstance(data.get(key), bool):
+                raise GenotypeError(f"{path}: {key} must be true or false, got {data.get(key)!r}")
+        batches = data.get("batches")
+        first = batches[0] if isinstance(batches, list) and batches else None
+        default = first.get("usual") if isinstance(first, dict) else None
+        if not isinstance(default, str):
+            raise GenotypeError(f"{path}: batches[0].usual must be the name of an activation, got {default!r}")
         # the hash is checked; formula and LaTeX are for readers, and comparing them would load sympy at import
         genotype = Genotype.from_dict(data.get("genotype"), source=f"{path}: genotype", derived=False)
-        return cls(name, family, genotype, recommended, path)
+        return cls(name, family, genotype, data["alias"], data["recommended"], default, path)
 
 
 @functools.cache
 def entries() -> dict[str, Entry]:
-    """All entries of the package's zoo by name, recommended ones first in each family."""
+    """All entries of the package's zoo by name, the one with the alias first in each family."""
     read = [Entry.read(path) for path in sorted(resources.folder("zoo").glob("*/grafs_*.json"))]
-    recommended: dict[str, Entry] = {}
+    alias: dict[str, Entry] = {}
     for entry in read:
-        if entry.recommended and (first := recommended.setdefault(entry.family, entry)) is not entry:
-            raise GenotypeError(f"{entry.path}: one entry a family is recommended, not both {first.name} and {entry.name}")
-    return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.recommended, e.name))}
+        if entry.alias and (first := alias.setdefault(entry.family, entry)) is not entry:
+            raise GenotypeError(f"{entry.path}: one entry a family has the alias, not both {first.name} and {entry.name}")
+    return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.alias, e.name))}
 
 
 _added: dict[str, Entry] = {}  # from outside the package, by `shelf`
 
 
 def names() -> dict[str, Entry]:
-    """Every name the zoo answers to: entries, ``grafs_<family>`` for the recommended one of each family, and what was added."""
-    known = {f"grafs_{e.family}": e for e in entries().values() if e.recommended}
+    """Every name the zoo answers to: entries, ``grafs_<family>`` for the one with the alias, and what was added."""
+    known = {f"grafs_{e.family}": e for e in entries().values() if e.alias}
     return known | entries() | _added
 
 
@@ -177,8 +195,8 @@ def _by_name(name: str) -> Resolved:
 def known_as(genotype: Genotype) -> str | None:
     """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
     for name in (*USUAL, "relu2", *entries()):
-        layer = resolve(name).layer()
-        if formula.same_function(genotype, layer):
+        other = resolve(name)
+        if formula.same_function(genotype, other.genotype or other.layer()):
             return name
     return None
 

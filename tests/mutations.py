@@ -7,7 +7,7 @@ import random
 CANARY = "__import__('os').system('touch {0}')"
 WRONG = (
     None, True, False, 0, -1, 3, 2**63, 10**200, 0.5, -0.0, 1e308, "", "x", "relu", "../../etc/passwd", "é" * 3000, "NaN", [],
-    {}, [[]], [None], {"": 0}, {"op": "exec"}, "${x}", "grafs-zoo/2", "\u0000", "ᵃ", [1] * 500,
+    {}, [[]], [None], {"": 0}, {"op": "exec"}, "${x}", "grafs-zoo/3", "\u0000", "ᵃ", [1] * 500,
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from made_entries import FACTS, made_entry
+from made_campaign import FACTS, made_entry
 
 from grafs_timm import card, card_evidence, claims, zoo
 from grafs_timm.entry import Cost, Difference, Verified
@@ -38,8 +38,8 @@ def test_the_sections_stand_in_the_promised_order(entry, shelf):
     text = card.text(entry, shelf)
     marks = [
         "# grafs_resnet_a1", "The activation f(x)", "(grafs_resnet_a1.png)", "(grafs_resnet_a1_effect.png)", "## How to use it",
-        "## The function", "## Evidence", "## Every search", "## When not to use it", "## Where it came from",
-        "## How to reproduce it",
+        "## The function", "## Evidence at the standard budget", "## Every search", "## When not to use it",
+        "## Where it came from", "## How to reproduce it",
     ]  # fmt: skip
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
@@ -86,8 +86,8 @@ def test_every_training_and_every_search_is_in_the_tables(entry, shelf):
 
 def test_intervals_are_counted_as_they_are_shown(entry, shelf):
     text, batch = card.text(entry, shelf), entry.batches[0]
-    section = text[text.index("## Evidence") : text.index("### Reported")]
-    assert len(re.findall(r"\d \[[+−]", section)) == claims.intervals(batch) > 20
+    section = text[text.index("## Evidence at") : text.index("### Reported")]
+    assert len(re.findall(r"\d \[[+−]", section)) == claims.intervals(batch) > 10
     assert f"{claims.intervals(batch)} intervals of 95 %" in section
 
 
@@ -96,7 +96,7 @@ def test_when_not_to_use_it_follows_from_the_fields(entry):
         update={"facts": FACTS.model_copy(update={"fp16": False, "lipschitz": 9.0, "kinks": (-1.0, 0.0), "monotone": "no"})}
     )
     said = " ".join(claims.warnings(with_batch(bad, cost=Cost(ratio=1.8, device="cpu"))))
-    for words in ("float16", "not monotone", "reaches 9", "x = -1 and 0", "1.80 times", "budget was reduced"):
+    for words in ("float16", "not monotone", "reaches 9", "x = -1 and 0", "1.80 times", "budget was standard"):
         assert words in said
     assert "bfloat16" not in said
     good = entry.model_copy(update={"facts": FACTS.model_copy(update={"monotone": "rising"})})
@@ -138,10 +138,56 @@ def test_what_was_repeated_stands_beside_what_was_reported(entry, shelf):
     assert "No training was repeated" not in text
 
 
-def test_further_batches_have_a_section_each(entry, shelf):
-    other = entry.batches[0].model_copy(update={"evidence": entry.batches[0].evidence.model_copy(update={"folder": "b2"})})
-    text = card.text(entry.model_copy(update={"batches": (*entry.batches, other)}), shelf)
-    assert text.index("## Every search") < text.index("## Found again: b2") < text.index("## When not to use it")
+def batches(entry, *budgets, seeds=3):
+    """The entry with a batch of each budget, in which so many seeds are paired where it was searched."""
+    made = []
+    for number, budget in enumerate(budgets):
+        batch = entry.batches[0].model_copy(update={"budget": budget})
+        home = claims.home(batch)
+        own = home.difference.model_copy(update={"n": seeds if isinstance(seeds, int) else seeds[number]})
+        rows = tuple(row.model_copy(update={"difference": own}) if row is home else row for row in batch.metrics)
+        folder = batch.evidence.model_copy(update={"folder": f"b{number}"})
+        made.append(batch.model_copy(update={"metrics": rows, "evidence": folder}))
+    return entry.model_copy(update={"batches": tuple(made)})
+
+
+@pytest.mark.parametrize(
+    ("budgets", "seeds", "headline"),
+    [
+        (("reduced", "standard"), (3, 3), 1),
+        (("reduced", "standard"), (3, 2), 0),  # too few pairs make no headline
+        (("full", "standard"), (5, 5), 0),
+        (("reduced", "reduced"), (3, 5), 0),  # the one that found it
+        (("standard", "reduced"), (1, 1), 0),
+    ],
+)
+def test_the_highest_budget_with_enough_pairs_makes_the_headline(entry, shelf, budgets, seeds, headline):
+    made = batches(entry, *budgets, seeds=seeds)
+    assert claims.headline(made).evidence.folder == f"b{headline}"
+    text = card.text(made, shelf)
+    assert f"at the {budgets[headline]} budget (see below)" in card.sentence(made)
+    folded = text[text.index("<details>") : text.index("</details>")]
+    assert "## Further evidence: b" + str(1 - headline) in text[: text.index("<details>")]
+    assert claims.interval(claims.home(made.batches[0]).difference) in folded
+
+
+@pytest.mark.parametrize(("low", "recommended"), [(0.1, True), (-0.1, False)])
+def test_only_what_is_shown_to_be_better_is_recommended(entry, shelf, low, recommended):
+    changed = with_home(entry, 1.0, low, 2.0)
+    assert claims.recommended(changed) == recommended
+    warned = "not shown to be better than relu (+1.00 "
+    assert (warned in card.text(changed, shelf)) == (not recommended)
+    assert (claims.not_shown(changed) is None) == recommended
+
+
+def test_a_retired_activation_is_named_with_its_rule(entry, shelf):
+    batch = entry.batches[0]
+    (stopped,) = (row for row in batch.metrics if row.retired)
+    assert (stopped.activation, stopped.retired, stopped.difference.level) == ("random0", 3, 0.975)  # 20 points below
+    assert "Given no further seeds, by the rule" in card.text(entry, shelf)
+    assert "`random0` after 3 seeds" in card.text(entry, shelf)
+    rows = tuple(row.model_copy(update={"retired": None}) for row in batch.metrics)
+    assert "Given no further seeds" not in card.text(with_batch(entry, metrics=rows), shelf)
 
 
 def test_hostile_text_stays_text(entry, shelf):
@@ -168,7 +214,7 @@ def test_the_commands_name_files_that_are_there(entry, shelf):
     (block,) = re.findall(r"```\n(grafs-timm.*?)```", text, re.S)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     recipes = [word for words in commands for word in words if word.endswith(".yaml")]
-    assert len(recipes) == 3
+    assert len(recipes) == 2
     for recipe in recipes:
         assert load_recipe(str(shelf.parent / recipe)).model == "cifar_resnet20"
     assert ["grafs-timm", "zoo", "verify", "grafs_resnet_a1", "--retrain"] in commands

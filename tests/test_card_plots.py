@@ -1,7 +1,7 @@
 """The pictures of an entry: where they lie, that they show what the entry holds, and of batches small and large."""
 
 import pytest
-from made_entries import made_entry
+from made_campaign import made_entry
 from PIL import Image
 
 from grafs_timm import card_plots

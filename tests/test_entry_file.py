@@ -6,8 +6,7 @@ import re
 import sys
 
 import pytest
-from made_campaign import FOUND
-from made_entries import made_entry
+from made_campaign import FOUND, made_entry
 from mutations import Mutator
 
 from grafs_timm import entry_file
@@ -52,7 +51,7 @@ def resealed(data):
         (lambda d: d["genotype"].update(latex="x"), "genotype: latex"),
         (lambda d: d["genotype"].update(sha256="0" * 64), "genotype: sha256"),
         (lambda d: d["genotype"].pop("formula"), "genotype: formula, latex and sha256"),
-        (lambda d: d.update(format="grafs-zoo/2"), "format: grafs-zoo/2 is of a newer grafs-timm"),
+        (lambda d: d.update(format="grafs-zoo/3"), "format: grafs-zoo/3 is of a newer grafs-timm"),
         (lambda d: d.update(format="other/1"), "format must be"),
         (lambda d: d.update(recomended=True), "recomended: no such field; nearest: recommended"),
         (lambda d: d["batches"][0]["metrics"][2].update(meen=1.0), "batches[0].metrics[2].meen: no such field; nearest: mean"),
@@ -61,7 +60,7 @@ def resealed(data):
         (lambda d: d["facts"].update(monotone="yes"), "facts.monotone"),
         (lambda d: d["batches"][0]["metrics"][1].update(mean="90"), "batches[0].metrics[1].mean"),
         (lambda d: d["batches"][0]["metrics"][1].update(mean=12.5), "batches[0].metrics[1].mean: 12.5, and each gives"),
-        (lambda d: d["batches"][0]["metrics"][1].update(n=4), "batches[0].metrics[1].n"),
+        (lambda d: d["batches"][0]["metrics"][1].update(n=9), "batches[0].metrics[1].n"),
         (lambda d: d["batches"][0]["searches"][1].update(formula="x"), "batches[0].searches[1].formula"),
         (lambda d: d["batches"][0]["searches"][1].update(sha256="0" * 64), "batches[0].searches[1].sha256"),
         (lambda d: d["batches"][0]["searches"][1].update(chosen=True), "batches[0].searches: chosen"),

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from made_entries import made_entry
+from made_campaign import made_entry
 
 from grafs_timm import gallery
 
@@ -27,7 +27,7 @@ EXPONENTIAL = {
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory):
     first = made_entry(tmp_path_factory.mktemp("gallery") / "zoo")
-    second = first.model_copy(update={"name": "grafs_resnet_b2", "recommended": False})
+    second = first.model_copy(update={"name": "grafs_resnet_b2", "alias": False})
     return [first, second, first.model_copy(update={"name": "grafs_vit_c3", "family": "vit", "genotype": EXPONENTIAL})]
 
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 import yaml
-from made_entries import made_entry
+from made_campaign import made_entry
 from test_shelf import fresh, other, put  # noqa: F401  fresh is a fixture
 from tiny_runs import call, refused
 
@@ -34,7 +34,9 @@ def made(tmp_path_factory):
 def shipped(made, fresh, monkeypatch):  # noqa: F811
     """An entry that the package carries, beside its own."""
     contents = other(made, ZOO)
-    entry = zoo.Entry(ZOO, contents.family, Genotype.from_dict(contents.genotype), False, Path(f"zoo/resnet/{ZOO}.json"))
+    entry = zoo.Entry(
+        ZOO, contents.family, Genotype.from_dict(contents.genotype), False, True, "relu", Path(f"zoo/resnet/{ZOO}.json")
+    )
     entry.__dict__["contents"] = contents
     both = zoo.entries() | {ZOO: entry}
     monkeypatch.setattr(zoo, "entries", lambda: both)
@@ -174,9 +176,9 @@ def test_the_command_writes_the_folder(tmp_path):
     out, options = tmp_path / "out", ("--model", "test_resnet", "--model-arg", "num_classes=7")
     assert "written: " in call("publish", ZOO, "--hub-dir", out, *options).output
     assert timm.create_model(f"local-dir:{out}").num_classes == 7
-    assert "--hardware goes without --hub-dir" in refused("publish", ZOO, "--hub-dir", out, "--hardware", "h")
+    assert "--alias goes without --hub-dir" in refused("publish", ZOO, "--hub-dir", out, "--alias")
     assert "--model goes with --hub-dir" in refused("publish", ZOO, "--model", "test_resnet")
-    assert "--hardware is needed" in refused("publish", tmp_path)
+    assert "is no ledger" in refused("publish", tmp_path)
     assert cli_hub.parsed(("a=1", "b=x", "c=[1, 2]")) == {"a": 1, "b": "x", "c": [1, 2]}
     for pair in ("a", "a-b=1", "=2"):
         with pytest.raises(GrafsError, match="key=value"):

@@ -1,7 +1,7 @@
 """The made pages: all of them, of the entries on disk, where they belong and nowhere else."""
 
 import pytest
-from made_entries import made_entry
+from made_campaign import made_entry
 
 from grafs_timm import card, gallery, leaderboard, pages
 from grafs_timm.errors import GenotypeError

@@ -1,169 +1,187 @@
-"""Campaigns that become entries: new ones, further evidence, and what is refused before anything is written."""
+"""Ledgers that become entries: new ones, further evidence, and what is refused before anything is written."""
 
-import hashlib
 import json
-import shutil
 
 import pytest
-from made_campaign import ABOUT, FOUND, X, made_campaign
-from tiny_runs import call, refused
+from made_campaign import FOUND, X, made_campaign
+from made_ledger import made_ledger
+from tiny_runs import call, contents, refused
 
-from grafs_timm import card_plots, entry_file
+from grafs_timm import card_plots, claims, entry_file
 from grafs_timm.errors import RunError
 from grafs_timm.formula import Gene, Genotype
 from grafs_timm.publish import publish
 from grafs_timm.verify import verify
 
-WHERE = {"hardware": ABOUT["hardware"], "commit": ABOUT["commit"]}
-SCALED = Genotype(FOUND[0].u1, X, Gene("left"), FOUND[0].u3, FOUND[0].u4, FOUND[0].b2)
-
-
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory):
-    return made_campaign(tmp_path_factory.mktemp("c") / "resnet", cost="searches_s0")
+NAME = "grafs_resnet_digits_standard_s0"
+SAME = Genotype(FOUND[0].u1, Gene("square"), Gene("left"), X, FOUND[0].u4, FOUND[0].b2)  # u2 is not used
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(request, monkeypatch):
     """Pictures take seconds; one test draws them."""
-    if request.node.name != "test_a_campaign_becomes_an_entry_with_its_evidence_and_pages":
+    if request.node.name != "test_a_ledger_becomes_an_entry_with_its_pages":
         monkeypatch.setattr(card_plots, "draw", lambda contents, folder: [])
 
 
-def everything(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+@pytest.fixture
+def zoo(tmp_path):
+    return tmp_path / "zoo"
 
 
-def test_a_campaign_becomes_an_entry_with_its_evidence_and_pages(campaign, tmp_path):
-    zoo = tmp_path / "zoo"
-    done = publish(campaign, zoo, label="searches_s0", **WHERE)
-    assert done.path == zoo / "resnet" / "grafs_resnet_digits_s0.json"
-    assert done.said == ()
-    own = entry_file.read(done.path)
-    assert own == done.entry
-    assert own.recommended
+def entries(zoo):
+    return {path.stem: entry_file.read(path) for path in sorted((zoo / "resnet").glob("*.json"))}
+
+
+def test_a_ledger_becomes_an_entry_with_its_pages(zoo):
+    folder = made_campaign(zoo)
+    before = contents(folder)
+    done = publish(folder)
+    assert done.said == (f"searches_s0 is the new entry {NAME}",)
+    own = entries(zoo)[NAME]
+    assert done.entries == (own,)
+    assert own.alias
     (batch,) = own.batches
-    folder = zoo / "resnet" / "evidence" / batch.evidence.folder
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()} == batch.evidence.files
+    assert (batch.evidence.folder, len(batch.evidence.lines)) == ("digits_standard", len(list(folder.glob("*.jsonl"))))
+    assert contents(folder) == before  # a ledger is never written by publishing
     assert (zoo / "README.md").exists()
-    assert {path.name for path in (zoo / "resnet").glob(f"{own.name}*")} >= {f"{own.name}.json", f"{own.name}.md"}
-    assert list((zoo / "resnet").glob(f"{own.name}*.png"))
+    assert {path.suffix for path in (zoo / "resnet").glob(f"{NAME}*")} == {".json", ".md", ".png"}
+    assert all(each.ok for each in verify(zoo)), "\n".join(map(str, verify(zoo)))
 
 
-def test_where_the_campaign_lay_is_not_told(campaign, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(campaign, moved)
-    publish(moved, tmp_path / "zoo", label="searches_s0", **WHERE)
-    told = b"".join(path.read_bytes() for path in (tmp_path / "zoo").rglob("*") if path.is_file())
-    assert b"selection/searches" in told
-    assert str(campaign).encode() not in told
-    assert str(tmp_path).encode() not in told
+def test_published_again_it_is_the_same_to_the_last_byte(zoo):
+    folder = made_campaign(zoo)
+    publish(folder)
+    before = contents(zoo)
+    again = publish(folder)
+    assert f"{NAME} got the figures of digits_standard" in again.said
+    assert contents(zoo) == before
 
 
-def test_published_again_it_is_the_same_to_the_last_byte(campaign, tmp_path):
-    publish(campaign, tmp_path / "zoo", label="searches_s0", **WHERE)
-    before = everything(tmp_path / "zoo")
-    again = publish(campaign, tmp_path / "zoo", label="searches_s0", **WHERE)
-    assert "published from this campaign before" in again.said[0]
-    pages = {path: content for path, content in everything(tmp_path / "zoo").items() if path.suffix != ".png"}
-    assert pages == {path: content for path, content in before.items() if path.suffix != ".png"}
+def test_a_ledger_that_grew_is_valid_before_and_after_it_is_published(zoo):
+    folder = zoo / "resnet" / "evidence" / "digits_standard"
+    made_ledger(folder, {"searches_s0": 92.0}, rounds=2)
+    publish(folder)
+    assert claims.home(entries(zoo)[NAME].batches[0]).n == 3
+    before = verify(zoo)[0]
+    made_ledger(folder, {"searches_s0": 92.0})
+    grown = next(each for each in verify(zoo) if each.name == NAME)
+    assert (before.lines, before.notes) == (grown.lines, ())
+    assert "further lines: grafs-timm publish takes them in" in grown.notes[0]
+    publish(folder)
+    assert claims.home(entries(zoo)[NAME].batches[0]).n == 4
+    assert not next(each for each in verify(zoo) if each.name == NAME).notes
 
 
-def test_the_same_function_from_another_campaign_is_further_evidence(campaign, tmp_path):
-    zoo = tmp_path / "zoo"
-    publish(campaign, zoo, label="searches_s0", **WHERE)
-    others = (FOUND[3], FOUND[1], SCALED, FOUND[2], FOUND[4])
-    second = made_campaign(tmp_path / "second", others, cost="searches_s2", seed=7)
-    done = publish(second, zoo, label="searches_s2", **WHERE)
-    assert "same function as grafs_resnet_digits_s0" in done.said[0]
-    assert [path.name for path in (zoo / "resnet").glob("*.json")] == ["grafs_resnet_digits_s0.json"]
-    first, further = entry_file.read(done.path).batches
+def test_the_same_function_from_another_campaign_is_further_evidence(zoo):
+    publish(made_campaign(zoo))
+    others = (FOUND[3], FOUND[1], SAME, FOUND[2], FOUND[4])
+    done = publish(made_campaign(zoo, "second", others, cost="searches_s2", seed=7))
+    assert f"{NAME} got the figures of second" in done.said
+    (own,) = entries(zoo).values()
+    first, further = own.batches
     assert (first.label, further.label) == ("searches_s0", "searches_s2")
-    assert first.evidence.folder != further.evidence.folder
+    assert (first.evidence.folder, further.evidence.folder) == ("digits_standard", "second")
 
 
-def test_another_function_of_the_family_is_not_recommended_unless_told_so(campaign, tmp_path):
-    zoo = tmp_path / "zoo"
-    publish(campaign, zoo, label="searches_s0", **WHERE)
-    second = made_campaign(tmp_path / "second", cost="searches_s3", seed=7)
-    done = publish(second, zoo, label="searches_s3", **WHERE)
-    assert not done.entry.recommended
-    assert "grafs_resnet stays grafs_resnet_digits_s0" in done.said[0]
-    assert publish(second, zoo, label="searches_s3", recommend=True, **WHERE).entry.recommended
-    recommended = {path.stem: entry_file.read(path).recommended for path in (zoo / "resnet").glob("*.json")}
-    assert recommended == {"grafs_resnet_digits_s0": False, "grafs_resnet_digits_s3": True}
+def test_a_function_that_a_campaign_was_given_gets_its_figures(zoo, tmp_path):
+    """No search of the second campaign found it: the entry has a batch of measurements alone."""
+    publish(made_campaign(zoo))
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps(FOUND[0].to_dict()))
+    asked = {"transfer": {"random": 1, "activations": [str(given)]}}
+    others = (FOUND[1], FOUND[3], FOUND[2], FOUND[4], FOUND[3])
+    folder = made_campaign(zoo, "second", others, cost="", seed=3, **asked)
+    done = publish(folder, label="searches_s1")
+    batch = entries(zoo)[NAME].batches[1]
+    assert (batch.label, batch.provenance.search_seed) == ("mine", None)
+    assert not any(each.chosen for each in batch.searches)
+    assert claims.home(batch).n == 3
+    assert f"{NAME} got the figures of second" in done.said
+    assert all(each.ok for each in verify(zoo) if "picture" not in str(each)), "\n".join(map(str, verify(zoo)))
+
+
+def test_another_function_of_the_family_gets_the_alias_when_told_so(zoo):
+    publish(made_campaign(zoo))
+    second = made_campaign(zoo, "second", cost="searches_s3", seed=7)
+    other = "grafs_resnet_digits_standard_s3"
+    publish(second, label="searches_s3")
+    assert {name: each.alias for name, each in entries(zoo).items()} == {NAME: True, other: False}
+    publish(second, label="searches_s3", alias=True)
+    assert {name: each.alias for name, each in entries(zoo).items()} == {NAME: False, other: True}
+
+
+@pytest.mark.parametrize(("lift", "recommended"), [(3.0, True), (-3.0, False)])
+def test_only_what_is_shown_to_be_better_is_recommended(zoo, lift, recommended):
+    publish(made_campaign(zoo, lift=lift))
+    assert entries(zoo)[NAME].recommended is recommended
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"found": FOUND[:4]}, {}, "4 searches; at least 5"),
-        ({"transfer": {"random": 0, "seeds": 3}}, {}, "0 random cells in the matrix"),
-        ({"transfer": {"random": 3, "seeds": 1}}, {}, "1 training seeds"),
+        ({"campaign": {"searches": 4}}, {}, "4 searches; at least 5"),
+        ({"transfer": {"random": 0}}, {}, "0 random cells in the campaign"),
+        ({"campaign": {"seeds": 2, "keep_seeds": 2, "retire_after": 2}}, {}, "2 of 3 trainings"),
         ({}, {"label": "searches_s1"}, "searches_s1 is gelu up to scales"),
-        ({}, {"label": "searches_s9"}, "no search is called 'searches_s9'"),
+        ({}, {"label": "searches_s9"}, "no function is called 'searches_s9'"),
         ({}, {"name": "grafs_vit_mine"}, "grafs_resnet_<id>"),
         ({}, {"name": "grafs_resnet_../x"}, "grafs_resnet_<id>"),
         ({"cost": "searches_s4"}, {"label": "searches_s0"}, "no timing of 'searches_s0'"),
     ],
 )
-def test_what_is_refused_leaves_nothing_behind(tmp_path, changes, options, said):
-    folder = made_campaign(tmp_path / "c", **changes)
+def test_what_is_refused_leaves_nothing_behind(zoo, changes, options, said):
+    folder = made_campaign(zoo, **changes)
+    before = contents(zoo)
     with pytest.raises(RunError) as error:
-        publish(folder, tmp_path / "zoo", **WHERE, **options)
+        publish(folder, **options)
     assert said in str(error.value)
-    assert not (tmp_path / "zoo").exists()
+    assert contents(zoo) == before
 
 
-def test_a_name_that_another_function_has(campaign, tmp_path):
-    zoo = tmp_path / "zoo"
-    publish(campaign, zoo, label="searches_s0", **WHERE)
-    second = made_campaign(tmp_path / "second", cost="searches_s3", seed=7)
-    before = everything(zoo)
-    with pytest.raises(RunError, match="grafs_resnet_digits_s0 is taken by another function; give --name, such as"):
-        publish(second, zoo, label="searches_s3", name="grafs_resnet_digits_s0", **WHERE)
-    assert everything(zoo) == before
+def test_a_name_that_another_function_has(zoo):
+    publish(made_campaign(zoo))
+    second = made_campaign(zoo, "second", cost="searches_s3", seed=7)
+    before = contents(zoo)
+    with pytest.raises(RunError, match=f"{NAME} is taken by another function; give --name, such as"):
+        publish(second, label="searches_s3", name=NAME)
+    assert contents(zoo) == before
 
 
-def test_timings_are_not_lost_by_publishing_again(campaign, tmp_path):
-    zoo = tmp_path / "zoo"
-    publish(campaign, zoo, label="searches_s0", **WHERE)
-    without = made_campaign(tmp_path / "again", cost=None)
+def test_timings_are_not_lost_by_publishing_again(zoo):
+    folder = made_campaign(zoo)
+    publish(folder)
+    (folder / "cost.csv").unlink()
     with pytest.raises(RunError, match=r"has timings, this campaign no cost\.csv"):
-        publish(without, zoo, label="searches_s0", **WHERE)
+        publish(folder)
 
 
-@pytest.mark.parametrize("missing", ["selection/summary.json", "matrix/matrix.json", "selection/searches/s2/summary.json"])
-def test_an_unfinished_campaign(tmp_path, missing):
-    folder = made_campaign(tmp_path / "c")
-    (folder / missing).unlink()
-    with pytest.raises(RunError, match="finished"):
-        publish(folder, tmp_path / "zoo", **WHERE)
+def test_the_command(zoo):
+    folder = made_campaign(zoo)
+    said = call("publish", folder).stdout
+    assert f"{NAME}: f(x) = " in said
+    assert "is no ledger: it holds no recipe.yaml" in refused("publish", zoo)
+    assert "--hub-dir" in refused("publish", folder, "--model", "resnet18")
 
 
-def test_the_command(campaign, tmp_path):
-    options = ("--hardware", "h", "--commit", "c", "--search", "searches_s0", "--zoo", tmp_path / "zoo")
-    said = call("publish", campaign, *options).stdout
-    assert "grafs_resnet_digits_s0.json: f(x) = " in said
-    assert "finished choice" in refused("publish", tmp_path, *options)
-
-
-def test_a_gpt_is_told_of_in_nats(tmp_path):
-    folder, zoo = made_campaign(tmp_path / "gpt", of_text=True, lift=3.0), tmp_path / "zoo"
-    own = publish(folder, zoo, label="searches_s0", name="grafs_gpt_a1", **WHERE).entry
+def test_a_gpt_is_told_of_in_nats(zoo):
+    folder = made_campaign(zoo, of_text=True, lift=3.0)
+    own = next(iter(publish(folder, name="grafs_gpt_a1").entries))
     (batch,) = own.batches
     assert (batch.measure, batch.usual, batch.epochs, batch.steps_per_epoch) == ("loss", "gelu", 2, 10)
-    lines = (folder / "matrix" / "jobs").glob("searches_s0/gpt_mini/*/s*/log.jsonl")
-    losses = [json.loads(path.read_text().splitlines()[-1])["test_loss"] for path in lines]
-    home = batch.metric(batch.provenance.model, batch.provenance.data, batch.label)
+    lines = [json.loads(path.read_text()) for path in folder.glob("*.jsonl")]
+    found = FOUND[0].sha256
+    losses = [line["log"][-1]["test_loss"] for line in lines if line["function"] == found]
+    home = claims.home(batch)
     assert home.mean == pytest.approx(sum(losses) / 3)
-    assert home.difference.mean > 0  # its losses are lower by about three hundredths
+    assert home.difference.mean > 0  # its losses are lower by about four hundredths
     assert 2 < batch.searches[0].held_out < 2.5
     card = (zoo / "gpt" / "grafs_gpt_a1.md").read_text()
-    assert "for 20 steps on the training text. Loss in nats per token on the test split" in card
+    assert "for 20 steps on the training text" in card
+    assert "Loss in nats per token on the test split" in card
     assert f"| {home.mean:.4f} ± {home.sd:.4f} | 3 | +0.0" in card
     for word in ("points", "per cent", "images", "epoch"):
         assert word not in card
-    assert "reduced: tales.txt in windows of 16 tokens, 8 a step; 5 searches of 40 steps, trainings of 20 steps" in card
+    assert "standard: tales.txt in windows of 16 tokens, 8 a step; 5 searches of 40 steps, trainings of 20 steps" in card
     assert "median loss 2." in batch.choice.searched_against_random
     assert [text for each in verify(zoo) for text in each.wrong if "the picture is missing" not in text] == []

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from grafs_timm import strict_yaml
+from grafs_timm import campaign, strict_yaml
 from grafs_timm.errors import RecipeError
 from grafs_timm.recipe import load_recipe, parse_recipe
 from grafs_timm.resources import folder
@@ -41,18 +41,14 @@ def test_the_recipes_here_load_and_come_back_equal(name, written):
     assert load_recipe(f"{name}.yaml") == load_recipe(folder("recipes") / f"{name}.yaml") == recipe
     text = (folder("recipes") / f"{name}.yaml").read_text()
     header = text.partition("\nmodel: ")[0]
-    sections = (
-        ("search", "evaluate") if "\ncampaign:" in text else ("search", "evaluate", "transfer")
-    )  # a campaign has that one's
-    for section in sections:
+    for section in ("search", "evaluate", "transfer"):
         commands = (f"grafs-timm {section} {name} ", f"-m grafs_timm {section} {name} ")
-        assert any(command in header for command in commands) == (f"\n{section}:" in text), section
-    if "\ncampaign:" in text:
-        family, _, budget = name.rpartition("_")
-        assert (
-            f"grafs-timm campaign run {family.removesuffix('_cifar10').removesuffix('_tinystories')} --budget {budget}"
-            in header
-        )
+        by_campaign = section == "transfer" and name.endswith("_standard")  # its activations are for campaigns
+        assert any(command in header for command in commands) == (f"\n{section}:" in text and not by_campaign), section
+    if recipe.campaign:
+        family = next(family for family, stems in campaign.RECIPES.items() if name in stems.values())
+        assert f"grafs-timm campaign run {family} --budget {recipe.campaign.budget}" in header
+        assert campaign.RECIPES[family][recipe.campaign.budget] == name
     assert "Expected: " in header
     assert "ime and hardware: " in header
 
@@ -68,7 +64,7 @@ def test_the_papers_settings():
 
 
 def test_defaults_are_the_papers_resnet():
-    resnet = load_recipe("resnet_cifar10").model_copy(update={"transfer": Transfer()})  # the matrix is ours
+    resnet = load_recipe("resnet_cifar10").model_copy(update={"transfer": Transfer(), "campaign": None})  # these are ours
     assert parse_recipe(LEAST | {"data": {"name": "cifar10", "augment": ["crop", "flip"]}}) == resnet
     assert parse_recipe(LEAST) == parse_recipe(LEAST | {"data": {"name": "digits"}})
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 import timm
 import torch
-from made_entries import made_entry
+from made_campaign import made_entry
 from timm.layers import create_act
 
 import grafs_timm

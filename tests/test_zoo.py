@@ -5,13 +5,12 @@ import json
 import pytest
 import timm
 import torch
-from made_campaign import FOUND
-from made_entries import made_entry
+from made_campaign import FOUND, made_entry
 from timm.layers import create_act, get_act_fn, get_act_layer
 from tiny_runs import call, refused
 
 import grafs_timm
-from grafs_timm import registry, resources, zoo
+from grafs_timm import activation, registry, resources, zoo
 from grafs_timm.activation import FoundActivation
 from grafs_timm.errors import GenotypeError, GrafsError, UnknownNameError
 
@@ -23,7 +22,7 @@ def entries(tmp_path_factory):
     """Two entries for ResNets: (contents of the recommended one, of the other)."""
     zoo = tmp_path_factory.mktemp("made") / "zoo"
     first = made_entry(zoo, "grafs_resnet_a1", label="searches_s0", cost="searches_s0")
-    second = made_entry(zoo, "grafs_resnet_b2", recommended=False, label="searches_s3", cost="searches_s3")
+    second = made_entry(zoo, "grafs_resnet_b2", alias=False, label="searches_s3", cost="searches_s3")
     return first, second
 
 
@@ -56,7 +55,7 @@ def test_names(shelf):
     assert found.formula == A1.text
     assert found.provenance.search_seed == 0
     assert len(found.searches) == 5
-    assert {row.activation for row in found.metrics} >= {"searches_s0", "relu", "random2"}
+    assert {row.activation for row in found.metrics} >= {"searches_s0", "relu", "random0"}
     with pytest.raises(UnknownNameError, match="grafs_resnet"):
         zoo.get_activation("grafs_resnt")
 
@@ -78,10 +77,10 @@ def test_create_model_picks_the_family(shelf):
     model = grafs_timm.create_model("resnet18", num_classes=3)
     assert model.activation_report.replaced == 17
     assert model.activation_report.by == "grafs_resnet"
-    with pytest.raises(
-        GrafsError, match=r"no activation for the family 'vit' of vit_tiny_patch16_224; the nearest .* 'resnet'"
-    ):
-        grafs_timm.create_model("vit_tiny_patch16_224")
+    with pytest.warns(UserWarning, match=r"no activation for the family 'vit'; the nearest .* 'resnet'"):
+        model = grafs_timm.create_model("vit_tiny_patch16_224")
+    assert model.activation_report.by == "the default activation"
+    assert any(isinstance(module, torch.nn.GELU) for module in model.modules())
     with pytest.raises(UnknownNameError, match="resnet18"):
         grafs_timm.create_model("resnet_18")
 
@@ -90,8 +89,26 @@ def test_an_empty_zoo_says_so(shelf):
     for path in (shelf / "resnet").iterdir():
         path.unlink()
     zoo.entries.cache_clear()
-    with pytest.raises(GrafsError, match="resnet18; it is empty"):
+    with pytest.warns(UserWarning, match="leaves resnet18 with its default activation: the zoo has no activation"):
         grafs_timm.create_model("resnet18")
+    assert zoo.names() == {}
+
+
+def test_what_is_not_shown_to_be_better_loads_by_name_and_says_so_once(shelf, entries, monkeypatch):
+    monkeypatch.setattr(activation, "_told", set())
+    put(shelf, entries[0].to_dict() | {"recommended": False})
+    zoo.entries.cache_clear()
+    registry.register()
+    with pytest.warns(
+        UserWarning, match="leaves resnet18 with its default activation: grafs_resnet is not shown to be better than"
+    ):
+        model = grafs_timm.create_model("resnet18")
+    assert not any(isinstance(module, FoundActivation) for module in model.modules())
+    assert "grafs_resnet_a1" in call("zoo", "list").stdout
+    assert "(not shown to be better than ReLU)" in call("zoo", "list").stdout
+    with pytest.warns(UserWarning, match="grafs_resnet_a1: not shown to be better than ReLU; grafs-timm zoo show") as told:
+        timm.create_model("resnet18", act_layer="grafs_resnet")  # which makes 17 of them
+    assert len(told) == 1
 
 
 def test_ways_to_name_an_activation(shelf, tmp_path):
@@ -135,7 +152,11 @@ def test_the_commands(shelf, tmp_path):
     assert [line.split()[0] for line in listed] == ["grafs_resnet", "grafs_resnet_a1", "grafs_resnet_b2"]
     shown = call("zoo", "show", "grafs_resnet").stdout
     row = next(row for row in zoo.get_activation("grafs_resnet").metrics if row.activation == "searches_s0")
-    parts = ("search seed 0 on cifar_resnet20, digits: reduced: 400", f"{row.mean:.2f} ± {row.sd:.2f} % (n = 3)", "beside relu")
+    parts = (
+        "search seed 0 on cifar_resnet20, digits: standard: 300",
+        f"{row.mean:.2f} ± {row.sd:.2f} %",
+        "beside relu",
+    )
     for part in (*parts, "cost: 1.50 × GELU", 'act_layer="grafs_resnet"', A1.text):
         assert part in shown
     assert "grafs_resnet" in refused("zoo", "show", "grafs_resnit")
@@ -147,12 +168,14 @@ def test_the_commands(shelf, tmp_path):
     ("changes", "said"),
     [
         ({"format": "grafs-zoo/0"}, "format"),
-        ({"format": "grafs-zoo/2"}, "newer grafs-timm"),
+        ({"format": "grafs-zoo/3"}, "newer grafs-timm"),
         ({"family": "vit"}, "name must be"),
         ({"name": 3}, "name must be"),
         ({"genotype": A1.to_dict() | {"u1": {"op": "identiy"}}}, "identity"),
         ({"genotype": None}, "genotype"),
         ({"recommended": "no"}, "recommended"),
+        ({"alias": 1}, "alias"),
+        ({"batches": []}, "batches"),
     ],
 )
 def test_entries_whose_name_cannot_be_used(shelf, entries, changes, said):
@@ -186,8 +209,8 @@ def test_files_that_are_no_entry(shelf, content):
         zoo.Entry.read(path)
 
 
-def test_two_recommended_in_a_family(shelf, entries):
-    put(shelf, entries[1].to_dict() | {"name": "grafs_resnet_c3", "recommended": True})
+def test_two_with_the_alias_in_a_family(shelf, entries):
+    put(shelf, entries[1].to_dict() | {"name": "grafs_resnet_c3", "alias": True})
     zoo.entries.cache_clear()
     with pytest.raises(GenotypeError, match="grafs_resnet_a1 and grafs_resnet_c3"):
         zoo.entries()
