@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics as means
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -111,6 +111,9 @@ def resolved(recipe: Recipe) -> Recipe:
     if not (home.text or home.validation_images):
         raise RecipeError("campaign.held_out: a campaign chooses by images held out; set this, or data.validation_images")
     places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
+    names = [Place(recipe.model, data_label(home)), *(Place(each.model, data_label(each.data)) for each in places)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"campaign.places: {twice[0]} is there twice, and lines are told apart by model and data set alone")
     changes = {
         "data": home, "campaign": own.model_copy(update={"places": places}),
         "evaluate": recipe.evaluate.model_copy(update={"measure_both": True}),
@@ -157,7 +160,7 @@ class Campaign:
         asked, models = recipe.transfer, [recipe.model]
         found = candidates.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
         given, _ = candidates.labelled(found, {})
-        if (folder / RECIPE).exists():
+        if (folder / ACTIVATIONS).exists():  # the last that a campaign begins with
             there = cls.read(folder)
             _same_recipes(there, recipe)
             given = {**there.given, **given}
@@ -273,7 +276,12 @@ class Campaign:
             Candidate(f"{SEARCHES}_s{seed}", "found", Genotype.from_dict(line.genotype, derived=False), SEARCHES, seed)
             for seed, line in self.searches.items()
         ]
-        return candidates.labelled(found, self.given)[0]
+        seeds = {each.sha256: each.search_seed for each in reversed(found)}
+        given = {  # what a search found again is one of its functions, under the label that it has
+            label: replace(each, kind="found", batch=SEARCHES, search_seed=seeds[each.sha256]) if each.sha256 in seeds else each
+            for label, each in self.given.items()
+        }
+        return candidates.labelled(found, given)[0]
 
     @cached_property
     def same_as(self) -> dict[str, str]:
@@ -358,7 +366,7 @@ class Campaign:
             if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
         }
         order = sorted(mean, key=lambda label: -mean[label])
-        found = [label for label in order if label in self.activations and self.activations[label].search_seed is not None]
+        found = [label for label in order if self.activations[label].search_seed is not None]
         return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
 
     @property
@@ -366,10 +374,10 @@ class Campaign:
         return [label for label in self.activations if label not in self.same_as]
 
     def _scores(self) -> dict[str, dict[int, float]]:
-        """{label: {seed: held-out score}} where the searches ran."""
+        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
         table: dict[str, dict[int, float]] = {}
         for row in self.results("validation"):
-            if row.place == self.home and row.has_figure:
+            if row.place == self.home and row.has_figure and row.activation in self.activations:
                 table.setdefault(row.activation, {})[row.seed] = row.score
         return table
 

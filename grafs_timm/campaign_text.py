@@ -109,7 +109,7 @@ def _table(campaign: Campaign, place: Place) -> list[str]:
         own, chosen_by = mean(_seeds(test, label)), mean(_seeds(held, label))
         apart = difference(_seeds(test, label), theirs)
         spread = f" ± {own.sd:.{measure.digits}f}" if own.sd is not None else ""
-        figure = f"{measure.value(own.mean or 0.0)}{spread}"
+        figure = f"{measure.value(own.mean)}{spread}" if own.mean is not None else "no figure"
         beside = f"{apart.mean:+.{measure.digits}f}" if apart.mean is not None and label != campaign.default else ""
         if apart.low is not None and apart.high is not None and label != campaign.default:
             beside += f" [{apart.low:+.{measure.digits}f}, {apart.high:+.{measure.digits}f}]"

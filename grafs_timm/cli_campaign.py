@@ -113,12 +113,13 @@ def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
     from .campaign import all_campaigns
     from .campaign_text import rows, status_text
     from .errors import GrafsError
+    from .tracking import without_nan
 
     own = all_campaigns(zoo or resources.folder("zoo"), families)
     if as_json:
         for each in own:
             for row in rows(each):
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json.dumps(without_nan(row), ensure_ascii=False))
         return
     if not own:
         raise GrafsError("no ledger yet; grafs-timm campaign run FAMILY begins one")
