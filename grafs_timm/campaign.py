@@ -6,22 +6,21 @@ every activation with one seed before any has the next: each prefix is a fair pa
 
 from __future__ import annotations
 
-import json
 import statistics as means
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from . import candidates, ledger, strict_json, strict_yaml
+from . import campaign_files, candidates, ledger
+from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .candidates import Candidate
-from .errors import GrafsError, RecipeError, RunError, UnknownNameError
-from .files import write_whole
+from .errors import RunError, UnknownNameError
 from .formula import Genotype
 from .ledger import Ledger, Line
 from .ops import nearest
-from .recipe import load_recipe, parse_recipe
+from .recipe import load_recipe
 from .results import compared_by
 from .runs import differences
 from .settings import Campaign as Settings
@@ -29,11 +28,8 @@ from .settings import Data, Recipe
 from .statistics import Place, Result, difference
 from .training import measured_on
 
-FORMAT = "grafs-campaign/1"
-RECIPE, ACTIVATIONS, FURTHER, COST = "recipe.yaml", "activations.json", "recipes", "cost.csv"
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
-_LARGEST = 4 * 2**20  # bytes of recipe.yaml or activations.json
 
 # family: its recipe by budget
 RECIPES: dict[str, dict[str, str]] = {
@@ -84,41 +80,6 @@ class Retired:
     high: float
 
 
-def data_label(data: Data) -> str:
-    """What a data section is called in labels and file names.
-
-    >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
-    'tinyshakespeare.txt.gz'
-    """
-    return candidates.safe(PurePath(data.name).name or data.name)
-
-
-def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with everything in place that its campaign needs: data held out, both splits measured, places spelt out.
-
-    Raises:
-        RecipeError: where it has no ``campaign`` section, or no data to choose by.
-    """
-    own = recipe.campaign
-    if own is None:
-        raise RecipeError("campaign: this recipe has no such section; a campaign needs one (campaign: {} takes the defaults)")
-
-    def section(data: Data) -> Data:
-        data = recipe.data.model_copy(update={"name": data.name}) if data.model_fields_set == {"name"} else data
-        hold = own.held_out and not data.text and not data.validation_images
-        return data.model_copy(update={"validation_images": own.held_out}) if hold else data
-
-    home = section(recipe.data)
-    if not (home.text or home.validation_images):
-        raise RecipeError("campaign.held_out: a campaign chooses by images held out; set this, or data.validation_images")
-    places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
-    changes = {
-        "data": home, "campaign": own.model_copy(update={"places": places}),
-        "evaluate": recipe.evaluate.model_copy(update={"measure_both": True}),
-    }  # fmt: skip
-    return recipe.model_copy(update=changes)
-
-
 def function_of(candidate: Candidate) -> str:
     return candidate.sha256 or candidate.label
 
@@ -162,7 +123,7 @@ class Campaign:
         asked, models = recipe.transfer, [recipe.model]
         found = candidates.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
         given, _ = candidates.labelled(found, {})
-        if (folder / RECIPE).exists():
+        if (folder / ACTIVATIONS).exists():  # the last that a campaign begins with
             there = cls.read(folder)
             if there.closed:
                 raise RunError(f"{folder} is closed: its recipe is of an older version, and nothing can be added to it")
@@ -180,27 +141,13 @@ class Campaign:
         folder = Path(folder)
         if not (folder / RECIPE).is_file() or not (folder / ACTIVATIONS).is_file():
             raise RunError(f"{folder} is no ledger: it holds no {RECIPE} and {ACTIVATIONS}")
-        recipe, known = _recipe(folder / RECIPE), Ledger.read(folder)
-        own, (given, closed) = known if lines is None else known.only(lines), _activations(folder / ACTIVATIONS)
+        recipe, known = read_recipe(folder / RECIPE), Ledger.read(folder)
+        own, (given, closed) = known if lines is None else known.only(lines), read_activations(folder / ACTIVATIONS)
         return cls(folder.absolute().parent.parent.name, folder, recipe, given, own, closed)._checked()
 
     def write(self) -> None:
         """Write what the folder needs beside its lines; equal files stay as they are."""
-        about = {
-            "format": FORMAT,
-            "closed": self.closed,
-            "activations": {
-                label: {"kind": each.kind, "genotype": each.genotype.to_dict() if each.genotype else None}
-                for label, each in self.given.items()
-            },
-        }
-        for name, text in (
-            (RECIPE, self.recipe.to_yaml()),
-            (ACTIVATIONS, json.dumps(about, indent=1, ensure_ascii=False) + "\n"),
-        ):
-            path = self.folder / name
-            if not path.exists() or path.read_text() != text:
-                write_whole(path, text)
+        campaign_files.write(self.folder, self.recipe, self.given, self.closed)
 
     def merge(self, other: str | Path) -> list[Path]:
         """Take the lines of the ledger in the folder ``other`` that are not here; returns the files written.
@@ -237,7 +184,7 @@ class Campaign:
 
     @cached_property
     def _further(self) -> list[Recipe]:
-        return [_recipe(path) for path in sorted((self.folder / FURTHER).glob("*.yaml"))]
+        return [read_recipe(path) for path in sorted((self.folder / FURTHER).glob("*.yaml"))]
 
     # ---------------------------------------------------------------------------------------------------- what there is
 
@@ -288,7 +235,22 @@ class Campaign:
             Candidate(f"{SEARCHES}_s{seed}", "found", Genotype.from_dict(line.genotype, derived=False), SEARCHES, seed)
             for seed, line in self.searches.items()
         ]
-        return candidates.labelled(found, self.given)[0]
+        seeds = {each.sha256: each.search_seed for each in reversed(found)}
+        given = {  # what a search found again is one of its functions, under the label that it has
+            label: replace(each, kind="found", batch=SEARCHES, search_seed=seeds[each.sha256]) if each.sha256 in seeds else each
+            for label, each in self.given.items()
+        }
+        return candidates.labelled(found, given)[0]
+
+    @cached_property
+    def found_as(self) -> dict[int, str]:
+        """{search seed: the label under which what it found is trained}."""
+        return {
+            seed: label
+            for label, each in self.activations.items()
+            for seed in (each.search_seed, *each.also)
+            if seed is not None and seed in self.searches
+        }
 
     @cached_property
     def same_as(self) -> dict[str, str]:
@@ -303,9 +265,9 @@ class Campaign:
     def results(self, split: Literal["test", "validation"]) -> list[Result]:
         """A row for each training with a figure of ``split``, by seed, then in the order of `activations`."""
         labels = {function_of(each): label for label, each in self.activations.items()}
-        rows = []
+        own, rows = {each.sha256 for each in self.trainings_by.values()}, []
         for line in self.ledger.first().values():
-            if line.kind != "training" or f"{split}_loss" not in line.log[-1]:
+            if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
             label = labels.get(line.function) or f"other_{line.function[:8]}"
             rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
@@ -354,7 +316,7 @@ class Campaign:
     def retired(self) -> dict[str, Retired]:
         """Activations that get no further seeds, by the rule in the recipe: looked at once, after ``retire_after`` seeds."""
         own, found = self.settings, dict[str, Retired]()
-        if self.closed:
+        if self.closed or own.retire_after > own.seeds:
             return found
         table = self._scores()
         theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
@@ -376,7 +338,7 @@ class Campaign:
             if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
         }
         order = sorted(mean, key=lambda label: -mean[label])
-        found = [label for label in order if label in self.activations and self.activations[label].search_seed is not None]
+        found = [label for label in order if self.activations[label].search_seed is not None]
         return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
 
     @property
@@ -384,10 +346,10 @@ class Campaign:
         return [label for label in self.activations if label not in self.same_as]
 
     def _scores(self) -> dict[str, dict[int, float]]:
-        """{label: {seed: held-out score}} where the searches ran."""
+        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
         table: dict[str, dict[int, float]] = {}
         for row in self.results("validation"):
-            if row.place == self.home and row.has_figure:
+            if row.place == self.home and row.has_figure and row.activation in self.activations:
                 table.setdefault(row.activation, {})[row.seed] = row.score
         return table
 
@@ -427,30 +389,3 @@ def _same_recipes(there: Campaign, recipe: Recipe) -> None:
         if own.sha256 != other.sha256:
             changed = differences(own.model_dump(mode="json"), other.model_dump(mode="json"))
             raise RunError(f"{there.folder} holds records of another recipe\n  " + "\n  ".join(changed[:5]))
-
-
-def _recipe(path: Path) -> Recipe:
-    try:
-        return parse_recipe(strict_yaml.read(path), str(path))
-    except GrafsError as error:
-        raise RunError(f"{path} is no recipe: {error}") from error
-
-
-def _activations(path: Path) -> tuple[dict[str, Candidate], bool]:
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"larger than {_LARGEST // 2**20} MB")
-        about: Any = strict_json.parse(path.read_bytes())
-        if about["format"] != FORMAT:
-            raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
-        return {label: _candidate(label, each) for label, each in about["activations"].items()}, about["closed"] is True
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, GrafsError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) and not isinstance(error, GrafsError) else error
-        raise RunError(f"{path} is damaged: {what}") from error
-
-
-def _candidate(label: str, about: Mapping[str, Any]) -> Candidate:
-    if label != candidates.safe(label) or about["kind"] not in ("found", "random", "baseline"):
-        raise ValueError(f"{label!r}: not a label, or kind {about['kind']!r} is none of found, random, baseline")
-    genotype = about["genotype"]
-    return Candidate(label, about["kind"], Genotype.from_dict(genotype, label, derived=False) if genotype else None)

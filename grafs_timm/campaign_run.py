@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from . import estimate, formula, hardware, ledger, runs, strict_yaml
-from .campaign import Campaign, Job, data_label
-from .errors import RunError
+from .campaign import Campaign, Job
+from .campaign_files import data_label
+from .errors import GrafsError, RunError
 from .files import locked, write_whole
 from .launch import Job as LaunchJob
 from .launch import Outcome, run_jobs
@@ -86,6 +87,8 @@ def _run_stage(
             say(f"failed    {job}: {outcome.message}")
             return
         line = line_of(outcome.job.folder)
+        if line.key != job.key:
+            raise RunError(f"{outcome.job.folder} holds another run than {job}; move it away")
         ledger.add(campaign.folder, [line])
         done += 1
         rest = (time.monotonic() - begun) / done * (len(waiting) - done)
@@ -144,6 +147,7 @@ def collect(campaign: Campaign, root: Path) -> list[Line]:
             line = line_of(summary.parent)
             campaign.check(line, str(summary.parent))
             if line.sha256 not in known:
+                known.add(line.sha256)
                 found.append(line)
     campaign.write()
     ledger.add(campaign.folder, found)
@@ -157,13 +161,13 @@ def line_of(folder: Path) -> Line:
         RunError: where the run is not finished, or its files can't be read.
     """
     summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
-    recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
-    log = [line for line in read_log(folder) if line["kind"] == "epoch"]
+    log = [line for line in read_log(folder) if line.get("kind") == "epoch"]
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
+        recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,
             function="search" if search else (summary["activation_sha256"] or summary["activation"]),
@@ -176,7 +180,7 @@ def line_of(folder: Path) -> Line:
         )  # fmt: skip
     except KeyError as error:
         raise RunError(f"{folder}: {error} is missing: a run of an older version, which a ledger can't take") from error
-    except RunError as error:
+    except GrafsError as error:
         raise RunError(f"{folder}: {error}") from error
 
 

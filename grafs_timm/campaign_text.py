@@ -110,7 +110,7 @@ def _table(campaign: Campaign, place: Place) -> list[str]:
         own, chosen_by = mean(_seeds(test, label)), mean(_seeds(held, label))
         apart = difference(_seeds(test, label), theirs)
         spread = f" ± {own.sd:.{measure.digits}f}" if own.sd is not None else ""
-        figure = f"{measure.value(own.mean or 0.0)}{spread}"
+        figure = f"{measure.value(own.mean)}{spread}" if own.mean is not None else "no figure"
         beside = f"{apart.mean:+.{measure.digits}f}" if apart.mean is not None and label != campaign.default else ""
         if apart.low is not None and apart.high is not None and label != campaign.default:
             beside += f" [{apart.low:+.{measure.digits}f}, {apart.high:+.{measure.digits}f}]"
@@ -126,8 +126,7 @@ def _seeds(rows: list[Result], label: str) -> dict[int, float]:
 def _searches(campaign: Campaign) -> Iterator[str]:
     for seed, line in campaign.searches.items():
         genotype = Genotype.from_dict(line.genotype, derived=False)
-        label = next((name for name, each in campaign.activations.items() if each.sha256 == genotype.sha256), "")
-        same = campaign.same_as.get(label)
+        same = campaign.same_as.get(campaign.found_as.get(seed, ""))
         name, apart = nearest_of_authors(genotype)
         near = f"; nearest of the authors' {name}, {apart:.3f}" if name else ""
         figure = f"{_figure(campaign, line.held_out, ''):.4g}"

@@ -101,7 +101,7 @@ def run_command(family: str, budget: str, zoo: Path | None, root: Path | None, m
 @campaign.command()
 @click.argument("families", metavar="[FAMILY]...", nargs=-1)
 @_ZOO
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a finished training.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each line.")
 def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
     """Show what the ledgers hold: figures and number of seeds of every activation, searches, hours by processor.
 
@@ -113,12 +113,13 @@ def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
     from .campaign import all_campaigns
     from .campaign_text import rows, status_text
     from .errors import GrafsError
+    from .tracking import without_nan
 
     own = all_campaigns(zoo or resources.folder("zoo"), families)
     if as_json:
         for each in own:
             for row in rows(each):
-                click.echo(json.dumps(row, ensure_ascii=False))
+                click.echo(json.dumps(without_nan(row), ensure_ascii=False))
         return
     if not own:
         raise GrafsError("no ledger yet; grafs-timm campaign run FAMILY begins one")

@@ -8,7 +8,8 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from .campaign import ACTIVATIONS, COST, FURTHER, RECIPE, Campaign
+from .campaign import Campaign
+from .campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from .entry import Evidence
 from .errors import RunError
 

@@ -68,7 +68,7 @@ class Line(BaseModel):
     log: Annotated[
         tuple[dict[Label, float | int | str], ...], BeforeValidator(_listed), Field(min_length=1, max_length=100_000)
     ]
-    held_out: dict[Label, float | str]
+    held_out: dict[Label, float | int | str]
     hardware: Texts
     versions: Texts
     commit: Text
@@ -118,8 +118,8 @@ def made(**fields: Any) -> Line:
         RunError: naming the field that does not fit.
     """
     asked = {name: fields[name] for name in ("kind", "recipe", "function", "model", "data", "seed", "split")}
-    data = {"format": FORMAT, "key": key(**asked), **fields, "sha256": "0" * 64}
-    return _checked(data | {"sha256": _sha256(data)}, "the new line")
+    line = _checked({"format": FORMAT, "key": key(**asked), **fields, "sha256": "0" * 64}, "the new line")
+    return line.model_copy(update={"sha256": _sha256(line.model_dump(mode="json"))})
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,9 @@ def unite(lines: Iterable[Line]) -> str:
     return "".join(line.text() for line in sorted({line.sha256: line for line in lines}.values(), key=lambda line: line.order))
 
 
+_ADVICE = "restore the file from git, or remove it and collect again"
+
+
 def _lines(file: Path) -> list[Line]:
     try:
         if file.stat().st_size > _LARGEST:
@@ -219,13 +222,16 @@ def _lines(file: Path) -> list[Line]:
         raise RunError(f"{file} cannot be read: {error.strerror}") from error
     parts = content.split(b"\n")
     if parts.pop() != b"":
-        raise RunError(f"{file}, line {len(parts) + 1} is cut short: restore the file from git, or remove it and collect again")
+        raise RunError(f"{file}, line {len(parts) + 1} is cut short: {_ADVICE}")
+    if not parts:  # whoever adds the line would find its file there, and go on without it
+        raise RunError(f"{file} holds no line: {_ADVICE}")
     return [_line(part, f"{file}, line {number}") for number, part in enumerate(parts, 1)]
 
 
 def _line(content: bytes, where: str) -> Line:
     try:
         data = strict_json.parse(content)
+        _canonical(data).encode()  # ValueError for half a surrogate pair, which has no bytes to hash
     except (ValueError, RecursionError) as error:
         raise RunError(f"{where} is damaged: {error}") from None
     if not isinstance(data, dict):
@@ -254,6 +260,7 @@ def _checked(data: Mapping[str, Any], where: str) -> Line:
                 )
         elif line.kind == "search" or len(line.function) == 64:
             raise RunError(f"{where}: genotype: missing")
+        _check_figures(line, where)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part)[:60] for part in first["loc"]) or "the line"
@@ -261,6 +268,29 @@ def _checked(data: Mapping[str, Any], where: str) -> Line:
     except GrafsError as error:
         raise error if isinstance(error, RunError) else RunError(f"{where}: {error}") from None
     return line
+
+
+_MEASURED = {"both": ("test", "validation"), "test": ("test",), "validation": ("validation",), "architecture": ()}
+_NO_NUMBERS = ("nan", "inf", "-inf")  # texts that stand for what JSON has no number for
+
+
+def _check_figures(line: Line, where: str) -> None:
+    """RunError where a figure that is read of such a line is missing, or is no number."""
+    search = line.kind == "search"
+    for what, own, of_a_search in (("function", line.function, "search"), ("split", line.split, "architecture")):
+        if (own == of_a_search) != search:
+            raise RunError(f"{where}: {what}: {own[:12]!r} of a {line.kind}")
+    last = f"log.{len(line.log) - 1}"
+    wanted = [("held_out", "accuracy")] if search else []
+    wanted += [(last, f"{split}_{name}") for split in _MEASURED[line.split] for name in ("accuracy", "loss")]
+    figures = {f"log.{number}": each for number, each in enumerate(line.log)} | {"held_out": line.held_out}
+    for place, name in wanted:
+        if name not in figures[place]:
+            raise RunError(f"{where}: {place}.{name}: missing")
+    for place, values in figures.items():
+        for name, value in values.items():
+            if isinstance(value, str) and name != "formula" and value not in _NO_NUMBERS:
+                raise RunError(f"{where}: {place}.{name}: no number, got {value[:60]!r}")
 
 
 def _sha256(data: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable
-from .campaign import COST, Campaign
+from .campaign import Campaign
+from .campaign_files import COST
 from .entry import Batch, Contents
 from .errors import RunError
 from .files import write_whole

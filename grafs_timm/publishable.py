@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from . import campaign_run, campaign_text, candidates, evidence, ranking, selection, statistics, zoo
-from .campaign import RECIPE, SEARCHES, Campaign
+from .campaign import SEARCHES, Campaign
+from .campaign_files import RECIPE
 from .entry import Batch, Choice, Cost, Difference, Evidence, Metric, Provenance, Search, Spread
 from .errors import RunError
 from .formula import Genotype
@@ -41,21 +42,22 @@ def batch(campaign: Campaign, named: Evidence, label: str | None = None) -> Batc
     )  # fmt: skip
 
 
-def label_of(seed: int) -> str:
-    """What the function that the search of that seed found is called in a campaign."""
-    return f"{SEARCHES}_s{seed}"
+def label_of(campaign: Campaign, seed: int) -> str:
+    """What the function that the search of that seed found is called: as it is trained where it was the first to find it."""
+    own, trained = f"{SEARCHES}_s{seed}", campaign.found_as.get(seed)
+    first = trained is not None and campaign.activations[trained].search_seed == seed
+    return trained if first and trained else own
 
 
 def genotype_of(campaign: Campaign, label: str) -> Genotype:
     """The function called ``label``: of a search, or one that the campaign was given. RunError where there is none."""
     for seed, line in campaign.searches.items():
-        if label_of(seed) == label:
+        if label_of(campaign, seed) == label:
             return Genotype.from_dict(line.genotype, derived=False)
     each = campaign.given.get(label)
     if each is None or each.genotype is None:
-        known = ", ".join(
-            [*map(label_of, campaign.searches), *(name for name, each in campaign.given.items() if each.genotype)]
-        )
+        searched = [label_of(campaign, seed) for seed in campaign.searches]
+        known = ", ".join([*searched, *(name for name, each in campaign.given.items() if each.genotype)])
         raise RunError(f"{campaign.folder}: no function is called {label!r}; there are: {known}")
     return each.genotype
 
@@ -65,10 +67,10 @@ def best(campaign: Campaign) -> str:
 
     Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
     """
-    new = {label_of(seed) for seed in campaign.searches if candidates.usual_as(genotype_of(campaign, label_of(seed))) is None}
-    rows = [
-        row for row in campaign.results("validation") if row.activation in new and row.has_figure and row.place == campaign.home
-    ]
+    labels = [label_of(campaign, seed) for seed in campaign.searches]
+    new = {label for label in labels if candidates.usual_as(genotype_of(campaign, label)) is None}
+    held_out = [row for row in campaign.results("validation") if row.has_figure and row.place == campaign.home]
+    rows = [row for row in held_out if row.activation in new]
     if not rows:
         raise RunError(
             f"{campaign.folder}: every search ended in a usual activation or was not trained: there is nothing to publish"
@@ -245,8 +247,8 @@ def _counts(campaign: Campaign) -> dict[str, int]:
 
 
 def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
-    label, genotype = label_of(line.seed), Genotype.from_dict(line.genotype, derived=False)
-    first = next((name for name, each in campaign.activations.items() if label == name or label in each.twins()), label)
+    label, genotype = label_of(campaign, line.seed), Genotype.from_dict(line.genotype, derived=False)
+    first = campaign.found_as.get(line.seed, label)
     name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
@@ -258,7 +260,7 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
 
 
 def _provenance(campaign: Campaign, label: str) -> Provenance:
-    line = next((each for seed, each in campaign.searches.items() if label_of(seed) == label), None)
+    line = next((each for seed, each in campaign.searches.items() if label_of(campaign, seed) == label), None)
     lines = campaign.ledger.lines
     spent = "; ".join(f"{hours:.1f} h on {name}" for name, hours in sorted(campaign_run.hours(campaign).items()))
     commits = list(dict.fromkeys(each.commit for each in sorted(lines, key=lambda each: each.date)))

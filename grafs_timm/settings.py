@@ -236,8 +236,8 @@ class Campaign(Section):
     """What a zoo entry rests on: searches, then trainings of ``transfer``'s activations and of what the searches found.
 
     Every activation trains with ``seeds`` seeds where the searches ran, seed by seed. The ``keep`` best of them by held-out
-    figures, the default activation and the best found function always among them, then train with ``keep_seeds`` seeds there,
-    and with ``place_seeds`` at each further one of ``places``. After ``retire_after`` seeds an activation gets no further ones
+    figures, the default activation and the best found function among them, then train with ``keep_seeds`` seeds there, and with
+    ``place_seeds`` at each further one of ``places``. After ``retire_after`` of these seeds an activation gets no further ones
     if the whole 95 % interval of its paired held-out difference to the default lies below −``retire_below`` (percentage points;
     of text nats). ``held_out``: so many training images are held out of searches and trainings to choose by, where
     ``data.validation_images`` holds out none.

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable
-from .campaign import ACTIVATIONS, COST, FURTHER, RECIPE, Campaign
+from .campaign import Campaign
+from .campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from .entry import Batch, Contents
 from .errors import GrafsError, RunError, UnknownNameError
 from .formula import Genotype

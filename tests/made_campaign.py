@@ -1,18 +1,11 @@
 """Campaigns with made-up figures, as zoo entries are published from: ledgers of `made_ledger`, of images and of text."""
 
+from made_ledger import FOUND, made_ledger
+
 from grafs_timm import evidence, publishable
 from grafs_timm.campaign import Campaign
 from grafs_timm.entry import Contents, Facts
-from grafs_timm.formula import Gene, Genotype
 
-X = Gene("identity")
-FOUND = (
-    Genotype(Gene("elu"), X, Gene("left"), X, Gene("silu"), Gene("mix", -0.4)),
-    Genotype(Gene("gelu"), X, Gene("left"), X, X, Gene("left")),
-    Genotype(Gene("atan"), X, Gene("left"), X, Gene("relu"), Gene("max")),
-    Genotype(Gene("tanh"), X, Gene("left"), X, X, Gene("left")),
-    Genotype(X, X, Gene("left"), X, X, Gene("gate")),  # σ(x)·x: SiLU
-)
 COST = """tool,device,hardware,torch,triton,threads,dtype,subject,baseline,shape,what,median_ms,q25_ms,q75_ms,repeats
 b,cpu,made-up,2.13.0,,1,float32,gelu,gelu,1024,full,2.0,1.9,2.1,31
 b,cpu,made-up,2.13.0,,1,float32,{label},gelu,1024,full,3.0,2.9,3.1,31
@@ -27,17 +20,11 @@ GPT = {
 }
 
 
-def loss_of(accuracy):
-    return round(3 - accuracy / 100, 4)
-
-
 def made_campaign(zoo, name="digits_standard", found=FOUND, cost="searches_s0", lift=0.0, seed=0, of_text=False, **changes):
     """A finished campaign of the family resnet, with ``of_text`` gpt, in the folder ``zoo``; its ledger's folder.
 
     ``lift``: points of accuracy, or hundredths of a nat, that found functions are above the others.
     """
-    from made_ledger import made_ledger
-
     folder = zoo / ("gpt" if of_text else "resnet") / "evidence" / name
     folder.mkdir(parents=True)
     if of_text:

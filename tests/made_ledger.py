@@ -2,11 +2,19 @@
 
 import random
 
-from made_campaign import FOUND, loss_of
-
 from grafs_timm import ledger
 from grafs_timm.campaign import Campaign
+from grafs_timm.formula import Gene, Genotype
 from grafs_timm.recipe import parse_recipe
+
+X = Gene("identity")
+FOUND = (
+    Genotype(Gene("elu"), X, Gene("left"), X, Gene("silu"), Gene("mix", -0.4)),
+    Genotype(Gene("gelu"), X, Gene("left"), X, X, Gene("left")),
+    Genotype(Gene("atan"), X, Gene("left"), X, Gene("relu"), Gene("max")),
+    Genotype(Gene("tanh"), X, Gene("left"), X, X, Gene("left")),
+    Genotype(X, X, Gene("left"), X, X, Gene("gate")),  # σ(x)·x: SiLU
+)
 
 HARDWARE, DATE = "a made-up processor", "2026-11-27T12:00:00Z"
 RECIPE = {
@@ -20,6 +28,9 @@ RECIPE = {
         "places": [{"model": "cifar_resnet32", "data": "digits"}], "place_seeds": 3,
     },
 }  # fmt: skip
+# what can be run in half a minute: a training of ReLU, a search, a training of what it finds
+REAL = {"transfer": {"baselines": ["relu"]}, "campaign": {"searches": 1, "seeds": 1, "keep": 2, "keep_seeds": 1}}
+OPTIONS = ("--device", "cpu", "--wandb", "disabled")
 
 
 def folder_in(zoo):
@@ -40,8 +51,8 @@ def waiting(campaign):
 def made_ledger(folder, figures=None, seed=0, hardware=HARDWARE, date=DATE, found=FOUND, rounds=99, **changes):
     """``folder`` filled by so many ``rounds`` of the jobs that come next, by default until nothing is left; its campaign.
 
-    ``figures``: {label: held-out accuracy}, a mean or a value for each training seed; 90, of random cells 70, where not given.
-    The test accuracy is a point lower. ``seed`` draws what lies around the means, for each job by itself.
+    ``figures``: {label: held-out accuracy}, a mean or one value for each training seed; else 90, of random cells 70. The test
+    accuracy is a point lower. ``seed`` draws what lies around the means, for each job by itself.
     ``found``: what the searches find, by their seeds.
     """
     campaign = planned(folder, **changes)
@@ -86,3 +97,7 @@ def _training(job, accuracy):
             line |= {f"{split}_accuracy": own, f"{split}_loss": loss_of(own)}
         log.append(line | {"skipped": 0, "seconds": 2.0})
     return log
+
+
+def loss_of(accuracy):
+    return round(3 - accuracy / 100, 4)

@@ -6,7 +6,8 @@ import re
 import sys
 
 import pytest
-from made_campaign import FOUND, made_entry
+from made_campaign import made_entry
+from made_ledger import FOUND
 from mutations import Mutator
 
 from grafs_timm import entry_file

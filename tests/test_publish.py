@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from made_campaign import FOUND, X, made_campaign
-from made_ledger import made_ledger
+from made_campaign import made_campaign
+from made_ledger import FOUND, X, made_ledger
 from tiny_runs import call, contents, refused
 
 from grafs_timm import card_plots, claims, entry_file
@@ -184,4 +184,16 @@ def test_a_gpt_is_told_of_in_nats(zoo):
         assert word not in card
     assert "standard: tales.txt in windows of 16 tokens, 8 a step; 5 searches of 40 steps, trainings of 20 steps" in card
     assert "median loss 2." in batch.choice.searched_against_random
+    assert [text for each in verify(zoo) for text in each.wrong if "the picture is missing" not in text] == []
+
+
+def test_a_given_function_that_a_search_finds_again_is_published_under_its_label(zoo, tmp_path):
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps(FOUND[0].to_dict()))
+    asked = {"transfer": {"random": 1, "activations": [str(given)]}}
+    made_ledger(zoo / "resnet" / "evidence" / "c", {"mine": 93.0}, **asked)
+    own = publish(zoo / "resnet" / "evidence" / "c").entries[0]
+    (batch,) = own.batches
+    assert (batch.label, batch.provenance.search_seed) == ("mine", 0)
+    assert [each.label for each in batch.searches if each.chosen] == ["mine"]
     assert [text for each in verify(zoo) for text in each.wrong if "the picture is missing" not in text] == []

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from made_campaign import FOUND, X, made_campaign
-from made_ledger import made_ledger
+from made_campaign import made_campaign
+from made_ledger import FOUND, X, made_ledger
 
 from grafs_timm import evidence, statistics
 from grafs_timm.campaign import Campaign

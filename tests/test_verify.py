@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from made_campaign import FOUND, made_campaign
+from made_campaign import made_campaign
+from made_ledger import FOUND
 from tiny_runs import call, refused
 
 from grafs_timm import entry_file, pages

@@ -5,7 +5,8 @@ import json
 import pytest
 import timm
 import torch
-from made_campaign import FOUND, made_entry
+from made_campaign import made_entry
+from made_ledger import FOUND
 from timm.layers import create_act, get_act_fn, get_act_layer
 from tiny_runs import call, refused
 
