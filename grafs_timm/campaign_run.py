@@ -168,6 +168,7 @@ def line_of(folder: Path) -> Line:
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
         recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
+        recipe = recipe.for_searching() if search else recipe.for_training()
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,
             function="search" if search else (summary["activation_sha256"] or summary["activation"]),

@@ -300,9 +300,13 @@ class Recipe(Section):
         return self.model_copy(update={"model": model or self.model, "data": data or self.data, **rest})
 
     def for_searching(self) -> Recipe:
-        """What one search depends on: all that is for trainings from scratch has its defaults."""
+        """What one search depends on: its own images and model settings in place of the recipe's, and all that is for trainings
+        from scratch has its defaults. Recipes whose searches are the same give equal ones.
+        """
+        own = self.for_search
+        search = own.search.model_copy(update={"image_size": None, "crop_padding": None, "model_kwargs": None})
         rest = {"evaluate": Evaluate(), "select": Select(), "transfer": Transfer(), "campaign": None}
-        return self.model_copy(update=rest)
+        return own.model_copy(update={"search": search, **rest})
 
     @property
     def for_search(self) -> Recipe:

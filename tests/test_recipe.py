@@ -328,3 +328,13 @@ def test_what_speaks_of_images_is_refused_beside_text():
     ]
     found = problems({**of_text({}), "channels_last": True, "evaluate": {"mixup": 0.1}})
     assert [line.split(": ")[1] for line in found] == ["evaluate.mixup", "channels_last"]
+
+
+def test_recipes_whose_searches_are_the_same_search_by_equal_recipes():
+    small = {"data": {"name": "cifar10", "crop_padding": 2, "image_size": 16}}
+    own = parse_recipe(LEAST | small)
+    other = parse_recipe(
+        LEAST | {"data": {"name": "cifar10"}, "search": {"image_size": 16, "crop_padding": 2}, "evaluate": {"epochs": 9}}
+    )
+    assert own.for_searching() == other.for_searching() == other.for_searching().for_searching()
+    assert own.for_training() != other.for_training()
