@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import estimate, formula, hardware, ledger, runs, strict_yaml
 from .campaign import Campaign, Job
 from .campaign_files import data_label
@@ -230,7 +232,10 @@ def seconds_of(campaign: Campaign, job: Job, device: str = "cpu", timed: dict[st
     if timed is None or job.kind == "search":
         return None
     if job.recipe.sha256 not in timed:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a job has where as many run as there are cores
         epoch = estimate.timed_epoch(job.recipe, device)
+        torch.set_num_threads(threads)
         timed[job.recipe.sha256] = epoch and epoch * job.recipe.evaluate.epochs
     return timed[job.recipe.sha256]
 

@@ -148,8 +148,12 @@ def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
     """
     apart = {}
     for name, other in authors().items():
-        try:
-            apart[name] = max(formula.distance(genotype, other), formula.distance(other, genotype))
+        try:  # coarsely, to find the nearest
+            apart[name] = max(formula.distance(genotype, other, refine=False), formula.distance(other, genotype, refine=False))
         except (ValueError, GrafsError):
             continue
-    return min(apart.items(), key=lambda each: each[1]) if apart else ("", math.inf)
+    if not apart:
+        return "", math.inf
+    name = min(apart, key=lambda each: apart[each])
+    other = authors()[name]
+    return name, max(formula.distance(genotype, other), formula.distance(other, genotype))
