@@ -122,9 +122,10 @@ def open_dataset(name: str | Path) -> DatasetInfo:
     text = str(name)
     if remote.is_url(text.split("::")[0]):
         return _of_shards(text) if _spells_shards(text) else _read_info(text)
-    if _spells_shards(text) and not Path(text).is_dir():
+    found = _folder(text)
+    if found is None and _spells_shards(text):
         return _of_shards(text)
-    return _read_info(_find(text))
+    return _read_info(found or _find(text))
 
 
 def _read_info(folder: Path | str) -> DatasetInfo:
@@ -153,14 +154,30 @@ def is_told() -> bool:
     return bool(os.environ.get(VARIABLE))
 
 
-def _find(text: str) -> Path:
+def _is_bare(text: str) -> bool:
+    return text == Path(text).name and text not in (".", "..", "")
+
+
+def _folder(text: str) -> Path | None:
+    """The folder of that name or path, whatever characters it is spelt with."""
     if text in EMBEDDED:
         return EMBEDDED[text]
-    bare = text == Path(text).name and text not in (".", "..", "")
-    for folder in [place / text for place in places() if bare] + [Path(text).expanduser()]:
+    for folder in [place / text for place in places() if _is_bare(text)] + [_expanded_user(text)]:
         if text and folder.is_dir():
             return folder
-    if bare:
+    return None
+
+
+def _expanded_user(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name, and there is no such user
+        return Path(text)
+
+
+def _find(text: str) -> Path:
+    """A folder that is not there yet: a torchvision data set, to be downloaded and packed."""
+    if _is_bare(text):
         from . import pack, sources  # they take a second to import, and call this module
 
         if name := sources.torchvision_name(text):
@@ -199,6 +216,8 @@ def _of_shards(text: str) -> DatasetInfo:
 def _expanded(text: str) -> list[str]:
     import braceexpand
 
+    if _expanded_user(text).is_file():
+        return [text]  # a shard whose own name has braces
     try:
         each = itertools.chain.from_iterable(braceexpand.braceexpand(part) for part in text.split("::"))
         found = list(itertools.islice(each, _MOST_SHARDS + 1))
@@ -216,7 +235,7 @@ def _in_one_folder(text: str, shards: list[str]) -> tuple[Path | str, list[str]]
         if len(apart) < len(shards) or len({folder for folder, _ in apart}) > 1:
             raise DataError(f"{text}: URLs of shards must be of one folder, which has the _info.json that counts them")
         return apart[0][0], [name for _, name in apart]
-    paths = [Path(shard).expanduser() for shard in shards]
+    paths = [_expanded_user(shard) for shard in shards]
     folder = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
     return folder, [str(path.absolute().relative_to(folder)) for path in paths]
 

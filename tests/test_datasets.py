@@ -34,6 +34,22 @@ def test_names_are_looked_up(tmp_path, folder, monkeypatch):
         open_dataset("no/such/folder")
 
 
+@pytest.mark.parametrize("name", ["set #2", "2024", "no", "a: b", "{train,test}", "x::y", "x.tar", "~no such", "a{b", "[x]"])
+def test_a_folder_is_found_whatever_it_is_called(tmp_path, monkeypatch, name):
+    two_shards(tmp_path / name)
+    two_shards(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset(name).name == name
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("GRAFS_TIMM_DATA", str(tmp_path))
+    assert open_dataset(name).name == name
+    (tmp_path / name / "a.tar").rename(tmp_path / name / "a{1}.tar")
+    (tmp_path / name / "_info.json").unlink()
+    if "::" not in name:
+        assert open_dataset(tmp_path / name / "a{1}.tar").splits["train"].num_samples == 6
+
+
 def test_unknown_split(folder):
     with pytest.raises(UnknownNameError, match="has no split 'val'; known: train"):
         load_split(open_dataset(folder), "val")

@@ -275,6 +275,40 @@ def test_overrides_that_fit_nothing(override, said):
     assert said in str(error.value)
 
 
+NAMED = ["set #2", "2024", "no", "1e5", "null", "a: b", "{train,test}.tar", "[x]", "&x", "*", "'quoted'", '"', "- x", " set ",
+         "!!int 3", "0o17", "1:30", "2024-01-01", "ünïcode 🙂", "%", "@x", "?", "~", "|", "key=value", "a\nb", "#"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_an_option_gives_is_taken_as_it_is_typed(name, written):
+    recipe = load_recipe("resnet_digits", given={"data.name": name, "model": name, "transfer.models": [name]})
+    assert (recipe.data.name, recipe.model, recipe.transfer.models) == (name, name, (name,))
+    assert load_recipe(written(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "'quoted'"])
+@pytest.mark.parametrize("key", ["data.name", "model", "search.weights.opt", "data.train_split"])
+def test_a_key_that_takes_text_takes_it_as_it_is_typed(name, key):
+    if key == "search.weights.opt":
+        with pytest.raises(RecipeError, match="timm has no optimiser") as error:
+            load_recipe("resnet_digits", [f"{key}={name}"])
+        assert f"no optimiser {name!r}" in str(error.value)
+        return
+    found = load_recipe("resnet_digits", [f"{key}={name}"])
+    *sections, last = key.split(".")
+    for section in sections:
+        found = getattr(found, section)
+    assert getattr(found, last) == name
+
+
+def test_overrides_may_quote_and_give_null_where_a_key_takes_it():
+    recipe = load_recipe("resnet_digits", ["data.name='set #2'", "search.usual=null", "data.train_images=~"])
+    assert (recipe.data.name, recipe.search.usual, recipe.data.train_images) == ("set #2", None, None)
+    assert load_recipe("resnet_digits", ["search.usual=no"]).search.usual == "no"
+    assert load_recipe("resnet_digits", ["data=set #2"]).data.name == "set #2"
+    assert load_recipe("resnet_digits", ["data={name: set}"]).data.name == "set"
+
+
 def test_numbers_with_exponents_are_numbers_and_texts_stay_texts():
     value = {"a": "1e3", "b": "off", "c": 1e-05, "d": "6", "e": "ünïcode", "f": "", "g": [None, True]}
     assert strict_yaml.parse(strict_yaml.dump(value), "x") == value
