@@ -31,6 +31,7 @@ VARIABLE = "GRAFS_TIMM_DATA"
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
 _MOST_SHARDS = 100_000
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class SplitInfo(BaseModel):
@@ -192,7 +193,7 @@ def _find(text: str) -> Path:
 
 def _spells_shards(text: str) -> bool:
     path = re.sub(r"\?.*", "", text) if "://" in text else text
-    return "{" in text or "::" in text or path.endswith((".tar", ".tar.gz", ".tgz"))
+    return "{" in text or "::" in text or path.endswith(_TARS)
 
 
 def _of_shards(text: str) -> DatasetInfo:

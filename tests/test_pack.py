@@ -67,6 +67,17 @@ def test_an_image_folder_comes_back_pixel_by_pixel(tmp_path, folder):
     assert found == wanted
 
 
+NAMES = ["out:12", "a b", "{a,b}", "x\\..\\y", "set.tar", "http:x", "ünï", "-o", "..x", "a::b", "x?y#z", "'q'", "a\nb", "[1]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_can_be_opened_whatever_its_folder_is_called(tmp_path, folder, name):
+    assert pack(str(folder), tmp_path / name) == []
+    info = open_dataset(tmp_path / name)
+    assert [len(load_split(info, split, image_size=8)) for split in ("train", "validation")] == [36, 12]
+    assert call("data", "check", tmp_path / name, "--quiet").exit_code == 0
+
+
 def test_the_same_source_makes_the_same_bytes(tmp_path, folder):
     pack(str(folder), tmp_path / "one" / "set")
     os.utime(folder / "train" / "ant" / "0.PNG", (1, 1))
