@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -208,12 +208,27 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"{folder}: no folders of classes; {_LAYOUT}")
     found = {}
     for cls in classes:
-        files = [Path(place, name) for place, _, names in os.walk(cls) for name in names]
-        images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+        images = sorted(file for file in _below(cls) if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
         if not images:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         found[cls.name] = images
     return found
+
+
+def _below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The files in a folder and the folders below, through links as torchvision's ImageFolder; OSError for an unreadable one.
+
+    A link back to a folder ``above`` (device and inode of each) is not followed: its files are there already.
+    """
+    state = folder.stat()
+    within = (*above, (state.st_dev, state.st_ino))
+    with os.scandir(folder) as entries:  # which tells files from folders without looking at each
+        for entry in entries:
+            path = folder / entry.name
+            if not entry.is_dir():
+                yield path
+            elif (path.stat().st_dev, path.stat().st_ino) not in within:
+                yield from _below(path, within)
 
 
 def _split(folder: Path, classes: tuple[str, ...], found: dict[str, list[Path]]) -> Split:

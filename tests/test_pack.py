@@ -244,6 +244,60 @@ def test_source_that_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def _link(kind: str, cls: Path, elsewhere: Path) -> None:
+    """Put more images into the class's folder by a link."""
+    (elsewhere / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        (elsewhere / name).write_bytes(encoded(colour(7)))
+    if kind == "folder":
+        (cls / "more").symlink_to(elsewhere)
+    elif kind == "relative":
+        (cls / "more").symlink_to(os.path.relpath(elsewhere, cls))
+    elif kind == "link to a link":
+        (elsewhere.parent / "between").symlink_to(elsewhere)
+        (cls / "more").symlink_to(elsewhere.parent / "between")
+    elif kind == "below a folder":
+        (cls / "own").mkdir()
+        (cls / "own" / "more").symlink_to(elsewhere)
+    elif kind == "twice":
+        (cls / "more").symlink_to(elsewhere)
+        (cls / "again").symlink_to(elsewhere)
+    elif kind == "files":
+        (cls / "one.png").symlink_to(elsewhere / "a.png")
+    elif kind == "folder and a loop":
+        (elsewhere / "deep" / "up").symlink_to(elsewhere)
+        (cls / "self").symlink_to(cls)
+        (cls / "more").symlink_to(elsewhere)
+    else:
+        elsewhere.rename(elsewhere.parent / "dee")
+        (elsewhere.parent / "dee").rename(elsewhere)
+        cls.rename(elsewhere / "class")
+        cls.symlink_to(elsewhere)
+
+
+LINKS = ["folder", "relative", "link to a link", "below a folder", "twice", "files", "folder and a loop", "the class itself"]
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_images_behind_links_are_those_that_torchvision_finds(tmp_path, folder, kind):
+    _link(kind, folder / "train" / "bee", tmp_path / "elsewhere")
+    found = open_source(str(folder)).splits["train"]
+    if "loop" in kind:
+        assert sum("more/" in found.name(index) for index in range(len(found.labels))) == 2
+        return
+    wanted = torchvision.datasets.ImageFolder(folder / "train").samples
+    assert sorted(found.name(index) for index in range(len(found.labels))) == sorted(
+        str(Path(file).relative_to(folder)) for file, _ in wanted
+    )
+    assert sorted(found.labels.tolist()) == sorted(label for _, label in wanted)
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path, folder):
+    (folder / "train" / "bee" / "x.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"train/bee/x\.png: .*No such file"):
+        pack(str(folder), tmp_path / "out")
+
+
 def test_folders_that_hold_nothing_to_pack(tmp_path, folder):
     empty = tmp_path / "empty"
     empty.mkdir()
