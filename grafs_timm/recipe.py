@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from . import strict_yaml
-from .errors import RecipeError
+from .errors import RecipeError, shortened
 from .ops import nearest
 from .resources import folder
 from .settings import Impossible, Recipe
@@ -46,7 +46,8 @@ def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | f
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
-            for key, what in _explain(problem):
+            for whole, what in _explain(problem):
+                key = ".".join(map(shortened, whole.split(".")))
                 note = " (set by --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
                 lines.append(f"{source}: {key}: {what}{note}" if key else f"{source}: {what}{note}")
         raise RecipeError("\n".join(lines)) from None
@@ -121,6 +122,7 @@ def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str)
         section = _section_at(keys[:depth])
         if section is not None and key not in section.model_fields:
             unknown = ".".join(keys[: depth + 1])
+            source, unknown = shortened(source), shortened(unknown)
             raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, section.model_fields)}")
         if section is None and keys[0] != "model_kwargs":
             raise RecipeError(f"{source}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")

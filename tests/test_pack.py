@@ -244,6 +244,54 @@ def test_source_that_is_not_there(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def photos(folder: Path, *files: str) -> Path:
+    for number, name in enumerate(files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(colour(number), "jpg"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "splits", "classes"),
+    [
+        (["train/1.jpg", "car/1.jpg"], ["train"], ("car", "train")),
+        (["train/1.jpg", "test/1.jpg", "car/1.jpg"], ["train"], ("car", "test", "train")),
+        (["Train/1.jpg", "bus/1.jpg", "val/1.jpg"], ["train"], ("Train", "bus", "val")),
+        (["training/1.jpg", "running/1.jpg"], ["train"], ("running", "training")),
+        (["train/train/1.jpg", "train/car/1.jpg"], ["train"], ("car", "train")),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "notes/readme"], ["train", "validation"], ("a", "b")),
+        (["validation/1.jpg", "car/1.jpg"], ["train"], ("car", "validation")),
+    ],
+)
+def test_a_class_may_be_called_as_a_split_is(tmp_path, files, splits, classes):
+    found = open_source(str(photos(tmp_path / "photos", *files)))
+    assert (list(found.splits), found.classes) == (splits, classes)
+
+
+def test_what_may_be_a_split_or_a_class_is_asked_for(tmp_path):
+    folder = str(photos(tmp_path / "photos", "train/steam/1.jpg", "train/diesel/1.jpg", "car/1.jpg"))
+    with pytest.raises(
+        DataError, match=r"is 'train' a split or, as 'car' beside it, a class\? --splits train=train .*train=\."
+    ):
+        open_source(folder)
+    assert open_source(folder, splits={"train": "."}).classes == ("car", "train")
+    assert open_source(folder, splits={"train": "train"}).classes == ("diesel", "steam")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JFIF", ".Jpe", ".JPEG"])
+def test_every_ending_of_a_jpeg_is_taken(tmp_path, ending):
+    folder = photos(tmp_path / "photos", f"a/1{ending}", "b/1.jpg")
+    assert pack(str(folder), tmp_path / "out", Packing("keep", hold_out=0)) == []
+    assert open_dataset(tmp_path / "out").splits["train"].num_samples == 2
+
+
+@pytest.mark.parametrize("ending", [".heic", ".avif", ".svg", ".jpg_large", ".txt", ""])
+def test_files_that_are_left_out_are_counted(tmp_path, ending):
+    folder = photos(tmp_path / "photos", "a/1.jpg", f"a/2{ending}", f"b/3{ending}", "b/1.jpg", "b/.hidden")
+    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is none of .jpg"):
+        open_source(str(folder))
+
+
 def _link(kind: str, cls: Path, elsewhere: Path) -> None:
     """Put more images into the class's folder by a link."""
     (elsewhere / "deep").mkdir(parents=True)

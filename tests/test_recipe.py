@@ -179,6 +179,17 @@ def test_impossible_values_are_refused(path, value, said):
     assert said in line
 
 
+@pytest.mark.parametrize("place", ["key", "section", "value", "--set key", "--set value", "name", "a name of a recipe"])
+def test_one_odd_text_does_not_fill_the_screen(place):
+    odd = "x" * 66_000
+    wrong = {"key": {odd: 1}, "section": {"search": {odd: 1}}, "value": {"amp": odd}, "name": {"model": [odd]}}
+    override = {"--set key": f"search.{odd}=3", "--set value": f"search.epochs={odd}"}.get(place)
+    name = odd[:200] if place == "a name of a recipe" else "resnet_digits"
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(LEAST | wrong[place]) if place in wrong else load_recipe(name, [override or ""])
+    assert len(str(error.value)) < 1000
+
+
 def test_multistep_needs_its_epochs():
     (line,) = problems(LEAST | {"search": {"weights": {"sched": "multistep"}}})
     assert "search.weights.decay_epochs: sched: multistep needs" in line
