@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from . import remote, shards, text_source
 from .datasets import DatasetInfo, SplitInfo, open_dataset
 from .errors import DataError
+from .sources import EXTENSIONS
 
 
 @dataclass
@@ -48,22 +50,33 @@ def check(name: str | Path, split: str | None = None, quiet: bool = False) -> tu
 
 def _check_split(info: DatasetInfo, name: str, spec: SplitInfo, bar: tqdm) -> SplitReport:
     report = SplitReport(name, len(spec.filenames))
+    texts: list[str] = []
     classes = len(info.classes) if info.classes else None
     for filename, length in zip(spec.filenames, spec.shard_lengths, strict=True):
         before = report.images
         location = info.location(filename)
         try:
-            _check_shard(report, location, spec.sha256.get(filename), classes, bar)
+            texts += _check_shard(report, location, spec.sha256.get(filename), classes, bar)
         except DataError as error:
             report.problems.append(str(error))
         if report.images - before != length:
             report.problems.append(
                 f"{location}: {report.images - before} good samples, _info.json's shard_lengths say {length}"
             )
+    if texts and report.images > len(texts):
+        report.problems.append(f"{texts[0]}: no image, only text, as {len(texts)} samples of a split that has images")
     return report
 
 
-def _check_shard(report: SplitReport, location: str, sha256: str | None, classes: int | None, bar: tqdm) -> None:
+def _is_text(sample: dict[str, Any], classes: int | None) -> bool:
+    """Whether a sample is text to be learnt: a caption beside an image or beside a class's number is none."""
+    image = any(f".{key.lower()}" in EXTENSIONS for key in sample)
+    return "txt" in sample and not image and ("cls" not in sample or classes is None)
+
+
+def _check_shard(report: SplitReport, location: str, sha256: str | None, classes: int | None, bar: tqdm) -> list[str]:
+    """Add what one shard holds to the report; returns where its samples of text are."""
+    texts = []
     with remote.open_file(location) as file:
         if sha256:
             found = shards.checksum(file)
@@ -75,10 +88,11 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
             bar.update()
             where = f"{location}: sample {sample['__key__']!r}"
             try:
-                if "txt" in sample:
+                if _is_text(sample, classes):
                     report.text_bytes += len(text_source.text_of(sample, where))
                     report.images += 1
                     report.formats["txt"] += 1
+                    texts.append(where)
                     continue
                 image = np.asarray(shards.decode_image(sample, where))
                 label = shards.label_of(sample, where, classes)
@@ -90,6 +104,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
             report.sizes[image.shape[0], image.shape[1]] += 1
             report.grey += image.ndim == 2 or bool((image == image[..., :1]).all())
             report.formats[next(name for name in shards.FORMATS if name in sample)] += 1
+    return texts
 
 
 def as_text(info: DatasetInfo, reports: list[SplitReport]) -> str:

@@ -14,6 +14,27 @@ from .errors import GrafsError
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class _Given(click.ParamType):
+    """Text or a path that is not empty: a shell makes an unset variable so, and the default would take its place in silence."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind, self.name = kind, kind.name
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: name something, or leave it out. Is a variable unset?", parameter, context)
+        return self.kind.convert(value, parameter, context)
+
+
+def _refuse_empty(command: click.Command) -> None:
+    """Take no empty text and no empty path in any parameter of ``command`` and of the commands below it."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.types.StringParamType | click.Path):
+            parameter.type = _Given(parameter.type)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _refuse_empty(below)
+
+
 class _Group(click.Group):
     """Prints the errors that are the input's fault as one message, exit code 1, without a traceback."""
 
@@ -65,3 +86,4 @@ for command in (
     cli_data.data,
 ):
     main.add_command(command)
+_refuse_empty(main)

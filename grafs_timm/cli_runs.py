@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,7 +80,7 @@ def _recipe(
     from .recipe import load_recipe
 
     given = {"model": model, "data.name": data, "data.on_bad_shard": on_bad_shard}
-    return load_recipe(recipe, [*settings, *(f"{key}={value}" for key, value in given.items() if value)])
+    return load_recipe(recipe, settings, {key: value for key, value in given.items() if value is not None})
 
 
 def _say_failed(outcomes: Any) -> None:
@@ -274,9 +273,9 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     from .recipe import load_recipe
 
     lists = {"activations": activations, "baselines": baselines, "models": models, "data": datasets}
-    changes = [*settings, *(f"transfer.{key}={json.dumps(value)}" for key, value in lists.items() if value)]
-    changes += [f"transfer.{key}={value}" for key, value in (("random", random), ("seeds", seeds)) if value is not None]
-    chosen = load_recipe(recipe, changes)
+    given: dict[str, Any] = {f"transfer.{key}": list(value) for key, value in lists.items() if value}
+    given |= {f"transfer.{key}": value for key, value in (("random", random), ("seeds", seeds)) if value is not None}
+    chosen = load_recipe(recipe, settings, given)
     chosen = matrix.with_bad_shards(chosen, on_bad_shard) if on_bad_shard else chosen
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
     if dry_run:

@@ -1,6 +1,6 @@
 """webdataset shards -> batches, held on the device.
 
-A data set is a folder of tars (``.tar`` or ``.tar.gz``) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text),
+A data set is a folder of tars (``.tar``, ``.tar.gz`` and such) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text)
 and the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` the shards
 it names into an `ImageSet`, and `Batches` draws augmented, normalised batches from one.
 """

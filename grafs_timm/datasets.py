@@ -7,19 +7,21 @@ downloaded and packed there once.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from . import remote
-from .errors import DataError, UnknownNameError
+from .errors import DataError, UnknownNameError, shortened
 from .ops import nearest
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
@@ -28,9 +30,11 @@ ACCEPTED = (
     "such as path/train-{000..009}.tar, or a torchvision data set such as `svhn`, to be downloaded and packed once"
 )
 VARIABLE = "GRAFS_TIMM_DATA"
+INFO = ("_info.json", "info.json")
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
 _MOST_SHARDS = 100_000
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class SplitInfo(BaseModel):
@@ -38,9 +42,9 @@ class SplitInfo(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)  # further keys are other readers' business
 
-    filenames: Annotated[list[str], Field(min_length=1)]
-    shard_lengths: list[PositiveInt]
-    num_samples: PositiveInt
+    filenames: list[str]
+    shard_lengths: list[NonNegativeInt]
+    num_samples: NonNegativeInt
     sha256: dict[str, str] = {}
     alt_label: str = ""
 
@@ -59,9 +63,12 @@ class SplitInfo(BaseModel):
     @model_validator(mode="after")
     def _agrees(self) -> SplitInfo:
         if len(self.shard_lengths) != len(self.filenames):
-            raise ValueError(f"{len(self.filenames)} filenames but {len(self.shard_lengths)} shard_lengths")
+            least = "" if self.filenames else "; a split lists at least 1 shard, unless it is empty"
+            raise ValueError(f"{len(self.filenames)} filenames but {len(self.shard_lengths)} shard_lengths{least}")
         if sum(self.shard_lengths) != self.num_samples:
-            raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}")
+            empty = [f"shard_lengths.{place}" for place, length in enumerate(self.shard_lengths) if not length]
+            none = f" ({empty[0]} is 0, which an empty shard has)" if empty else ""
+            raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}{none}")
         if self.alt_label:
             raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
         if unlisted := set(self.sha256) - set(self.filenames):
@@ -88,13 +95,14 @@ class _InfoFile(BaseModel):
 @dataclass(frozen=True)
 class DatasetInfo:
     """A data set as its `_info.json` describes it: ``folder`` is a path, or a URL as text. ``classes`` is None where the file
-    lists none.
+    lists none. Shards without a sample are left out; ``empty`` are the splits in which nothing else stands.
     """
 
     name: str
     folder: Path | str
     splits: dict[str, SplitInfo]
     classes: tuple[str, ...] | None
+    empty: tuple[str, ...] = ()
 
     def location(self, filename: str) -> str:
         """The absolute path or the URL of a shard of `_info.json`."""
@@ -102,6 +110,10 @@ class DatasetInfo:
 
     def split(self, name: str) -> SplitInfo:
         """UnknownNameError, with those there are, for a split that isn't there."""
+        if name in self.empty:
+            raise DataError(
+                f"{self.name}: split {name!r} has no samples; pack it again, or name another{nearest(name, self.splits)}"
+            )
         if name not in self.splits:
             raise UnknownNameError(
                 f"{self.name} has no split {name!r}{nearest(name, self.splits)} (a recipe names them as data.train_split and "
@@ -122,25 +134,51 @@ def open_dataset(name: str | Path) -> DatasetInfo:
     text = str(name)
     if remote.is_url(text.split("::")[0]):
         return _of_shards(text) if _spells_shards(text) else _read_info(text)
-    if _spells_shards(text) and not Path(text).is_dir():
+    found = _folder(text)
+    if found is None and _spells_shards(text):
         return _of_shards(text)
-    return _read_info(_find(text))
+    return _read_info(found or _find(text))
 
 
 def _read_info(folder: Path | str) -> DatasetInfo:
-    path = remote.join(folder, "_info.json") if isinstance(folder, str) else folder / "_info.json"
-    if isinstance(path, Path) and not path.exists():
+    path: Path | str | None = remote.join(folder, INFO[0]) if isinstance(folder, str) else info_file(folder)
+    if path is None:
         raise DataError(f"{folder}: no _info.json; the smallest valid one: {SMALLEST_INFO}")
     try:
-        with remote.open_file(path) as file:
-            info = _InfoFile.model_validate_json(file.read())
+        path, content = _info_content(folder, path)
+        info = _InfoFile.model_validate_json(content.decode(json.detect_encoding(content)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(shortened(str(part)) for part in first["loc"]) or "the file"
+        message = shortened(first["msg"].removeprefix("Value error, "), 400)
         raise DataError(f"{path}: {where}: {message}; the smallest valid one: {SMALLEST_INFO}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is no text in {error.encoding}; save the file as UTF-8") from None
     called = remote.split_url(folder)[1] if isinstance(folder, str) else folder.name
-    return DatasetInfo(called, folder, info.splits, tuple(info.classes) if info.classes else None)
+    splits = {name: spec.only([each for each, n in zip(spec.filenames, spec.shard_lengths, strict=True) if n])
+              for name, spec in info.splits.items() if spec.num_samples}  # fmt: skip
+    if not splits:
+        raise DataError(f"{path}: no split has a sample; pack the images again, such as by grafs-timm data pack")
+    empty = tuple(name for name in info.splits if name not in splits)
+    return DatasetInfo(called, folder, splits, tuple(info.classes) if info.classes else None, empty)
+
+
+def info_file(folder: Path) -> Path | None:
+    """The file that describes the data set in ``folder``, under one of the names that timm takes; None where there is none."""
+    return next((folder / name for name in INFO if (folder / name).is_file()), None)
+
+
+def _info_content(folder: Path | str, path: Path | str) -> tuple[Path | str, bytes]:
+    """(where it was found, content) of the file that describes a data set."""
+    try:
+        with remote.open_file(path) as file:
+            return path, file.read()
+    except DataError as error:
+        if not isinstance(folder, str) or "404" not in str(error):
+            raise
+        with contextlib.suppress(DataError), remote.open_file(other := remote.join(folder, INFO[1])) as file:
+            return other, file.read()
+        raise
 
 
 def places() -> list[Path]:
@@ -153,20 +191,36 @@ def is_told() -> bool:
     return bool(os.environ.get(VARIABLE))
 
 
-def _find(text: str) -> Path:
+def _is_bare(text: str) -> bool:
+    return text == Path(text).name and text not in (".", "..", "")
+
+
+def _folder(text: str) -> Path | None:
+    """The folder of that name or path, whatever characters it is spelt with."""
     if text in EMBEDDED:
         return EMBEDDED[text]
-    bare = text == Path(text).name and text not in (".", "..", "")
-    for folder in [place / text for place in places() if bare] + [Path(text).expanduser()]:
+    for folder in [place / text for place in places() if _is_bare(text)] + [_expanded_user(text)]:
         if text and folder.is_dir():
             return folder
-    if bare:
+    return None
+
+
+def _expanded_user(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name, and there is no such user
+        return Path(text)
+
+
+def _find(text: str) -> Path:
+    """A folder that is not there yet: a torchvision data set, to be downloaded and packed."""
+    if _is_bare(text):
         from . import pack, sources  # they take a second to import, and call this module
 
         if name := sources.torchvision_name(text):
-            packed = (place / name for place in places() if (place / name / "_info.json").is_file())
+            packed = (place / name for place in places() if info_file(place / name))
             return next(packed, None) or pack.pack_once(name, places()[0] / name)
-    known = [*EMBEDDED, *(info.parent.name for place in places() for info in sorted(place.glob("*/_info.json")))]
+    known = [*EMBEDDED, *(info.parent.name for place in places() for info in sorted(place.glob("*/*info.json")))]
     raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
 
 
@@ -175,14 +229,14 @@ def _find(text: str) -> Path:
 
 def _spells_shards(text: str) -> bool:
     path = re.sub(r"\?.*", "", text) if "://" in text else text
-    return "{" in text or "::" in text or path.endswith((".tar", ".tar.gz", ".tgz"))
+    return "{" in text or "::" in text or path.endswith(_TARS)
 
 
 def _of_shards(text: str) -> DatasetInfo:
     folder, names = _in_one_folder(text, _expanded(text))
     if len(set(names)) < len(names):
         raise DataError(f"{text}: names a shard twice")
-    if isinstance(folder, Path) and not (folder / "_info.json").exists():
+    if isinstance(folder, Path) and info_file(folder) is None:
         return _counted(folder, names)
     info = _read_info(folder)
     listed = [name for split in info.splits.values() for name in split.filenames]
@@ -199,6 +253,8 @@ def _of_shards(text: str) -> DatasetInfo:
 def _expanded(text: str) -> list[str]:
     import braceexpand
 
+    if _expanded_user(text).is_file():
+        return [text]  # a shard whose own name has braces
     try:
         each = itertools.chain.from_iterable(braceexpand.braceexpand(part) for part in text.split("::"))
         found = list(itertools.islice(each, _MOST_SHARDS + 1))
@@ -216,12 +272,12 @@ def _in_one_folder(text: str, shards: list[str]) -> tuple[Path | str, list[str]]
         if len(apart) < len(shards) or len({folder for folder, _ in apart}) > 1:
             raise DataError(f"{text}: URLs of shards must be of one folder, which has the _info.json that counts them")
         return apart[0][0], [name for _, name in apart]
-    paths = [Path(shard).expanduser() for shard in shards]
+    paths = [_expanded_user(shard) for shard in shards]
     folder = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
     return folder, [str(path.absolute().relative_to(folder)) for path in paths]
 
 
-def _counted(folder: Path, names: Iterable[str]) -> DatasetInfo:
+def _counted(folder: Path, names: Sequence[str]) -> DatasetInfo:
     splits: dict[str, list[tuple[Any, Any]]] = {}
     highest = 0
     for name in names:
@@ -231,9 +287,11 @@ def _counted(folder: Path, names: Iterable[str]) -> DatasetInfo:
             raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from None
         length, label = _count(folder / name, state.st_size, state.st_mtime_ns)
         if not length:
-            raise DataError(f"{folder / name}: no samples")
+            continue  # writers leave an empty last shard
         highest = max(highest, label)
         splits.setdefault(_split_in(name), []).append((name, length))
+    if not splits:
+        raise DataError(f"{folder}: no samples in {', '.join(names)}")
     info = {}
     for split, shards in splits.items():
         files, lengths = ([item[part] for item in shards] for part in (0, 1))

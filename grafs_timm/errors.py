@@ -1,8 +1,22 @@
 """Errors a user meets: each says what was wrong, where, and the nearest right value. The command line prints them."""
 
+_LONGEST = 2_000  # characters of a line of a message
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """``text`` with its middle left out where it is longer than ``most`` characters: a key or a name within a message."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-most // 4 :]}"
+
 
 class GrafsError(Exception):
-    """Base of every error that is the input's fault rather than the program's."""
+    """Base of every error that is the input's fault rather than the program's. Its lines are cut to what can be read."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_readable(each) if isinstance(each, str) else each for each in args))
+
+
+def _readable(message: str) -> str:
+    return "\n".join(shortened(line, _LONGEST) for line in message.split("\n"))
 
 
 class GenotypeError(GrafsError, ValueError):

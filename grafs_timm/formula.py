@@ -173,7 +173,8 @@ def load(path: str | Path, derived: bool = True) -> Genotype:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise GenotypeError(f"{source}: cannot be read: {reason}") from error
+        within = "; name the genotype.json in it" if isinstance(error, IsADirectoryError) else ""
+        raise GenotypeError(f"{source}: cannot be read: {reason}{within}") from error
     if len(content) > MAX_BYTES:
         raise GenotypeError(f"{source}: larger than {MAX_BYTES:,} bytes, a genotype has under a thousand")
     try:

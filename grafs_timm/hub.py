@@ -66,12 +66,7 @@ class Source:
 
 
 def _is_entry(activation: str | Path) -> bool:
-    path = Path(activation)
-    if path.is_dir():
-        return True
-    with contextlib.suppress(OSError, ValueError):
-        return path.is_file() and '"grafs-zoo/' in path.read_text(encoding="utf-8")[:1000]
-    return False
+    return Path(activation).is_dir() or shelf.is_entry(activation)
 
 
 def publish(

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from .datasets import open_dataset
 from .errors import DataError, RunError
 from .files import write_json
 from .shards import FORMATS, checksum, open_image, plain_mode
@@ -140,7 +141,7 @@ def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) 
     with written_beside(out) as folder:
         splits = {}
         for name, (split, indices) in found.parts.items():
-            writer = Shards(folder, f"{out.name}-{name}", even(len(indices), how.shard_size))
+            writer = Shards(folder, shard_stem(out, name), even(len(indices), how.shard_size))
             order = interleaved(split, indices)
             with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{out.name} {name}") as bar:
                 for label, made in _encoded(found.source, split, order, how):
@@ -151,7 +152,14 @@ def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) 
                         writer.add(label, *made)
             splits[name] = writer.close(name, len(found.source.classes))
         write_json(folder / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
+        open_dataset(folder)  # what can't be opened is no data set
     return skipped
+
+
+def shard_stem(out: Path, split: str) -> str:
+    """How the shards of a split begin: with the folder's name, but for characters with a meaning in shards' names."""
+    plain = re.sub(r"[^\w.-]", "_", out.name)
+    return f"{plain}-{split}"
 
 
 @contextlib.contextmanager

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .datasets import open_dataset
 from .errors import DataError
 from .files import write_json
-from .pack import SHARD_SIZE, Shards, alone, check_free, even, written_beside
+from .pack import SHARD_SIZE, Shards, alone, check_free, even, shard_stem, written_beside
 from .text_source import find_file, read_file
 from .tokens import END
 
@@ -51,11 +52,12 @@ def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: boo
         with written_beside(out) as folder:
             infos = {}
             for split, own in splits.items():
-                writer = Shards(folder, f"{out.name}-{split}", even(len(own), how.shard_size))
+                writer = Shards(folder, shard_stem(out, split), even(len(own), how.shard_size))
                 for sample in tqdm(own, disable=quiet or None, unit="sample", desc=f"{out.name} {split}"):
                     writer.add(None, "txt", sample)
                 infos[split] = writer.close(split)
             write_json(folder / "_info.json", {"name": out.name, "splits": infos})
+            open_dataset(folder)  # what can't be opened is no data set
     return len(samples)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable
+from . import candidates, card_plots, claims, entry_file, evidence, facts, pages, publishable, resources, shelf, zoo
 from .campaign import Campaign
-from .campaign_files import COST
+from .campaign_files import COST, RECIPE
 from .entry import Batch, Contents
 from .errors import RunError
 from .files import write_whole
@@ -28,6 +29,18 @@ class Published:
     said: tuple[str, ...]
 
 
+def _require_ledger(what: str | Path) -> None:
+    """RunError, with what was probably meant, where there is no folder of a ledger."""
+    if (Path(what) / RECIPE).is_file():
+        return
+    if str(what) in zoo.names() or shelf.is_entry(what):
+        raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
+    found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
+    there = {os.path.relpath(path) for path in found}
+    known = f"; ledgers: {', '.join(sorted(there))}" if there else ""
+    raise RunError(f"{what} is no ledger: it holds no {RECIPE}{known}; grafs-timm campaign run FAMILY begins one")
+
+
 def publish(folder: str | Path, *, name: str | None = None, label: str | None = None, alias: bool = False) -> Published:
     """Bring the zoo up to the campaign whose ledger is ``folder``, ``ZOO/<family>/evidence/<campaign>``.
 
@@ -44,6 +57,7 @@ def publish(folder: str | Path, *, name: str | None = None, label: str | None = 
         RunError: where there is nothing to publish (the reasons are named), for a usual activation, and for a name that another
             function has; nothing was written then.
     """
+    _require_ledger(folder)
     folder = Path(folder).absolute()
     campaign = Campaign.read(folder)
     zoo, family = folder.parents[2], campaign.family

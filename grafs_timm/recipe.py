@@ -6,29 +6,36 @@ right name; all of them are listed at once. ``load_recipe`` reads a file or a na
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from . import strict_yaml
-from .errors import RecipeError
+from .errors import RecipeError, shortened
 from .ops import nearest
 from .resources import folder
 from .settings import Impossible, Recipe
 from .strict_yaml import describe
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Recipe:  # fmt: skip
     """The recipe in a file, or of that name in recipes/, with ``key=value`` overrides such as ``search.epochs=3``.
 
-    A value is read as YAML; a section (``data=digits``) is replaced as a whole. RecipeError where the recipe doesn't
-    exist, is no recipe, or an override names no key of it.
+    A value is read as YAML, but where the key takes text it is that text as it stands, in quotes or not: ``data.name=2024`` and
+    ``data.name=set #2`` name data sets. A section (``data=digits``) is replaced as a whole. ``given`` has values by the path of
+    their key, taken as they are, after the overrides. RecipeError where the recipe doesn't exist, is no recipe, or an override
+    names no key of it.
     """
     path = _find(name_or_path)
     settings = strict_yaml.read(path)
     overridden = {_override(settings, text) for text in overrides}
+    for name, value in (given or {}).items():
+        _put(settings, name.split("."), value, name)
     return parse_recipe(settings, str(path), overridden)
 
 
@@ -39,7 +46,8 @@ def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | f
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
-            for key, what in _explain(problem):
+            for whole, what in _explain(problem):
+                key = ".".join(map(shortened, whole.split(".")))
                 note = " (set by --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
                 lines.append(f"{source}: {key}: {what}{note}" if key else f"{source}: {what}{note}")
         raise RecipeError("\n".join(lines)) from None
@@ -85,24 +93,48 @@ def _override(settings: dict[Any, Any], text: str) -> str:
     keys = name.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError(f"--set {text}: expected key=value, for example search.epochs=3")
+    _put(settings, keys, _value(keys, value, f"--set {text}"), f"--set {text}")
+    return ".".join(keys)
+
+
+def _value(keys: Sequence[str], text: str, source: str) -> Any:
+    """What ``text`` stands for where the key at this path is set."""
+    section = _section_at(keys[:-1])
+    field = section.model_fields.get(keys[-1]) if section else None
+    either = _either(field.annotation if field else None)
+    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in either]
+    plain = text.strip()
+    quoted = len(plain) > 1 and plain[0] == plain[-1] and plain[0] in "'\""
+    mapping = plain.startswith("{") and plain.endswith("}")
+    as_typed = not mapping if keys == ["data"] else str in kinds and not (type(None) in kinds and plain in ("null", "~", ""))
+    return text if as_typed and not quoted else strict_yaml.parse(text, source)
+
+
+def _either(kind: Any) -> tuple[Any, ...]:
+    """The kinds that a union is of; any other kind alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str) -> None:
+    """Put a value at the path ``keys``; RecipeError, beginning with ``source``, for a path that no recipe has."""
     at: Any = settings
     for depth, key in enumerate(keys):
         section = _section_at(keys[:depth])
         if section is not None and key not in section.model_fields:
             unknown = ".".join(keys[: depth + 1])
-            raise RecipeError(f"--set {text}: {unknown}: unknown key{nearest(key, section.model_fields)}")
+            source, unknown = shortened(source), shortened(unknown)
+            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, section.model_fields)}")
         if section is None and keys[0] != "model_kwargs":
-            raise RecipeError(f"--set {text}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")
+            raise RecipeError(f"{source}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")
         if depth == len(keys) - 1:
-            at[key] = strict_yaml.parse(value, f"--set {text}")
-            return ".".join(keys)
+            at[key] = value
+            return
         inner = at.get(key)
         if keys[: depth + 1] == ["data"] and isinstance(inner, str):
             inner = {"name": inner}
         # what is not a mapping here is wrong in the file already, and gives way to the override
         at[key] = inner if isinstance(inner, dict) else {}
         at = at[key]
-    raise AssertionError("unreachable: a split has at least one part")
 
 
 _EXPECTED = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 from collections.abc import Iterator
@@ -105,21 +104,20 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
     The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
     reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
     """
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
+
+    from .tar_stream import files, unpacked
 
     last = None
     try:
-        # tarfile unpacks gzip streams too, but without looking at their checksum
-        packed = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        stream = gzip.GzipFile(fileobj=file) if packed else file
-        for sample in group_by_keys(tar_file_expander([{"url": location, "stream": stream}])):
+        stream = unpacked(file)
+        for sample in group_by_keys(files(stream, location)):
             yield sample
             last = sample["__key__"]
         while stream.read(1 << 20):  # the checksum stands at the very end
             pass
-    except Exception as error:  # tarfile, zlib and webdataset raise a dozen kinds
-        reason = str(error.args[0] if error.args else error).split(" @ <")[0]
+    except Exception as error:  # zlib and webdataset raise a dozen kinds
+        reason = str(error.args[0] if error.args else error)
         after = f" after sample {last!r}" if last else ""
         reason = reason or type(error).__name__
         raise DataError(f"{location}: truncated, corrupt or not a tar{after}: {reason}") from error

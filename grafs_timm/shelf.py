@@ -6,6 +6,7 @@ another way. Afterwards an entry's name works wherever the zoo's own do, until t
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 import urllib.error
@@ -53,6 +54,13 @@ def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
 def add_activations(folder: str | Path) -> list[zoo.Entry]:
     """Every entry of a zoo folder (``<family>/<name>.json``) as `add_activation`; all of them or, where one is wrong, none."""
     return _register([_read(path) for path in _files(Path(folder))])
+
+
+def is_entry(path: str | Path) -> bool:
+    """Whether a file is a zoo entry's, by how it begins."""
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        return '"grafs-zoo/' in file.read(1000)
+    return False
 
 
 def read(source: str | Path) -> tuple[Contents, Genotype]:

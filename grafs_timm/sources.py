@@ -8,7 +8,9 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from .datasets import split_word
 from .errors import DataError, UnknownNameError
 from .ops import nearest
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _USUAL = ("train", "trainval", "val", "valid", "test")
 _ARGUMENTS = {"EMNIST": {"split": "balanced"}}  # what a class asks for beside the split
 
@@ -180,7 +182,7 @@ def _of_folder(folder: Path, splits: Mapping[str, str] | None) -> Source:
     below = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if splits is None:
         named = {word: name for name in below if (word := split_word(name))}
-        splits = named if "train" in named else {"train": "."}
+        splits = named if "train" in named and not _are_classes(folder, below, named) else {"train": "."}
     files: dict[str, dict[str, list[Path]]] = {}
     for split, own in splits.items():
         if own not in (".", *below):
@@ -198,6 +200,28 @@ def _of_folder(folder: Path, splits: Mapping[str, str] | None) -> Source:
     return Source(folder.resolve().name, classes, {split: _split(folder, classes, found) for split, found in files.items()})
 
 
+def _are_classes(folder: Path, below: Sequence[str], named: Mapping[str, str]) -> bool:
+    """Whether folders that are called as splits are, are classes: they hold images, and stand beside classes.
+
+    DataError where some are one thing and some the other.
+    """
+    deep = {
+        name: any(entry.is_dir() and not entry.name.startswith(".") for entry in (folder / name).iterdir()) for name in below
+    }
+    flat = {name: not deep[name] and any(map(_is_image, (folder / name).iterdir())) for name in below}
+    others = [name for name in below if name not in named.values() and flat[name]]
+    if not others:
+        return False
+    if deep[named["train"]]:
+        example = f"--splits train={named['train']} packs that one alone, --splits train=. every folder as a class"
+        raise DataError(f"{folder}: is {named['train']!r} a split or, as {others[0]!r} beside it, a class? {example}")
+    return True
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+
+
 _LAYOUT = "wanted is train/CLASS/IMAGE.jpg and so on for test or val, or CLASS/IMAGE.jpg"
 
 
@@ -206,14 +230,34 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise DataError(f"{folder}: no folders of classes; {_LAYOUT}")
-    found = {}
+    found: dict[str, list[Path]] = {}
+    others: Counter[str] = Counter()
     for cls in classes:
-        files = [Path(place, name) for place, _, names in os.walk(cls) for name in names]
-        images = sorted(file for file in files if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."))
+        files = sorted(_below(cls))
+        images = [file for file in files if _is_image(file)]
+        others += Counter(file.suffix.lower() or "no ending" for file in files if not _is_image(file) and file.name[0] != ".")
         if not images:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         found[cls.name] = images
+    for ending, count in sorted(others.items()):
+        warnings.warn(f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}", stacklevel=2)
     return found
+
+
+def _below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+    """The files in a folder and the folders below, through links as torchvision's ImageFolder; OSError for an unreadable one.
+
+    A link back to a folder ``above`` (device and inode of each) is not followed: its files are there already.
+    """
+    state = folder.stat()
+    within = (*above, (state.st_dev, state.st_ino))
+    with os.scandir(folder) as entries:  # which tells files from folders without looking at each
+        for entry in entries:
+            path = folder / entry.name
+            if not entry.is_dir():
+                yield path
+            elif (path.stat().st_dev, path.stat().st_ino) not in within:
+                yield from _below(path, within)
 
 
 def _split(folder: Path, classes: tuple[str, ...], found: dict[str, list[Path]]) -> Split:

@@ -122,6 +122,7 @@ class Worker(IterableDataset[Item]):
         self._item = Item()
         self._said: set[str] = set()  # kinds of notices
         self._skipped: set[str] = set()  # shards
+        self._first_damage = ""
 
     def __iter__(self) -> Iterator[Item]:
         self.epoch, self.start = self.place.tolist()
@@ -218,13 +219,15 @@ class Worker(IterableDataset[Item]):
         for sample in line:
             missing = missing + 1 if sample is None else 0
             if missing > most:
-                raise DataError(f"{self.task.shards[0][0]} and the other shards: not one sample can be read")
+                reason = f"; the first reason: {self._first_damage}" if self._first_damage else ""
+                raise DataError(f"{self.task.shards[0][0]} and the other shards: not one sample can be read{reason}")
             if sample is not None:
                 yield sample
 
     def _damaged(self, shard: str, error: DataError) -> None:
         if not self.task.skip:
             raise error
+        self._first_damage = self._first_damage or str(error)
         if shard not in self._skipped:
             self._skipped.add(shard)
             self._item.skipped[shard] = str(error).removeprefix(f"{shard}: ")

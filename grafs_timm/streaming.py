@@ -167,19 +167,23 @@ class Stream:
 
     def _look(self, shards: Sequence[tuple[str, int]], on_bad_shard: str) -> tuple[tuple[int, int], int]:
         """((height, width), channels) of the first images that can be read."""
+        reasons = []
         for location, length in shards:
             try:
                 samples = read_samples(location, length, self.num_classes)
-                found = (sample for sample in islice(samples, _PROBED) if isinstance(sample, Sample))
+                probed = list(islice(samples, _PROBED))
+                reasons += [f"; the first reason: {each}" for each in probed if isinstance(each, DataError)]
+                found = [sample for sample in probed if isinstance(sample, Sample)]
                 images = [decode(sample.image, sample.extension, sample.where) for sample in found]
             except DataError as error:
                 if on_bad_shard == "raise":
                     raise
                 self._note(Item(skipped={location: str(error).removeprefix(f"{location}: ")}))
+                reasons.append(f"; the first reason: {error}")
                 continue
             if images:
                 return images[0].size[::-1], 3 if any(map(has_colour, images)) else 1
-        raise DataError(f"{shards[0][0]} and the other shards: not one sample can be read")
+        raise DataError(f"{shards[0][0]} and the other shards: not one sample can be read{''.join(reasons[:1])}")
 
 
 def _as_it_is(item: Any) -> Any:

@@ -1,7 +1,7 @@
 """YAML read as strictly as a recipe needs: one mapping, no key twice, no aliases, and 6e-4 is a number.
 
-Plain PyYAML keeps the last of two equal keys in silence, reads `6e-4` as text, and lets a short file of aliases unfold
-into gigabytes.
+Plain PyYAML keeps the last of two equal keys in silence, reads `6e-4` as text, `010` as 8 and `1:30` as 90, and lets a short
+file of aliases unfold into gigabytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from .errors import RecipeError
 
 MAX_BYTES = 1_000_000
 _EXPONENT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+# The numbers that YAML 1.1 and 1.2 read alike, and those with an exponent.
+_NUMBER = re.compile(
+    r"^[-+]?((0|[1-9][0-9]*)|0x[0-9a-fA-F]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$"
+    r"|^\.(nan|NaN|NAN)$"
+)
+_LIKE_A_NUMBER = re.compile(r"^[-+]?(0[0-9_]+|0[obxOBX][0-9a-fA-F_]+|[0-9][0-9_]*)$")  # to YAML 1.2, or to a reader
+_TAG = "tag:yaml.org,2002:"
+_OTHERS = {f"{_TAG}timestamp": "a date", f"{_TAG}value": "a default value"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,9 +36,26 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken here", event.start_mark)
         return super().compose_node(parent, index)
 
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        """Refuse a plain scalar, or one with a number's tag, that some readers of YAML take for another value than others."""
+        plain = self.peek_event().implicit[0]
+        node = super().compose_scalar_node(anchor)
+        number = node.tag in (f"{_TAG}int", f"{_TAG}float") or (plain and _LIKE_A_NUMBER.match(node.value))
+        if number and not _NUMBER.match(node.value):
+            digits = node.value.replace("_", "").lstrip("+0")
+            meant = digits if digits.isdecimal() else "it in decimal digits"
+            what = f"{node.value} is not one number to all readers of YAML; write {meant}, or in quotes if it is text"
+            raise yaml.composer.ComposerError(None, None, what, node.start_mark)
+        if plain and (kind := _OTHERS.get(node.tag)):
+            raise yaml.composer.ComposerError(None, None, _is_to_some(node, kind), node.start_mark)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                what = _is_to_some(key_node, "a merge of mappings")
+                raise yaml.constructor.ConstructorError(None, None, what, key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 mark = key_node.start_mark
@@ -39,12 +64,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _is_to_some(node: yaml.ScalarNode, kind: str) -> str:
+    return f"{node.value} is {kind} to some readers of YAML; write it in quotes if it is text"
+
+
 class _Dumper(yaml.SafeDumper):
     pass
 
 
 for _kind in (_Loader, _Dumper):  # the dumper too: it must quote the text "1e3"
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    _kind.add_implicit_resolver(f"{_TAG}float", _EXPONENT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver(f"{_TAG}int", _LIKE_A_NUMBER, list("-+0123456789"))  # refused above where it isn't quoted
 
 
 def parse(text: str, source: str) -> Any:

@@ -3,14 +3,17 @@
 `shards.read_shard` takes a whole shard into memory and checks it; here a sample is handed on as soon as its bytes are there,
 so that sets of any size can be read, also over the network. URLs go through webdataset's own openers (``gopen``), except
 ``pipe:``, which would run a command that stands in a data set's file. The headers are read here and not by ``tarfile``:
-with small images that alone costs as much as decoding them.
+with small images that alone costs as much as decoding them. `shards` reads by the same functions, so that what loads whole
+streams too.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import re
 import time
 from collections.abc import Iterator
@@ -169,12 +172,11 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
     last = None
     try:
-        packed = file.peek(2)[:2] == b"\x1f\x8b"
-        stream = io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER) if packed else file
-        for sample in group_by_keys(_files(stream, location)):
+        stream = unpacked(file)
+        for sample in group_by_keys(files(stream, location)):
             yield sample
             last = sample["__key__"]
-        while stream.read(_BUFFER):  # gzip's checksum stands at the very end
+        while stream.read(_BUFFER):  # the checksum of what is packed stands at the very end
             pass
     except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
         reason = str(error.args[0] if error.args else error) or type(error).__name__
@@ -183,12 +185,29 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
         raise BrokenShard(f"{location}: {what}{after}: {reason}") from error
 
 
-def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
-    """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end."""
+def unpacked(file: Any) -> Any:
+    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name."""
+    begins = file.peek(10)[:10]
+    if begins[:2] == b"\x1f\x8b":
+        return io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER)
+    if begins[:3] == b"BZh" and begins[4:] == b"1AY&SY":
+        return io.BufferedReader(bz2.BZ2File(file), _BUFFER)
+    if begins[:6] == b"\xfd7zXZ\0":
+        return io.BufferedReader(lzma.LZMAFile(file), _BUFFER)
+    return file
+
+
+def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
+    """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end.
+
+    An empty block ends a tar, and so does the end of its bytes: some writers leave that block out, and whether all is there is
+    told by `_info.json`. ValueError where it ends within a file, or what follows is none.
+    """
     long_name: str | None = None
-    while (header := stream.read(_BLOCK)).count(0) < _BLOCK:  # an empty block ends a tar
+    while (header := stream.read(_BLOCK)).count(0) < len(header):
         size, kind = _size(header), header[156:157]
-        data = stream.read(-(-size // _BLOCK) * _BLOCK)
+        padded = -(-size // _BLOCK) * _BLOCK
+        data = stream.read(padded)
         if len(data) < size:
             raise ValueError("it ends within a file")
         content = data[:size]
@@ -201,15 +220,19 @@ def _files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
             if not _META.match(name):
                 yield {"fname": name, "data": content, "__url__": location}
             long_name = None
+        elif kind == b"S":
+            raise ValueError("a sparse file, which is not read; make the tar without --sparse")
         elif kind != b"g":
             long_name = None
+        if len(data) < padded:
+            raise ValueError("it ends within a file")
     yield {}
 
 
 def _size(header: bytes) -> int:
     """Bytes of content after a header. ValueError where it is none."""
     if len(header) < _BLOCK:
-        raise ValueError("it ends without an end mark")
+        raise ValueError("it ends within a header")
     try:
         expected = int(header[148:156].strip(b"\0 "), 8)
         size = int(header[124:136].strip(b"\0 ") or b"0", 8)
@@ -235,6 +258,8 @@ def _pax(content: bytes) -> dict[str, str]:
         if not 0 < length <= len(content):
             raise ValueError("a damaged extended header")
         key, _, value = content[:length].split(b" ", 1)[1].rstrip(b"\n").partition(b"=")
+        if key.startswith(b"GNU.sparse"):
+            raise ValueError("a sparse file, which is not read; make the tar without --sparse")
         records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
         content = content[length:]
     return records

@@ -102,6 +102,11 @@ def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed
     """timm's config.json for this model with the activation in it; arguments and errors as of `save_pretrained`."""
     cfg = getattr(model, "pretrained_cfg", None)
     architecture = cfg.get("architecture") if cfg else None
+    if hasattr(model, "feature_info") and not hasattr(model, "num_classes"):
+        raise WeightsError(
+            f"{type(model).__name__} is the part of a model that features_only=True gives, which no config.json restores: "
+            "save the whole model, and make the features from its weights"
+        )
     if not architecture or not timm.is_model(architecture):
         raise WeightsError(f"{type(model).__name__} was not built by timm.create_model, so that no config.json can restore it")
     for name in NOT_MODEL_ARGS:

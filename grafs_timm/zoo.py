@@ -170,6 +170,11 @@ def resolve(activation: Any) -> Resolved:
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return Resolved(activation.__name__, activation)
     if isinstance(activation, Path) or (isinstance(activation, str) and (activation.endswith(".json") or "/" in activation)):
+        from . import shelf  # which calls this module
+
+        if shelf.is_entry(activation):
+            contents, genotype = shelf.read(activation)
+            return Resolved(contents.name, activation_class(genotype, contents.name), genotype)
         genotype = formula.load(activation)
         return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
     if isinstance(activation, str):

@@ -94,6 +94,39 @@ def test_a_gzip_checksum_is_looked_at(tmp_path):
     assert "b.tar.gz: truncated, corrupt" in report.problems[0]
 
 
+JPEG = encoded(colour(0), "jpg")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"jpg": b"garbage", "cls": b"99", "txt": b"a caption"}, "jpg image is truncated"),
+        ({"jpg": JPEG, "cls": b"99", "txt": b"a caption"}, "label 99 is outside 0..1"),
+        ({"webp": b"garbage", "cls": b"0", "txt": b"a caption"}, "webp image is truncated"),
+        ({"jpg": JPEG, "txt": b"a caption"}, "no label (cls)"),
+        ({"png": b"", "cls": b"0", "txt": b"a caption", "json": b"{}"}, "png image is truncated"),
+        ({"gif": b"GIF89a", "cls": b"0", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
+        ({"bmp": b"BM", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
+        ({"cls": b"0", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
+        ({"txt": b"a caption whose image is lost"}, "no image, only text, as 1 samples"),
+    ],
+)
+def test_a_caption_does_not_make_an_image_text(tmp_path, files, said):
+    good = [("0.jpg", JPEG), ("0.cls", b"1"), ("0.txt", b"\xff in any encoding")]
+    write_tar(tmp_path / "a.tar", [*good, *((f"1.{end}", content) for end, content in files.items())])
+    write_info(tmp_path, {"a.tar": 2}, ["x", "y"])
+    _, (report,) = check(tmp_path, quiet=True)
+    assert "a.tar: sample '1': " + said in report.problems[0]
+    assert report.formats["jpg"] == 1
+
+
+def test_text_with_class_numbers_is_text_where_no_classes_are_listed(tmp_path):
+    write_tar(tmp_path / "a.tar", [("0.txt", b"once"), ("0.cls", b"1"), ("1.txt", b"upon a time")])
+    write_info(tmp_path, {"a.tar": 2})
+    _, (report,) = check(tmp_path, quiet=True)
+    assert (report.problems, report.text_bytes) == ([], 15)
+
+
 def test_what_there_is_nothing_to_check_in(tmp_path: Path):
     assert "no _info.json" in refused("data", "check", tmp_path)
     assert "has no split 'tset'; nearest: test" in refused("data", "check", "digits", "--split", "tset")

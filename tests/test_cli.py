@@ -114,6 +114,35 @@ def test_wrong_options(tiny, tmp_path, monkeypatch, arguments, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["set #2", "set ", "2024", "null", "a: b", "[set]"])
+@pytest.mark.parametrize("option", ["--data", "--model"])
+def test_what_is_typed_as_a_name_is_that_name(tiny, tmp_path, monkeypatch, option, name):
+    (tmp_path / "data" / "set").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert repr(name) in refused("evaluate", tiny, "--activation", "relu", option, name, "--out", tmp_path / "run", "--quiet")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "--data", ""],
+        ["search", "--model="],
+        ["search", "--out", ""],
+        ["search", ""],
+        ["evaluate", "--activation", ""],
+        ["transfer", "resnet_digits", "--data", "", "--dry-run"],
+        ["zoo", "verify", "grafs_resnet", "--retrain", "--data", ""],
+        ["data", "check", "digits", "--split", ""],
+        ["data", "pack", "", "out"],
+        ["campaign", "status", "--zoo", ""],
+    ],
+)
+def test_an_unset_variable_is_no_choice_of_the_default(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert "it is empty" in refused(*arguments)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_cuda_without_cuda(tiny, tmp_path):
     assert "device 'cuda' can't be used" in refused("search", tiny, "--out", tmp_path / "run", "--device", "cuda")

@@ -34,6 +34,22 @@ def test_names_are_looked_up(tmp_path, folder, monkeypatch):
         open_dataset("no/such/folder")
 
 
+@pytest.mark.parametrize("name", ["set #2", "2024", "no", "a: b", "{train,test}", "x::y", "x.tar", "~no such", "a{b", "[x]"])
+def test_a_folder_is_found_whatever_it_is_called(tmp_path, monkeypatch, name):
+    two_shards(tmp_path / name)
+    two_shards(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    assert open_dataset(name).name == name
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("GRAFS_TIMM_DATA", str(tmp_path))
+    assert open_dataset(name).name == name
+    (tmp_path / name / "a.tar").rename(tmp_path / name / "a{1}.tar")
+    (tmp_path / name / "_info.json").unlink()
+    if "::" not in name:
+        assert open_dataset(tmp_path / name / "a{1}.tar").splits["train"].num_samples == 6
+
+
 def test_unknown_split(folder):
     with pytest.raises(UnknownNameError, match="has no split 'val'; known: train"):
         load_split(open_dataset(folder), "val")
@@ -77,6 +93,69 @@ def test_info_that_is_not_one(tmp_path, text):
     (tmp_path / "_info.json").write_text(text, encoding="latin-1")
     with pytest.raises(DataError, match=r"_info\.json: "):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["_info.json", "info.json"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-16-be"])
+def test_info_under_either_name_and_with_a_byte_order_mark(tmp_path, name, encoding):
+    two_shards(tmp_path / "set")
+    text = (tmp_path / "set" / "_info.json").read_text()
+    (tmp_path / "set" / "_info.json").unlink()
+    (tmp_path / "set" / name).write_text(text, encoding=encoding)
+    assert open_dataset(tmp_path / "set").classes == ("x", "y", "z")
+    assert open_dataset(tmp_path / "set" / "a.tar").splits["train"].num_samples == 6
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"),
+    [
+        ({"a.tar": 6, "e.tar": 0}, ["a.tar"]),
+        ({"e.tar": 0, "a.tar": 6}, ["a.tar"]),
+        ({"e.tar": 0, "a.tar": 6, "f.tar": 0}, ["a.tar"]),
+    ],
+)
+def test_empty_shards_are_passed_over(folder, lengths, kept):
+    for name in lengths.keys() - {"a.tar"}:
+        write_tar(folder / name, [])
+    write_info(folder, lengths, ["x", "y", "z"])
+    assert open_dataset(folder).splits["train"].filenames == kept
+    assert len(load_split(open_dataset(folder), "train")) == 6
+    (folder / "_info.json").unlink()
+    assert open_dataset("::".join(str(folder / name) for name in lengths)).splits["train"].filenames == kept
+
+
+@pytest.mark.parametrize("empty", [{"filenames": [], "shard_lengths": []}, {"filenames": ["t.tar"], "shard_lengths": [0]}])
+def test_an_empty_split_does_not_refuse_the_others(folder, empty):
+    info = json.loads((folder / "_info.json").read_text())
+    info["splits"]["test"] = {"name": "test", "num_samples": 0, **empty}
+    (folder / "_info.json").write_text(json.dumps(info))
+    assert len(load_split(open_dataset(folder), "train")) == 12
+    with pytest.raises(DataError, match="split 'test' has no samples; pack it again, or name another; known: train"):
+        open_dataset(folder).split("test")
+    info["splits"] = {"test": info["splits"]["test"]}
+    (folder / "_info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match="no split has a sample; pack"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize("where", ["split", "filename", "sha256", "class", "value"])
+def test_one_odd_text_does_not_fill_the_screen(folder, where):
+    info = json.loads((folder / "_info.json").read_text())
+    odd, train = "x" * 66_000, info["splits"]["train"]
+    if where == "split":
+        info["splits"] = {odd: {}}
+    elif where == "filename":
+        train["filenames"][0] = f"../{odd}"
+    elif where == "sha256":
+        train["sha256"] = {odd: "0"}
+    elif where == "class":
+        info["classes"] = {odd: 0}
+    else:
+        train["num_samples"] = odd
+    (folder / "_info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError) as error:
+        open_dataset(folder)
+    assert len(str(error.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["pipe:cat a.tar", "http://host/a.tar", "a/../../b.tar"])
@@ -178,6 +257,13 @@ def test_a_url_is_read_as_the_folder_is(served):
     assert part.splits["train"].filenames == ["a.tar"]
     assert len(load_split(part, "train")) == 6
     assert asked.count("/set%20one/b.tar.gz") == 1
+
+
+def test_a_url_may_have_the_other_name_of_the_info(served):
+    place, address, _ = served
+    folder = two_shards(place / "set")
+    (folder / "_info.json").rename(folder / "info.json")
+    assert open_dataset(f"{address}/set").splits == open_dataset(folder).splits
 
 
 def test_a_url_keeps_its_query(served):

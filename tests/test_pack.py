@@ -67,6 +67,17 @@ def test_an_image_folder_comes_back_pixel_by_pixel(tmp_path, folder):
     assert found == wanted
 
 
+NAMES = ["out:12", "a b", "{a,b}", "x\\..\\y", "set.tar", "http:x", "ünï", "-o", "..x", "a::b", "x?y#z", "'q'", "a\nb", "[1]"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_can_be_opened_whatever_its_folder_is_called(tmp_path, folder, name):
+    assert pack(str(folder), tmp_path / name) == []
+    info = open_dataset(tmp_path / name)
+    assert [len(load_split(info, split, image_size=8)) for split in ("train", "validation")] == [36, 12]
+    assert call("data", "check", tmp_path / name, "--quiet").exit_code == 0
+
+
 def test_the_same_source_makes_the_same_bytes(tmp_path, folder):
     pack(str(folder), tmp_path / "one" / "set")
     os.utime(folder / "train" / "ant" / "0.PNG", (1, 1))
@@ -231,6 +242,108 @@ def test_source_that_is_not_there(tmp_path):
     with pytest.raises(UnknownNameError, match="'cifar1O' is neither a folder nor a torchvision data set; nearest: cifar10"):
         pack("cifar1O", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def photos(folder: Path, *files: str) -> Path:
+    for number, name in enumerate(files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(colour(number), "jpg"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "splits", "classes"),
+    [
+        (["train/1.jpg", "car/1.jpg"], ["train"], ("car", "train")),
+        (["train/1.jpg", "test/1.jpg", "car/1.jpg"], ["train"], ("car", "test", "train")),
+        (["Train/1.jpg", "bus/1.jpg", "val/1.jpg"], ["train"], ("Train", "bus", "val")),
+        (["training/1.jpg", "running/1.jpg"], ["train"], ("running", "training")),
+        (["train/train/1.jpg", "train/car/1.jpg"], ["train"], ("car", "train")),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "notes/readme"], ["train", "validation"], ("a", "b")),
+        (["validation/1.jpg", "car/1.jpg"], ["train"], ("car", "validation")),
+    ],
+)
+def test_a_class_may_be_called_as_a_split_is(tmp_path, files, splits, classes):
+    found = open_source(str(photos(tmp_path / "photos", *files)))
+    assert (list(found.splits), found.classes) == (splits, classes)
+
+
+def test_what_may_be_a_split_or_a_class_is_asked_for(tmp_path):
+    folder = str(photos(tmp_path / "photos", "train/steam/1.jpg", "train/diesel/1.jpg", "car/1.jpg"))
+    with pytest.raises(
+        DataError, match=r"is 'train' a split or, as 'car' beside it, a class\? --splits train=train .*train=\."
+    ):
+        open_source(folder)
+    assert open_source(folder, splits={"train": "."}).classes == ("car", "train")
+    assert open_source(folder, splits={"train": "train"}).classes == ("diesel", "steam")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JFIF", ".Jpe", ".JPEG"])
+def test_every_ending_of_a_jpeg_is_taken(tmp_path, ending):
+    folder = photos(tmp_path / "photos", f"a/1{ending}", "b/1.jpg")
+    assert pack(str(folder), tmp_path / "out", Packing("keep", hold_out=0)) == []
+    assert open_dataset(tmp_path / "out").splits["train"].num_samples == 2
+
+
+@pytest.mark.parametrize("ending", [".heic", ".avif", ".svg", ".jpg_large", ".txt", ""])
+def test_files_that_are_left_out_are_counted(tmp_path, ending):
+    folder = photos(tmp_path / "photos", "a/1.jpg", f"a/2{ending}", f"b/3{ending}", "b/1.jpg", "b/.hidden")
+    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is none of .jpg"):
+        open_source(str(folder))
+
+
+def _link(kind: str, cls: Path, elsewhere: Path) -> None:
+    """Put more images into the class's folder by a link."""
+    (elsewhere / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        (elsewhere / name).write_bytes(encoded(colour(7)))
+    if kind == "folder":
+        (cls / "more").symlink_to(elsewhere)
+    elif kind == "relative":
+        (cls / "more").symlink_to(os.path.relpath(elsewhere, cls))
+    elif kind == "link to a link":
+        (elsewhere.parent / "between").symlink_to(elsewhere)
+        (cls / "more").symlink_to(elsewhere.parent / "between")
+    elif kind == "below a folder":
+        (cls / "own").mkdir()
+        (cls / "own" / "more").symlink_to(elsewhere)
+    elif kind == "twice":
+        (cls / "more").symlink_to(elsewhere)
+        (cls / "again").symlink_to(elsewhere)
+    elif kind == "files":
+        (cls / "one.png").symlink_to(elsewhere / "a.png")
+    elif kind == "folder and a loop":
+        (elsewhere / "deep" / "up").symlink_to(elsewhere)
+        (cls / "self").symlink_to(cls)
+        (cls / "more").symlink_to(elsewhere)
+    else:
+        elsewhere.rename(elsewhere.parent / "dee")
+        (elsewhere.parent / "dee").rename(elsewhere)
+        cls.rename(elsewhere / "class")
+        cls.symlink_to(elsewhere)
+
+
+LINKS = ["folder", "relative", "link to a link", "below a folder", "twice", "files", "folder and a loop", "the class itself"]
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_images_behind_links_are_those_that_torchvision_finds(tmp_path, folder, kind):
+    _link(kind, folder / "train" / "bee", tmp_path / "elsewhere")
+    found = open_source(str(folder)).splits["train"]
+    if "loop" in kind:
+        assert sum("more/" in found.name(index) for index in range(len(found.labels))) == 2
+        return
+    wanted = torchvision.datasets.ImageFolder(folder / "train").samples
+    assert sorted(found.name(index) for index in range(len(found.labels))) == sorted(
+        str(Path(file).relative_to(folder)) for file, _ in wanted
+    )
+    assert sorted(found.labels.tolist()) == sorted(label for _, label in wanted)
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path, folder):
+    (folder / "train" / "bee" / "x.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"train/bee/x\.png: .*No such file"):
+        pack(str(folder), tmp_path / "out")
 
 
 def test_folders_that_hold_nothing_to_pack(tmp_path, folder):

@@ -5,7 +5,7 @@ import json
 import pytest
 from made_campaign import made_campaign
 from made_ledger import FOUND, X, made_ledger
-from tiny_runs import call, contents, refused
+from tiny_runs import ROOT, call, contents, refused
 
 from grafs_timm import card_plots, claims, entry_file
 from grafs_timm.errors import RunError
@@ -197,3 +197,18 @@ def test_a_given_function_that_a_search_finds_again_is_published_under_its_label
     assert (batch.label, batch.provenance.search_seed) == ("mine", 0)
     assert [each.label for each in batch.searches if each.chosen] == ["mine"]
     assert [text for each in verify(zoo) for text in each.wrong if "the picture is missing" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nowhere", "nowhere is no ledger: it holds no recipe.yaml; ledgers: "),
+        ("zoo", "is no ledger: it holds no recipe.yaml; ledgers: "),
+        ("grafs_resnet", "grafs_resnet is an entry of the zoo, not a ledger; --hub-dir DIR makes"),
+        ("grafs_vit", "is an entry of the zoo"),
+        (next(ROOT.glob("zoo/resnet/grafs_*.json")), "is an entry of the zoo"),
+        (ROOT / "pyproject.toml", "grafs-timm campaign run FAMILY begins one"),
+    ],
+)
+def test_what_is_no_ledger_is_told_what_it_is_or_what_there_is(what, said):
+    assert said in refused("publish", what)

@@ -179,6 +179,17 @@ def test_impossible_values_are_refused(path, value, said):
     assert said in line
 
 
+@pytest.mark.parametrize("place", ["key", "section", "value", "--set key", "--set value", "name", "a name of a recipe"])
+def test_one_odd_text_does_not_fill_the_screen(place):
+    odd = "x" * 66_000
+    wrong = {"key": {odd: 1}, "section": {"search": {odd: 1}}, "value": {"amp": odd}, "name": {"model": [odd]}}
+    override = {"--set key": f"search.{odd}=3", "--set value": f"search.epochs={odd}"}.get(place)
+    name = odd[:200] if place == "a name of a recipe" else "resnet_digits"
+    with pytest.raises(RecipeError) as error:
+        parse_recipe(LEAST | wrong[place]) if place in wrong else load_recipe(name, [override or ""])
+    assert len(str(error.value)) < 1000
+
+
 def test_multistep_needs_its_epochs():
     (line,) = problems(LEAST | {"search": {"weights": {"sched": "multistep"}}})
     assert "search.weights.decay_epochs: sched: multistep needs" in line
@@ -273,6 +284,74 @@ def test_overrides_that_fit_nothing(override, said):
     with pytest.raises(RecipeError) as error:
         load_recipe("resnet_digits", [override])
     assert said in str(error.value)
+
+
+AMBIGUOUS = ["010", "-010", "+007", "08", "00", "1_000", "0b11", "0o17", "1:30", "1:30.5", "190:20:30", "1_000.5", "0x_1f",
+             "-1:30", "2024-01-01", "2001-12-14t21:59:43.10-05:00", "="]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", AMBIGUOUS)
+@pytest.mark.parametrize("key", ["search.epochs", "search.weights.lr", "model_kwargs.depth", "data.train_images"])
+def test_a_number_that_readers_of_yaml_disagree_about_is_refused(value, key, written):
+    with pytest.raises(RecipeError, match=r"to (all|some) readers of YAML; write") as error:
+        load_recipe("resnet_digits", [f"{key}={value}"])
+    assert str(error.value).startswith(f"--set {key}={value}: not valid YAML at line 1, column 1: {value} is ")
+    with pytest.raises(RecipeError, match="line 3, column 19"):
+        load_recipe(written(f"model: m\ndata: digits\nmodel_kwargs: {{a: {value}}}\n"))
+    assert strict_yaml.parse(f"'{value}'", "x") == value
+    assert strict_yaml.parse(strict_yaml.dump([value]), "x") == [value]
+
+
+@pytest.mark.parametrize(("value", "meant"), [("010", "10"), ("1_000", "1000"), ("08", "8"), ("1:30", "it in decimal digits")])
+def test_the_number_that_was_meant_is_named(value, meant):
+    with pytest.raises(RecipeError, match=f"write {meant}, or in quotes"):
+        strict_yaml.parse(f"[{value}]", "x")
+
+
+@pytest.mark.parametrize("value", ["!!int 010", "!!int '1:30'", "!!float 1:30", "!!int 1_0", "!!float '1_0.5'", "{<<: {a: 3}}"])
+def test_neither_a_tag_nor_a_merge_makes_another_value(value):
+    with pytest.raises(RecipeError, match="readers of YAML"):
+        strict_yaml.parse(value, "x")
+
+
+def test_what_all_readers_agree_about_is_read():
+    text = "[0, -3, +3, 0x1F, 1.5, .5, 5., 1e3, 1.5e-3, -.5E+2, 007.5, '010', !!str 010, 1:2:x, a_1, v010]"
+    numbers = [0, -3, 3, 31, 1.5, 0.5, 5.0, 1000.0, 0.0015, -50.0, 7.5, "010", "010", "1:2:x", "a_1", "v010"]
+    assert strict_yaml.parse(text, "x") == numbers
+
+
+NAMED = ["set #2", "2024", "no", "1e5", "null", "a: b", "{train,test}.tar", "[x]", "&x", "*", "'quoted'", '"', "- x", " set ",
+         "!!int 3", "0o17", "1:30", "2024-01-01", "ünïcode 🙂", "%", "@x", "?", "~", "|", "key=value", "a\nb", "#"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_an_option_gives_is_taken_as_it_is_typed(name, written):
+    recipe = load_recipe("resnet_digits", given={"data.name": name, "model": name, "transfer.models": [name]})
+    assert (recipe.data.name, recipe.model, recipe.transfer.models) == (name, name, (name,))
+    assert load_recipe(written(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in NAMED if name != "'quoted'"])
+@pytest.mark.parametrize("key", ["data.name", "model", "search.weights.opt", "data.train_split"])
+def test_a_key_that_takes_text_takes_it_as_it_is_typed(name, key):
+    if key == "search.weights.opt":
+        with pytest.raises(RecipeError, match="timm has no optimiser") as error:
+            load_recipe("resnet_digits", [f"{key}={name}"])
+        assert f"no optimiser {name!r}" in str(error.value)
+        return
+    found = load_recipe("resnet_digits", [f"{key}={name}"])
+    *sections, last = key.split(".")
+    for section in sections:
+        found = getattr(found, section)
+    assert getattr(found, last) == name
+
+
+def test_overrides_may_quote_and_give_null_where_a_key_takes_it():
+    recipe = load_recipe("resnet_digits", ["data.name='set #2'", "search.usual=null", "data.train_images=~"])
+    assert (recipe.data.name, recipe.search.usual, recipe.data.train_images) == ("set #2", None, None)
+    assert load_recipe("resnet_digits", ["search.usual=no"]).search.usual == "no"
+    assert load_recipe("resnet_digits", ["data=set #2"]).data.name == "set #2"
+    assert load_recipe("resnet_digits", ["data={name: set}"]).data.name == "set"
 
 
 def test_numbers_with_exponents_are_numbers_and_texts_stay_texts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import multiprocessing
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 
 from grafs_timm import tar_stream
+from grafs_timm.check import check
 from grafs_timm.data import Batches, DatasetInfo, load_split, open_dataset
 from grafs_timm.errors import DataError, RunError, UnknownNameError
 from grafs_timm.stream_worker import Mixer
@@ -352,9 +354,15 @@ def test_where_nothing_is_left_there_is_an_end(tmp_path):
         list(loader.epoch(0))
     (tmp_path / "0.tar").unlink()
     (tmp_path / "1.tar").unlink()
-    with pytest.warns(UserWarning, match="skipped"), pytest.raises(DataError, match="not one sample can be read"):
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(DataError, match=r"not one sample can be read; the first reason: .*no such shard"),
+    ):
         list(stream(info, image_size=8, channels=3, on_bad_shard="skip").epoch(0))
-    with pytest.warns(UserWarning, match="skipped"), pytest.raises(DataError, match="not one sample can be read"):
+    with (
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(DataError, match=r"not one sample can be read; the first reason: .*no such shard"),
+    ):
         stream(info, on_bad_shard="skip")
 
 
@@ -372,6 +380,60 @@ def test_every_form_of_tar_is_read(tmp_path, form, suffix):
     found = list(read_samples(str(path), len(names) - 1, 2))
     assert [sample.key for sample in found if isinstance(sample, Sample)] == [name for name in names if "meta" not in name]
     assert {sample.image for sample in found if isinstance(sample, Sample)} == {b"image" * 200}
+
+
+def _tar(pad: int = 0, drop: int = 0, mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
+    """Three samples; ``drop`` bytes of the end left out, ``pad`` noise put there."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode, format=form) as tar:
+        for name, data in files(range(3)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        end = tar.offset
+    content = file.getvalue()
+    content = content[:end] + bytes(1024 - drop) if mode == "w" else content
+    return content + np.random.default_rng(0).bytes(pad)
+
+
+TARS = {
+    "no end blocks": (_tar(drop=1024), True),
+    "one end block": (_tar(drop=512), True),
+    "part of an end block": (_tar(drop=700), True),
+    "noise behind the end": (_tar(pad=600), True),
+    "noise for an end": (_tar(drop=1024, pad=600), False),
+    "part of a header": (_tar(drop=1024, pad=100), False),
+    "bzip2": (_tar(mode="w:bz2"), True),
+    "xz": (_tar(mode="w:xz"), True),
+    "gzip": (_tar(mode="w:gz"), True),
+    "gzip without end blocks": (gzip.compress(_tar(drop=1024)), True),
+    "gzip in two members": (gzip.compress(_tar()[:2000]) + gzip.compress(_tar()[2000:]), True),
+    "bzip2 cut off": (_tar(mode="w:bz2")[:-30], False),
+    "xz cut off": (_tar(mode="w:xz")[:-30], False),
+    "cut within padding": (_tar(drop=1024)[:-100], False),
+    "ustar": (_tar(form=tarfile.USTAR_FORMAT), True),
+    "a sample too few": (_tar()[:2048], False),
+    "empty": (b"", False),
+    "no tar": (b"BZh9 is no archive" * 50, False),
+}
+
+
+@pytest.mark.parametrize("kind", TARS)
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_check_stream_and_resident_loading_agree_on_a_shard(tmp_path, kind, suffix):
+    content, good = TARS[kind]
+    (tmp_path / f"a.{suffix}").write_bytes(content)
+    write_info(tmp_path, {f"a.{suffix}": 3})
+    info = open_dataset(tmp_path)
+    assert bool(check(tmp_path, quiet=True)[1][0].problems) != good
+    for read in (lambda: load_split(info, "train"), lambda: list(read_samples(info.location(f"a.{suffix}"), 3, 5))):
+        if good:
+            assert len(read()) == 3
+        else:
+            with pytest.raises(DataError, match=rf"a\.{suffix}"):
+                read()
+    if good:
+        assert open_dataset(tmp_path / f"a.{suffix}").splits["train"].num_samples == 3
 
 
 @pytest.mark.parametrize("position", [0, 100, 130, 150, 156, 700])

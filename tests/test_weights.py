@@ -417,3 +417,14 @@ def test_pretrained_weights_with_another_activation_are_warned_about_once(tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grafs_timm.create_model("test_vit", ZOO, **settings)
+
+
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050", "regnetx_002"]
+)
+def test_a_part_of_a_model_is_not_saved_as_one(tmp_path, architecture):
+    with torch.device("meta"):
+        model = timm.create_model(architecture, features_only=True)
+    with pytest.raises(WeightsError, match=r"the part of a model that features_only=True gives.*save the whole model"):
+        save_pretrained(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -215,3 +215,15 @@ def test_two_with_the_alias_in_a_family(shelf, entries):
     zoo.entries.cache_clear()
     with pytest.raises(GenotypeError, match="grafs_resnet_a1 and grafs_resnet_c3"):
         zoo.entries()
+
+
+@pytest.mark.parametrize("path", sorted(resources.folder("zoo").glob("*/grafs_*.json")), ids=lambda path: path.stem)
+def test_the_path_of_an_entry_is_its_activation(path):
+    for given in (path, str(path)):
+        found = zoo.resolve(given)
+        assert (found.name, found.sha256) == (path.stem, zoo.resolve(path.stem).sha256)
+
+
+def test_a_folder_of_a_run_is_told_what_to_name(tmp_path):
+    with pytest.raises(GenotypeError, match=r"Is a directory; name the genotype\.json in it"):
+        zoo.resolve(tmp_path)
