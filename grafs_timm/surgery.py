@@ -21,7 +21,7 @@ from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains, timm_maps
+from . import functional, gains, remembered, timm_maps
 from .activation import FoundActivation
 from .errors import GrafsError
 from .ops import nearest
@@ -127,6 +127,8 @@ def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[
     for reason, classes in _GATES.items():
         if type(child).__name__ in classes:
             return reason
+    if remembered.by_name(parent, child):
+        return remembered.BY_NAME
     place = f"{type(parent).__name__}.{attribute}"
     if place in _FIXED:
         return _FIXED[place]
@@ -138,7 +140,7 @@ def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[
 
 def is_aside(reason: str) -> bool:
     """Whether a reason to leave an activation says that it is none of those that the model's own output passes."""
-    return reason != "part of its normalisation"
+    return reason not in ("part of its normalisation", remembered.BY_NAME, remembered.FUSED)
 
 
 def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
@@ -147,6 +149,8 @@ def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
         kind = type(module).__name__
         if kind in _FIXED and getattr(module, "v", module) is not None:  # an EvoNorm without v only normalises
             yield name or kind, _FIXED[kind]
+        elif remembered.fused(module):
+            yield name or kind, remembered.FUSED
 
 
 def replace_sites(
@@ -177,6 +181,7 @@ def replace_sites(
         if isinstance(parent, functional.ScaledActivation):
             parent.gain *= ratio
         report.replaced += 1
+    remembered.forget(model, {parent for parent, _ in meant})
     if not any(isinstance(module, functional.ScaledActivation) for module in model.modules()):
         for module in model.modules():
             if isinstance(module, _SCALED_CONVS):
