@@ -49,10 +49,9 @@ class Pass:
     """One forward pass: its mode (usual, inner, outer or chosen) and the tables of all sites (exact: their draws)."""
 
     mode: str
-    training: bool
+    grad: bool  # whether gradients were enabled when it began
     weights: Weights
     rows: tuple[Tensor, ...]
-    grad: bool
     owner: nn.Module | None = None  # whose call it is
     before: Pass | None = None  # the pass that it interrupts
     ended: bool = False
@@ -131,14 +130,15 @@ class Board:
             now = self._found_again(index, task)
             if now is not None:
                 return now
+        token = _token() if _may_be_computed_again(now, training) else None
         if now is None:
             key = self._mode(training), self.outer and torch.is_grad_enabled()
             now = self._loose.get(key)
             if now is None or index in now.met:
-                now = self._loose[key] = self._draw(training)
+                now = self._loose[key] = self._draw(training) if token is None else self._draw_by(token, training)
         now.met.add(index)
-        if _may_be_computed_again(now):
-            self._remember(now, index)
+        if token is not None:
+            self._remember(now, index, token)
         return now
 
     def _mode(self, training: bool) -> str:
@@ -149,7 +149,7 @@ class Board:
     def _draw(self, training: bool) -> Pass:
         """Fresh draws for one pass; only the outer level's carry a gradient to α and γ."""
         mode = self._mode(training)
-        made = functools.partial(Pass, mode, training, grad=torch.is_grad_enabled())
+        made = functools.partial(Pass, mode, torch.is_grad_enabled())
         if mode == "usual":
             return made({}, ())
         with torch.set_grad_enabled(mode == "outer" and torch.is_grad_enabled()):
@@ -160,10 +160,21 @@ class Board:
             self.lookups += self.sites
         return made(weights, rows)
 
+    def _draw_by(self, seed: int, training: bool) -> Pass:
+        """A draw inside of what is computed again, where it is not repeated: it may not move the random state."""
+        at = self.points.device
+        generator = torch.cuda.default_generators[at.index or 0] if at.type == "cuda" else torch.default_generator
+        before = generator.get_state()
+        try:
+            generator.manual_seed(seed)
+            return self._draw(training)
+        finally:
+            generator.set_state(before)
+
     # --------------------------------------------------------------------------------------- recomputation
 
-    def _remember(self, now: Pass, index: int) -> None:
-        now.tokens.add(_token())
+    def _remember(self, now: Pass, index: int, token: int) -> None:
+        now.tokens.add(token)
         now.waiting.add(index)
         if not any(each is now for each in self._earlier):
             self._earlier.append(now)
@@ -206,10 +217,10 @@ class Board:
         return self.cell.evaluate(x.reshape(1, -1), weights, gamma).reshape(x.shape).to(x.dtype)
 
 
-def _may_be_computed_again(now: Pass) -> bool:
-    """Whether backward may call the site once more: in gradient checkpointing, in either of its kinds."""
+def _may_be_computed_again(now: Pass | None, training: bool) -> bool:
+    """Whether backward may call a site of the pass once more: in gradient checkpointing, in either of its kinds."""
     if not torch.is_grad_enabled():
-        return now.training and (now.grad or now.owner is None)
+        return training and (now is None or now.grad)
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
