@@ -9,6 +9,7 @@ position biases, unless asked for.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -21,7 +22,7 @@ from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains, remembered, timm_maps
+from . import functional, gains, remembered, squeeze, timm_maps
 from .activation import FoundActivation
 from .errors import GrafsError
 from .ops import nearest
@@ -41,6 +42,7 @@ _OF_TRANSFORMERS = (
     "XIELUActivation",
 )  # fmt: skip
 
+_NEAR = 3  # how far above its activation squeeze-and-excitation is looked for: in a Sequential of its own, at most in two
 _SCALED_CONVS = (ScaledStdConv2d, ScaledStdConv2dSame)
 
 # Reason to leave it -> classes of an activation that is a gate wherever it stands.
@@ -50,7 +52,8 @@ _GATES: dict[str, tuple[str, ...]] = {
     "tanh": ("Tanh",),
 }
 
-# Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model.
+# Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model. Squeeze-and-excitation of other
+# classes is known by what it does.
 KINDS: dict[str, tuple[str, ...]] = {
     "squeeze_excite": (
         "SqueezeExcite", "SEModule", "SEWithNorm", "EffectiveSEModule", "EseModule", "EcaModule", "CecaModule", "ChannelAttn",
@@ -110,15 +113,20 @@ def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[s
         raise GrafsError(f"also={first!r} is no kind of activation{nearest(first, KINDS)}; the kinds: {', '.join(KINDS)}")
     known = activations()
     labels: dict[str, tuple[str, ...]] = {}  # of each module: class and attribute names on the way down to it
+    around: dict[str, tuple[nn.Module, ...]] = {}  # of each module: itself and the nearest that hold it, from the inside
+    excites = functools.cache(lambda module: squeeze.is_squeeze_excite(module, known))
     for parent_name, parent in model.named_modules():
         above, _, attribute = parent_name.rpartition(".")
         labels[parent_name] = (*labels.get(above, ()), attribute, type(parent).__name__)
+        around[parent_name] = (parent, *(around.get(above, ()) if parent_name else ()))[:_NEAR]
         if isinstance(parent, known):
             continue  # an activation made of another one is replaced whole
         for attribute, child in parent._modules.items():  # named_children would name a shared module once only
             if child is None:
                 continue
             reason = _left_as_is(parent, attribute, child, labels[parent_name], also)
+            if reason is None and "squeeze_excite" not in also and isinstance(child, known):
+                reason = _REASONS["squeeze_excite"] if any(map(excites, around[parent_name])) else None
             if isinstance(child, known) or reason in _GATES:
                 yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
 
