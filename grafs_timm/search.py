@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from . import parallel
+from .activation import activation_class
 from .cell import Cell
 from .errors import RunError, SearchError
 from .formula import Genotype
 from .shrink import drop_schedule
 from .sites import Board, Site
-from .surgery import replace_sites
+from .surgery import replace_sites, with_hooks_of
 from .table import Grid
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
@@ -32,15 +33,15 @@ class _CompiledForward:
 
     def __init__(self, forward: Callable[..., Any], board: Board, settings: dict[str, Any]) -> None:
         self._forward, self._board, self._settings = forward, board, settings
-        self._compiled = torch.compile(forward, **settings)
+        self.compiled = torch.compile(forward, **settings)
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         model = getattr(self._forward, "__self__", None)
         if self._board.now is not None or not isinstance(model, nn.Module):
-            return self._compiled(*inputs, **named)
+            return self.compiled(*inputs, **named)
         self._board.begin(model)  # called as model.forward
         try:
-            return self._compiled(*inputs, **named)
+            return self.compiled(*inputs, **named)
         finally:
             self._board.end(model)
 
@@ -65,7 +66,8 @@ class ActivationSearch:
 
     model: on the device it will train on. epochs, warm_start, shrink_start: in calls of ``end_epoch`` (an "epoch" may be any
     unit, iterations for a GPT).
-    lr, betas, weight_decay: Adam on (α, γ). ``usual``: makes the warm start's activation; None keeps what each place had.
+    lr, betas, weight_decay: Adam on (α, γ). ``usual``: the warm start's activation, by name or what makes it; None keeps what
+    each place had.
     ``exact``: evaluate every candidate on the tensors themselves, for reference: ~60 plain steps a step.
     ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
     hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
@@ -83,7 +85,7 @@ class ActivationSearch:
         lr: float = 6e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
-        usual: Callable[[], nn.Module] | None = None,
+        usual: Any = None,
         wide: bool = False,
         grid: Grid | None = None,
         exact: bool = False,
@@ -97,7 +99,7 @@ class ActivationSearch:
         self.cell = Cell(wide).to(device)
         self.schedule = drop_schedule(shrink_start, epochs, self.cell.drops_left)
         self._board = Board(self.cell, grid or Grid(), exact, compiled)
-        self.report = replace_sites(model, self._make_site(usual), by="a search site")
+        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site")
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
@@ -184,7 +186,7 @@ class ActivationSearch:
         with self.architecture():
             for one in losses:
                 self._board.forget()  # the last loss's backward has used up what it drew
-                value = one() / len(losses)
+                value = _scalar(one()) / len(losses)
                 if value.requires_grad:
                     (scaler.scale(value) if scaler else value).backward()
                 mean = value.detach() if mean is None else mean + value.detach()
@@ -239,6 +241,19 @@ class ActivationSearch:
         parallel.check_same(self.cell.state(), f"after epoch {self.epoch}")
         return dropped
 
+    def finish(self) -> Genotype:
+        """Put the found function into the model in place of the sites, and let go of it: it is a model like any other then."""
+        found = self.genotype()
+        for parent in list(self.model.modules()):
+            for name, child in parent._modules.items():
+                if isinstance(child, Site):
+                    parent._modules[name] = with_hooks_of(child, activation_class(found)().train(child.training))
+        for hook in self._hooks:
+            hook.remove()
+        if isinstance(forward := self.model.__dict__.get("forward"), _CompiledForward):
+            self.model.forward = forward.compiled
+        return found
+
     def genotype(self) -> Genotype:
         """The discrete cell of the largest α, with its γ."""
         return self.cell.genotype()
@@ -251,12 +266,41 @@ class ActivationSearch:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors and plain values (loads with ``weights_only=True``)."""
         return {
-            "cell": self.cell.state(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
+            "cell": self.cell.state(), "plan": self._plan(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
             "skipped": self.skipped, "in_a_row": self._in_a_row,
             "outside": float(self._board.outside), "lookups": self._board.lookups,
         }  # fmt: skip
 
+    def _plan(self) -> dict[str, int]:
+        """What two searches have to have in common for one to go on where the other stopped."""
+        return {
+            "epochs": self.epochs, "warm_start": self.warm_start, "shrink_start": min(self.schedule),
+            "candidates": sum(map(len, self.cell.names.values())), "sites": self._board.sites,
+        }  # fmt: skip
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """SearchError, with nothing changed, for the state of another search."""
+        if missing := sorted({"cell", "optimizer", "epoch", "skipped", "in_a_row", "outside", "lookups"} - state.keys()):
+            raise SearchError(f"this is no state of a search: {missing[0]!r} is missing; give what its state_dict() returned")
+        own, plan = self._plan(), state.get("plan", {})  # states of before have none; the survivors tell then
+        for key in own:
+            if plan.get(key, own[key]) != own[key]:
+                raise SearchError(
+                    f"the state is of a search with {key} {plan[key]}, this one has {own[key]}; make the search as that one "
+                    "was, ActivationSearch(model, ...) with the same numbers, and load it then"
+                )
+        alive, names = state["cell"]["alive"], self.cell.names
+        left = sum(map(len, alive.values()))
+        expected = own["candidates"] - sum(count for epoch, count in self.schedule.items() if epoch <= state["epoch"])
+        if not 0 <= state["epoch"] <= self.epochs or alive.keys() != names.keys() or left != expected:
+            raise SearchError(
+                f"the state is of epoch {state['epoch']} with {left} candidates left; this search of {self.epochs} epochs has "
+                f"{expected} by then: it is another search's. Make this one with the same epochs and shrink_start"
+            )
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict()``. SearchError, with nothing changed, where it is another search's."""
+        self._check(state)
         self.cell.load_state(state["cell"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.skipped, self._in_a_row = state["epoch"], state["skipped"], state["in_a_row"]
@@ -274,3 +318,27 @@ def _freeze(module: nn.Module, frozen: contextlib.ExitStack) -> None:
         if getattr(norm, "track_running_stats", False):
             norm.track_running_stats = False  # type: ignore[assignment]  # batch statistics, running ones untouched
             frozen.callback(setattr, norm, "track_running_stats", True)
+
+
+def _maker(usual: Any) -> Callable[[], nn.Module] | None:
+    """What makes the warm start's activation. GrafsError for what does not."""
+    if isinstance(usual, nn.Module):
+        raise SearchError(f"usual={usual} is one module, and each place needs its own: give its class, {type(usual).__name__}")
+    if usual is None or (callable(usual) and not isinstance(usual, Mapping)):
+        return usual
+    from .zoo import resolve  # reads the zoo, which a search alone does not need
+
+    return resolve(usual).layer
+
+
+def _scalar(loss: Any) -> Tensor:
+    """The loss that a function of the caller's returned. SearchError for anything but a floating scalar."""
+    if isinstance(loss, Tensor) and loss.is_floating_point() and loss.numel() == 1:
+        return loss.reshape(())
+    if isinstance(loss, Tensor):
+        what, advice = f"a tensor of shape {tuple(loss.shape)} and {loss.dtype}", "return its mean, .mean()"
+    elif loss is None:
+        what, advice = "None", "return the loss: lambda: loss_fn(model(x), y), or a return at the end of the function"
+    else:
+        what, advice = f"{type(loss).__name__}", "return the loss tensor itself, without .item(), float() or a dict around it"
+    raise SearchError(f"the function of an architecture step returned {what}, not a scalar loss; {advice}")

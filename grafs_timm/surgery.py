@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from . import functional, gains, remembered, squeeze, timm_maps
 from .activation import FoundActivation
-from .errors import GrafsError
+from .errors import GrafsError, SearchError
 from .ops import nearest
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
@@ -169,6 +169,11 @@ def replace_sites(
 
     ``function``: what every new module computes; normaliser-free networks then get its gain in place of the old one.
     """
+    if searched := sum(getattr(module, "is_search_site", False) for module in model.modules()):
+        raise SearchError(
+            f"this {type(model).__name__} is being searched already: {searched} of its activations are sites. Call the "
+            "search's finish(), which puts what it found in their place, or build or load the model anew"
+        )
     functional.expose(model)
     report, places = Report(by=by), list(find_sites(model, also))
     report.left = [(name, reason) for name, _, _, reason in places if reason is not None] + list(without_module(model))
@@ -185,7 +190,7 @@ def replace_sites(
         old = parent._modules[attribute]
         assert old is not None
         report.was[type(old).__name__] += 1
-        parent._modules[attribute] = _with_hooks_of(old, make(old).train(old.training))
+        parent._modules[attribute] = with_hooks_of(old, make(old).train(old.training))
         if isinstance(parent, functional.ScaledActivation):
             parent.gain *= ratio
         report.replaced += 1
@@ -205,7 +210,7 @@ def report_of(model: nn.Module, by: str) -> Report:
     return Report(replaced=meant, total=meant + len(left), by=by, left=left)
 
 
-def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
     """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
     for hooks in (
         "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
