@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from . import compiled, curve
 from .formula import Genotype
@@ -68,7 +69,9 @@ def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.d
 
 
 def _is_transformed(x: Tensor) -> bool:
-    """Whether x is no plain tensor: a subclass, or one under torch.func's transforms or a tracer's fake of one."""
+    """Whether x is no plain tensor: a subclass, under torch.func's transforms, a tracer's fake of one, or perhaps a dual."""
+    if forward_ad._current_level >= 0:
+        return True  # the formula carries a tangent; what is computed in one pass would lose it
     return type(x) not in (Tensor, nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 

@@ -48,3 +48,7 @@ class RunError(GrafsError, RuntimeError):
 
 class TimmError(GrafsError, RuntimeError):
     """A timm that is too old, or that keeps its activations elsewhere: names the versions that are supported."""
+
+
+class SearchError(GrafsError, ValueError):
+    """A search that was given what it cannot learn from: a loss without gradient, another search's state, a searched model."""

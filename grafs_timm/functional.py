@@ -1,4 +1,4 @@
-"""Activations that timm's models call as functions, turned into modules so that they can be replaced like all others."""
+"""Activations that models of timm and torch call as functions, turned into modules, so that they can be replaced too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from timm.models.nfnet import GammaAct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import timm_maps
+from . import remembered, timm_maps
 from .errors import GrafsError
 
 
@@ -52,6 +52,7 @@ class ActivatedFilterResponseNorm(FilterResponseNormTlu2d):
 def expose(model: nn.Module) -> None:
     """Turn each activation called as a function into a module, in place; the model computes what it did."""
     for parent in list(model.modules()):
+        remembered.expose(parent)
         if type(parent) is LinearSelfAttention:
             parent.act = nn.ReLU()
             parent.__class__ = ActivatedLinearSelfAttention

@@ -8,6 +8,7 @@ the outer backward leaves no gradient on the weights and no trace in the BatchNo
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,61 +16,37 @@ import torch
 from torch import Tensor, nn
 
 from . import parallel
-from .cell import Cell, Weights
-from .errors import RunError
+from .activation import activation_class
+from .cell import Cell
+from .errors import RunError, SearchError
 from .formula import Genotype
 from .shrink import drop_schedule
-from .surgery import replace_sites
-from .table import Grid, lookup
+from .sites import Board, Site
+from .surgery import replace_sites, with_hooks_of
+from .table import Grid
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
 
 
-class Site(nn.Module):
-    """One place of the network that used to hold its usual activation; the search says what it computes now."""
+class _CompiledForward:
+    """A model's forward, compiled; a copy of the model gets one of its own, as it would not from a compiled function."""
 
-    def __init__(self, usual: nn.Module, index: int, board: _Board, inplace: bool) -> None:
-        super().__init__()
-        self.usual = usual
-        self._inplace = inplace  # the place allowed its usual activation to overwrite the input, so the search may too
-        self._index, self._board = index, (board,)  # in a tuple: the cell is the search's, not a part of the model
+    def __init__(self, forward: Callable[..., Any], board: Board, settings: dict[str, Any]) -> None:
+        self._forward, self._board, self._settings = forward, board, settings
+        self.compiled = torch.compile(forward, **settings)
 
-    def forward(self, x: Tensor) -> Tensor:
-        (board,) = self._board
-        return self.usual(x) if board.mode == "usual" else board.apply(x, self._index, self._inplace)
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        model = getattr(self._forward, "__self__", None)
+        if self._board.now is not None or not isinstance(model, nn.Module):
+            return self.compiled(*inputs, **named)
+        self._board.begin(model)  # called as model.forward
+        try:
+            return self.compiled(*inputs, **named)
+        finally:
+            self._board.end(model)
 
-
-class _Board:
-    """What all sites share: the mode of this forward pass and its tables (or, exact, its draws)."""
-
-    def __init__(self, cell: Cell, grid: Grid, exact: bool, compiled: bool) -> None:
-        self.cell, self.grid, self.exact, self.compiled = cell, grid, exact, compiled
-        self.mode = "usual"  # usual | inner | outer | chosen
-        self.sites = 0
-        self.rows: tuple[Tensor, ...] = ()
-        self.weights: Weights = {}
-        device = cell.alpha["u1"].device
-        self.points = grid.points(device)
-        self.outside = torch.zeros((), dtype=torch.float64, device=device)  # share of inputs beyond the grid, summed over
-        self.lookups = 0  # so many tables
-
-    def draw(self) -> None:
-        """Fresh draws for one forward pass; only the outer level's carry a gradient to α and γ."""
-        if self.mode == "usual":
-            return
-        with torch.set_grad_enabled(self.mode == "outer" and torch.is_grad_enabled()):
-            self.weights = self.cell.choice(self.sites) if self.mode == "chosen" else self.cell.draw(self.sites)
-            if self.exact:
-                return
-            self.rows = self.cell.tabulate(self.grid, self.points, self.weights, self.compiled).unbind(0)
-            self.lookups += self.sites
-
-    def apply(self, x: Tensor, index: int, inplace: bool) -> Tensor:
-        if not self.exact:
-            return lookup(x, self.rows[index], self.grid, self.outside, inplace)
-        weights = {slot: w[index : index + 1] for slot, w in self.weights.items()}
-        gamma = None if self.mode == "outer" else {slot: g.detach() for slot, g in self.cell.gamma.items()}
-        return self.cell.evaluate(x.reshape(1, -1), weights, gamma).reshape(x.shape).to(x.dtype)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _CompiledForward:
+        return _CompiledForward(copy.deepcopy(self._forward, memo), copy.deepcopy(self._board, memo), self._settings)
 
 
 class ActivationSearch:
@@ -89,7 +66,8 @@ class ActivationSearch:
 
     model: on the device it will train on. epochs, warm_start, shrink_start: in calls of ``end_epoch`` (an "epoch" may be any
     unit, iterations for a GPT).
-    lr, betas, weight_decay: Adam on (α, γ). ``usual``: makes the warm start's activation; None keeps what each place had.
+    lr, betas, weight_decay: Adam on (α, γ). ``usual``: the warm start's activation, by name or what makes it; None keeps what
+    each place had.
     ``exact``: evaluate every candidate on the tensors themselves, for reference: ~60 plain steps a step.
     ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
     hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
@@ -107,7 +85,7 @@ class ActivationSearch:
         lr: float = 6e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
-        usual: Callable[[], nn.Module] | None = None,
+        usual: Any = None,
         wide: bool = False,
         grid: Grid | None = None,
         exact: bool = False,
@@ -120,20 +98,51 @@ class ActivationSearch:
         self.model, self.epochs, self.warm_start = model, epochs, warm_start
         self.cell = Cell(wide).to(device)
         self.schedule = drop_schedule(shrink_start, epochs, self.cell.drops_left)
-        self._board = _Board(self.cell, grid or Grid(), exact, compiled)
-        self.report = replace_sites(model, self._make_site(usual), by="a search site")
+        self._board = Board(self.cell, grid or Grid(), exact, compiled)
+        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site")
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
-        self._in_outer = False
-        model.register_forward_pre_hook(self._before_forward)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Let a call of the model begin and end a pass."""
+        self._hooks = [
+            self.model.register_forward_pre_hook(self._board.begin),
+            self.model.register_forward_hook(self._board.end, always_call=True),
+        ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ActivationSearch:
+        """A search of its own, around a copy of the model."""
+        board = self._board.of_its_own(memo)
+        other = memo[id(self)] = ActivationSearch.__new__(ActivationSearch)
+        other.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k != "_hooks"}, memo))
+        for site in other.model.modules():
+            if isinstance(site, Site):
+                site._board = (board,)
+        for hooks in (other.model._forward_pre_hooks, other.model._forward_hooks):
+            for number in [number for number, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Board)]:
+                del hooks[number]
+        other._attach()
+        return other
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs have ended."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._board.warm = epoch < self.warm_start
+        self._board.forget()
 
     def compile_model(self, **settings: Any) -> None:
         """``torch.compile`` the model's forward, one graph for each level and mode; draws and tables stay outside.
 
         ``settings`` go to ``torch.compile``. (``model.compile()`` works too, with more and smaller graphs.)
         """
-        self.model.forward = torch.compile(self.model.forward, **settings)
+        self.model.forward = _CompiledForward(self.model.forward, self._board, settings)
 
     def _make_site(self, usual: Callable[[], nn.Module] | None) -> Callable[[nn.Module], nn.Module]:
         def make(old: nn.Module) -> Site:
@@ -145,35 +154,20 @@ class ActivationSearch:
 
         return make
 
-    @torch.compiler.disable(recursive=False)  # the draws are not for a compiled model, though their table may be compiled
-    def _before_forward(self, *_: Any) -> None:
-        warm = self.epoch < self.warm_start
-        if self._in_outer:
-            self._board.mode = "outer"
-        elif self.model.training:
-            self._board.mode = "usual" if warm else "inner"
-        else:
-            self._board.mode = "usual" if warm else "chosen"
-        self._board.draw()
-
     @contextlib.contextmanager
     def architecture(self) -> Iterator[None]:
         """The outer level: forwards inside reach α and γ; weights get no gradient, BatchNorm uses and forgets its batch."""
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        norms = [m for m in self.model.modules() if getattr(m, "track_running_stats", False)]
-        for p in weights:
-            p.requires_grad_(False)
-        for m in norms:
-            m.track_running_stats = False  # type: ignore[assignment]  # batch statistics, running ones untouched
-        self._in_outer = True
-        try:
-            yield
-        finally:
-            self._in_outer = False
-            for p in weights:
-                p.requires_grad_(True)
-            for m in norms:
-                m.track_running_stats = True  # type: ignore[assignment]
+        board = self._board
+        with contextlib.ExitStack() as frozen:
+            board.freeze = lambda module: _freeze(module, frozen)
+            board.freeze(self.model)
+            board.outer = True
+            board.forget()
+            try:
+                yield
+            finally:
+                board.outer, board.freeze = False, None
+                board.forget()
 
     def architecture_step(self, loss: Loss | Sequence[Loss], scaler: torch.amp.GradScaler | None = None) -> Tensor:
         """One outer step: ``loss()`` runs the model on a batch of the architecture split and returns its scalar loss.
@@ -188,20 +182,38 @@ class ActivationSearch:
             parallel.broadcast(self.cell)
         self.optimizer.zero_grad(set_to_none=True)
         mean: Tensor | None = None
+        calls = self._board.calls
         with self.architecture():
             for one in losses:
-                value = one() / len(losses)
-                # one survivor in every slot and none of them has a γ: nothing is left to learn
+                self._board.forget()  # the last loss's backward has used up what it drew
+                value = _scalar(one()) / len(losses)
                 if value.requires_grad:
                     (scaler.scale(value) if scaler else value).backward()
                 mean = value.detach() if mean is None else mean + value.detach()
         if mean is None:
             raise ValueError("an architecture step needs at least one loss, got an empty sequence")
         gradients = [p.grad for p in self.cell.parameters() if p.grad is not None]
+        if not gradients and not self.cell.settled:  # settled: nothing is left to learn
+            raise SearchError(self._why_no_gradient(self._board.calls > calls))
         parallel.mean_([*gradients, mean])
         if gradients:
             self._step(gradients, mean, scaler)
         return mean
+
+    def _why_no_gradient(self, called: bool) -> str:
+        if not torch.is_grad_enabled():
+            why = "gradients are switched off; call architecture_step outside of torch.no_grad() and torch.inference_mode()"
+        elif not called:
+            why = (
+                "its function called no activation of the searched model; compute the loss with the model that the search was "
+                "given, or with a copy made since"
+            )
+        else:
+            why = (
+                "the model's output was detached on the way to it; return the loss as a tensor, without .detach(), .item() or "
+                "torch.no_grad() in between (reentrant gradient checkpointing detaches too: use_reentrant=False)"
+            )
+        return f"the loss of an architecture step has no gradient for α and γ, so nothing would be learnt: {why}"
 
     def _step(self, gradients: list[Tensor], loss: Tensor, scaler: torch.amp.GradScaler | None) -> None:
         if scaler:
@@ -229,6 +241,19 @@ class ActivationSearch:
         parallel.check_same(self.cell.state(), f"after epoch {self.epoch}")
         return dropped
 
+    def finish(self) -> Genotype:
+        """Put the found function into the model in place of the sites, and let go of it: it is a model like any other then."""
+        found = self.genotype()
+        for parent in list(self.model.modules()):
+            for name, child in parent._modules.items():
+                if isinstance(child, Site):
+                    parent._modules[name] = with_hooks_of(child, activation_class(found)().train(child.training))
+        for hook in self._hooks:
+            hook.remove()
+        if isinstance(forward := self.model.__dict__.get("forward"), _CompiledForward):
+            self.model.forward = forward.compiled
+        return found
+
     def genotype(self) -> Genotype:
         """The discrete cell of the largest α, with its γ."""
         return self.cell.genotype()
@@ -241,14 +266,79 @@ class ActivationSearch:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors and plain values (loads with ``weights_only=True``)."""
         return {
-            "cell": self.cell.state(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
+            "cell": self.cell.state(), "plan": self._plan(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
             "skipped": self.skipped, "in_a_row": self._in_a_row,
             "outside": float(self._board.outside), "lookups": self._board.lookups,
         }  # fmt: skip
 
+    def _plan(self) -> dict[str, int]:
+        """What two searches have to have in common for one to go on where the other stopped."""
+        return {
+            "epochs": self.epochs, "warm_start": self.warm_start, "shrink_start": min(self.schedule),
+            "candidates": sum(map(len, self.cell.names.values())), "sites": self._board.sites,
+        }  # fmt: skip
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """SearchError, with nothing changed, for the state of another search."""
+        if missing := sorted({"cell", "optimizer", "epoch", "skipped", "in_a_row", "outside", "lookups"} - state.keys()):
+            raise SearchError(f"this is no state of a search: {missing[0]!r} is missing; give what its state_dict() returned")
+        own, plan = self._plan(), state.get("plan", {})  # states of before have none; the survivors tell then
+        for key in own:
+            if plan.get(key, own[key]) != own[key]:
+                raise SearchError(
+                    f"the state is of a search with {key} {plan[key]}, this one has {own[key]}; make the search as that one "
+                    "was, ActivationSearch(model, ...) with the same numbers, and load it then"
+                )
+        alive, names = state["cell"]["alive"], self.cell.names
+        left = sum(map(len, alive.values()))
+        expected = own["candidates"] - sum(count for epoch, count in self.schedule.items() if epoch <= state["epoch"])
+        if not 0 <= state["epoch"] <= self.epochs or alive.keys() != names.keys() or left != expected:
+            raise SearchError(
+                f"the state is of epoch {state['epoch']} with {left} candidates left; this search of {self.epochs} epochs has "
+                f"{expected} by then: it is another search's. Make this one with the same epochs and shrink_start"
+            )
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a ``state_dict()``. SearchError, with nothing changed, where it is another search's."""
+        self._check(state)
         self.cell.load_state(state["cell"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.skipped, self._in_a_row = state["epoch"], state["skipped"], state["in_a_row"]
         self._board.outside.fill_(state["outside"])
         self._board.lookups = state["lookups"]
+
+
+def _freeze(module: nn.Module, frozen: contextlib.ExitStack) -> None:
+    """Until ``frozen`` is closed the module's weights take no gradient and its BatchNorms use and forget their batch."""
+    for weight in module.parameters():
+        if weight.requires_grad:
+            weight.requires_grad_(False)
+            frozen.callback(weight.requires_grad_, True)
+    for norm in module.modules():
+        if getattr(norm, "track_running_stats", False):
+            norm.track_running_stats = False  # type: ignore[assignment]  # batch statistics, running ones untouched
+            frozen.callback(setattr, norm, "track_running_stats", True)
+
+
+def _maker(usual: Any) -> Callable[[], nn.Module] | None:
+    """What makes the warm start's activation. GrafsError for what does not."""
+    if isinstance(usual, nn.Module):
+        raise SearchError(f"usual={usual} is one module, and each place needs its own: give its class, {type(usual).__name__}")
+    if usual is None or (callable(usual) and not isinstance(usual, Mapping)):
+        return usual
+    from .zoo import resolve  # reads the zoo, which a search alone does not need
+
+    return resolve(usual).layer
+
+
+def _scalar(loss: Any) -> Tensor:
+    """The loss that a function of the caller's returned. SearchError for anything but a floating scalar."""
+    if isinstance(loss, Tensor) and loss.is_floating_point() and loss.numel() == 1:
+        return loss.reshape(())
+    if isinstance(loss, Tensor):
+        what, advice = f"a tensor of shape {tuple(loss.shape)} and {loss.dtype}", "return its mean, .mean()"
+    elif loss is None:
+        what, advice = "None", "return the loss: lambda: loss_fn(model(x), y), or a return at the end of the function"
+    else:
+        what, advice = f"{type(loss).__name__}", "return the loss tensor itself, without .item(), float() or a dict around it"
+    raise SearchError(f"the function of an architecture step returned {what}, not a scalar loss; {advice}")

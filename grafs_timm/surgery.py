@@ -9,6 +9,7 @@ position biases, unless asked for.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -21,9 +22,9 @@ from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains, timm_maps
+from . import functional, gains, remembered, squeeze, timm_maps
 from .activation import FoundActivation
-from .errors import GrafsError
+from .errors import GrafsError, SearchError
 from .ops import nearest
 
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
@@ -41,6 +42,7 @@ _OF_TRANSFORMERS = (
     "XIELUActivation",
 )  # fmt: skip
 
+_NEAR = 3  # how far above its activation squeeze-and-excitation is looked for: in a Sequential of its own, at most in two
 _SCALED_CONVS = (ScaledStdConv2d, ScaledStdConv2dSame)
 
 # Reason to leave it -> classes of an activation that is a gate wherever it stands.
@@ -50,7 +52,8 @@ _GATES: dict[str, tuple[str, ...]] = {
     "tanh": ("Tanh",),
 }
 
-# Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model.
+# Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model. Squeeze-and-excitation of other
+# classes is known by what it does.
 KINDS: dict[str, tuple[str, ...]] = {
     "squeeze_excite": (
         "SqueezeExcite", "SEModule", "SEWithNorm", "EffectiveSEModule", "EseModule", "EcaModule", "CecaModule", "ChannelAttn",
@@ -110,15 +113,20 @@ def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[s
         raise GrafsError(f"also={first!r} is no kind of activation{nearest(first, KINDS)}; the kinds: {', '.join(KINDS)}")
     known = activations()
     labels: dict[str, tuple[str, ...]] = {}  # of each module: class and attribute names on the way down to it
+    around: dict[str, tuple[nn.Module, ...]] = {}  # of each module: itself and the nearest that hold it, from the inside
+    excites = functools.cache(lambda module: squeeze.is_squeeze_excite(module, known))
     for parent_name, parent in model.named_modules():
         above, _, attribute = parent_name.rpartition(".")
         labels[parent_name] = (*labels.get(above, ()), attribute, type(parent).__name__)
+        around[parent_name] = (parent, *(around.get(above, ()) if parent_name else ()))[:_NEAR]
         if isinstance(parent, known):
             continue  # an activation made of another one is replaced whole
         for attribute, child in parent._modules.items():  # named_children would name a shared module once only
             if child is None:
                 continue
             reason = _left_as_is(parent, attribute, child, labels[parent_name], also)
+            if reason is None and "squeeze_excite" not in also and isinstance(child, known):
+                reason = _REASONS["squeeze_excite"] if any(map(excites, around[parent_name])) else None
             if isinstance(child, known) or reason in _GATES:
                 yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
 
@@ -127,6 +135,8 @@ def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[
     for reason, classes in _GATES.items():
         if type(child).__name__ in classes:
             return reason
+    if remembered.by_name(parent, child):
+        return remembered.BY_NAME
     place = f"{type(parent).__name__}.{attribute}"
     if place in _FIXED:
         return _FIXED[place]
@@ -138,7 +148,7 @@ def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[
 
 def is_aside(reason: str) -> bool:
     """Whether a reason to leave an activation says that it is none of those that the model's own output passes."""
-    return reason != "part of its normalisation"
+    return reason not in ("part of its normalisation", remembered.BY_NAME, remembered.FUSED)
 
 
 def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
@@ -147,6 +157,8 @@ def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
         kind = type(module).__name__
         if kind in _FIXED and getattr(module, "v", module) is not None:  # an EvoNorm without v only normalises
             yield name or kind, _FIXED[kind]
+        elif remembered.fused(module):
+            yield name or kind, remembered.FUSED
 
 
 def replace_sites(
@@ -157,6 +169,11 @@ def replace_sites(
 
     ``function``: what every new module computes; normaliser-free networks then get its gain in place of the old one.
     """
+    if searched := sum(getattr(module, "is_search_site", False) for module in model.modules()):
+        raise SearchError(
+            f"this {type(model).__name__} is being searched already: {searched} of its activations are sites. Call the "
+            "search's finish(), which puts what it found in their place, or build or load the model anew"
+        )
     functional.expose(model)
     report, places = Report(by=by), list(find_sites(model, also))
     report.left = [(name, reason) for name, _, _, reason in places if reason is not None] + list(without_module(model))
@@ -173,10 +190,11 @@ def replace_sites(
         old = parent._modules[attribute]
         assert old is not None
         report.was[type(old).__name__] += 1
-        parent._modules[attribute] = _with_hooks_of(old, make(old).train(old.training))
+        parent._modules[attribute] = with_hooks_of(old, make(old).train(old.training))
         if isinstance(parent, functional.ScaledActivation):
             parent.gain *= ratio
         report.replaced += 1
+    remembered.forget(model, {parent for parent, _ in meant})
     if not any(isinstance(module, functional.ScaledActivation) for module in model.modules()):
         for module in model.modules():
             if isinstance(module, _SCALED_CONVS):
@@ -192,7 +210,7 @@ def report_of(model: nn.Module, by: str) -> Report:
     return Report(replaced=meant, total=meant + len(left), by=by, left=left)
 
 
-def _with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
+def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
     """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
     for hooks in (
         "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.autograd import forward_ad
 
 from .kernels import choose, plain
 
@@ -203,12 +204,29 @@ def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, i
         raise ValueError(f"rows of this grid have the shape {(grid.intervals + 5, 2)}, got {tuple(rows.shape)}")
     rows = (rows if x.dtype == torch.float64 else rows.float()).contiguous()  # what the loops read, without another look
     outside = torch.zeros((), dtype=torch.float64, device=x.device) if outside is None else outside
+    if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
+        return _with_tangent(x, rows, grid, outside)
     if inplace and x.dtype != torch.float64 and _has_no_gaps(x) and not torch.compiler.is_compiling():
         return _InPlace.apply(x, rows, grid.low, grid.high, outside)
     keep = torch.is_grad_enabled() and (x.requires_grad or rows.requires_grad)
     y, _, count = _lookup(x, rows, grid.low, grid.high, keep)
     outside.add_(count, alpha=1 / max(1, x.numel()))
     return y
+
+
+def _with_tangent(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor) -> Tensor:
+    """``lookup`` in forward-mode differentiation by x; by the table it is an error, as is a gradient of the tangent."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_functorch_wrapped_tensor(rows):
+        raise NotImplementedError("a tabulated function has no torch.func.jvp; use torch.autograd.forward_ad or torch.func.vjp")
+    (x, tangent), (rows, by_rows) = forward_ad.unpack_dual(x), forward_ad.unpack_dual(rows)
+    if by_rows is not None:
+        raise NotImplementedError("a tabulated function has no forward-mode derivative by its table; use backward")
+    keep = tangent is not None or (torch.is_grad_enabled() and (x.requires_grad or rows.requires_grad))
+    y, place, count = _lookup(x, rows, grid.low, grid.high, keep)
+    outside.add_(count, alpha=1 / max(1, x.numel()))
+    if tangent is None:
+        return y
+    return forward_ad.make_dual(y, _slope(tangent.detach(), place, rows.detach(), grid.low, grid.high))
 
 
 def _has_no_gaps(x: Tensor) -> bool:

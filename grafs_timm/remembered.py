@@ -1,0 +1,67 @@
+"""Where a library remembers the activation that a layer was built with, and computes by that rather than by the module.
+
+A new module in the old one's place is not enough there: what was remembered has to be forgotten, or, where the layer computes
+by nothing else, the place is left and named.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BY_NAME = "called by its name, not as the module"
+FUSED = "fused with its layer"
+
+_FLOAT = "torch.ao.nn.intrinsic.modules.fused"  # sequences of a layer and its ReLU, which quantisation takes as one
+_QUANTISED = ("torch.ao.nn.intrinsic.qat", "torch.ao.nn.intrinsic.quantized")
+# torchvision's blocks end in an addition with a ReLU in it, timm's InplaceAbn holds its activation's name
+_FUSED = ("QuantizableBasicBlock", "QuantizableBottleneck", "InplaceAbn")
+
+_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+_FUNCTIONS: dict[Callable[..., Tensor], type[nn.Module]] = {
+    F.relu: nn.ReLU, torch.relu: nn.ReLU, F.gelu: nn.GELU, F.silu: nn.SiLU, F.elu: nn.ELU, F.selu: nn.SELU, F.celu: nn.CELU,
+    F.leaky_relu: nn.LeakyReLU, F.relu6: nn.ReLU6, F.mish: nn.Mish, F.hardswish: nn.Hardswish,
+}  # fmt: skip
+
+
+def expose(layer: nn.Module) -> None:
+    """Turn the function that one of torch's transformer layers was given as ``activation`` into a module."""
+    if isinstance(layer, _LAYERS):
+        module = _FUNCTIONS.get(layer.__dict__.get("activation"))  # type: ignore[arg-type]
+        if module is not None:
+            layer.activation = module().train(layer.training)
+
+
+def by_name(parent: nn.Module, child: nn.Module) -> bool:
+    """Whether ``parent``, a layer of transformers, holds the name of its activation ``child`` and computes by the name.
+
+    Mamba and its kin hand the name to a kernel (or its twin in torch) and never call the module that they hold beside it.
+    """
+    module = sys.modules.get("transformers.activations")
+    if module is None or not type(parent).__module__.startswith("transformers."):
+        return False
+    names = {value for value in parent.__dict__.values() if isinstance(value, str)} & module.ACT2CLS.keys()
+    return any(type(module.ACT2FN[name]) is type(child) for name in names)
+
+
+def fused(module: nn.Module) -> bool:
+    """Whether the module applies an activation in one step with a convolution, a linear layer, a norm or an addition."""
+    kind = type(module)
+    in_torch = kind.__module__.startswith(_QUANTISED) and any(name in kind.__name__ for name in ("ReLU", "Tanh"))
+    return in_torch or kind.__name__ in _FUSED
+
+
+def forget(model: nn.Module, parents: Collection[nn.Module]) -> None:
+    """Make ``parents``, layers of ``model`` that hold a new activation, compute by it, and what holds them allow for that."""
+    for layer in parents:
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0  # else torch's fused evaluation applies the ReLU or GELU it was built with
+        elif type(layer).__module__ == _FLOAT and type(layer).forward is nn.Sequential.forward:
+            layer.__class__ = nn.Sequential  # torch's quantisation makes of its class a layer with the ReLU inside
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and not set(parents).isdisjoint(encoder.layers):
+            encoder.use_nested_tensor = False  # only the fused evaluation takes nested tensors
