@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from . import compiled, curve
+from .errors import TensorError
 from .formula import Genotype
-from .layout import flat, unflat
+from .layout import flat, in_memory, is_freed, together, unflat, watched
 
 _LARGE = 2**14  # elements; below it the plain formula is as fast
+_NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what the loops and kernels read
 
 
 def _forward(genotype: Genotype, x: Tensor) -> Tensor:
@@ -32,11 +34,19 @@ def _forward(genotype: Genotype, x: Tensor) -> Tensor:
 
 def _backward(genotype: Genotype, x: Tensor, g: Tensor) -> Tensor:
     """g·f′(x), in one pass where x is large."""
-    return _in_one_pass(x, g, genotype) if _is_large(x) else curve.gradient(genotype, x, g)
+    return _in_one_pass(x, g, genotype) if _is_large(x, g) else curve.gradient(genotype, x, g)
 
 
-def _is_large(x: Tensor) -> bool:
-    return x.is_floating_point() and x.dtype != torch.float64 and x.numel() >= _LARGE and x.device.type in ("cpu", "cuda")
+def _is_large(x: Tensor, *others: Tensor) -> bool:
+    """Whether x, and tensors that go with it, are worth a pass of their own, and are what the loops were written for."""
+    return (
+        in_memory(x)  # first: of a nested or sparse tensor even the size is another question
+        and x.numel() >= _LARGE
+        and x.dtype in _NARROW
+        and x.device.type in ("cpu", "cuda")
+        and all(in_memory(y) and together(x, y) and y.dtype == x.dtype and y.shape == x.shape for y in others)
+        and not watched()
+    )
 
 
 def _in_one_pass(x: Tensor, g: Tensor | None, genotype: Genotype) -> Tensor:
@@ -156,7 +166,11 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
         if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, as it does torch's own
             traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
             return traced
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed(x):
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.genotype(x)
+        if is_freed(x):
+            raise TensorError(f"an activation: the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")
+        if _is_transformed(x):
             return self.genotype(x)
         if torch.is_grad_enabled() and x.requires_grad:
             return _KeepInputOnly.apply(x, self.genotype)
@@ -179,7 +193,7 @@ def _scripted(genotype: Genotype) -> dict[str, Any]:
     """The formula as TorchScript, one function of a tensor of any shape for each dtype: what it saturates at is a constant."""
     return {
         f"_scripted_{str(dtype).removeprefix('torch.')}": torch.jit.trace(
-            genotype.__call__, torch.zeros(8, dtype=dtype), check_trace=False
+            genotype.__call__, torch.zeros(8, dtype=dtype, device="cpu"), check_trace=False
         )
         for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import formula
 from .formula import Genotype
 from .kernels import cpu
+from .layout import undisturbed
 
 LOW, HIGH, INTERVALS = -16.0, 16.0, 2048
 # |error| ≤ TOLERANCE·(1 + |f(x)| + |x·f′(x)|) of the value: half a unit of float32 at 1, and what rounding x makes of f.
@@ -49,14 +50,19 @@ def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
 
     ``dtype``: of the tensors to be computed, whose largest number bounds the formula's growing operations.
     """
+    with undisturbed():
+        return _cubics(genotype, dtype)
+
+
+def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
     limits = genotype.limits
     function = functools.partial(
         formula.evaluate, genotype, limits=replace(limits, bound=min(limits.bound, torch.finfo(dtype).max))
     )
     width = (HIGH - LOW) / INTERVALS
     # slopes at a knot are one-sided: f may have its kink there
-    inner = torch.tensor([1e-9, 0.25, 0.5, 0.75, 1 - 1e-9], dtype=torch.float64) * width
-    left = LOW + width * torch.arange(INTERVALS, dtype=torch.float64)
+    inner = torch.tensor([1e-9, 0.25, 0.5, 0.75, 1 - 1e-9], dtype=torch.float64, device="cpu") * width
+    left = LOW + width * torch.arange(INTERVALS, dtype=torch.float64, device="cpu")
     x = left[:, None] + inner
     f, s = function(x), gradient(function, x, torch.ones_like(x))
     f0, f1, s0, s1 = f[:, 0], f[:, -1], s[:, 0], s[:, -1]
@@ -68,14 +74,15 @@ def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
     scale = 1 + f.abs() + (x * s).abs()
     good = ((value - f).abs() <= TOLERANCE * scale).all(1) & ((slope - s).abs() <= 64 * TOLERANCE * (scale + s.abs())).all(1)
     rows = torch.where(good[:, None], rows, torch.nan)
-    return torch.cat([rows, torch.full((1, 4), torch.nan, dtype=torch.float64)]).float()
+    return torch.cat([rows, torch.full((1, 4), torch.nan, dtype=torch.float64, device="cpu")]).float()
 
 
 @functools.lru_cache(maxsize=256)
 def slope_at_zero(genotype: Genotype) -> float:
     """f′(0) as the formula has it: of a kink's two slopes the one that torch's own operations choose, as 0 for ReLU."""
-    zero = torch.zeros(1, device="cpu")
-    return gradient(genotype, zero, torch.ones_like(zero)).item()
+    with undisturbed():
+        zero = torch.zeros(1, dtype=torch.float32, device="cpu")
+        return gradient(genotype, zero, torch.ones_like(zero)).item()
 
 
 def evaluate(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:

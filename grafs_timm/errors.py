@@ -38,6 +38,10 @@ class UnknownNameError(GrafsError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class TensorError(GrafsError, TypeError, NotImplementedError):
+    """A tensor that an activation or a table was not written for: names its dtype, device or layout, as GELU refuses it."""
+
+
 class WeightsError(GrafsError, ValueError):
     """Weights that another activation or another model was trained with, or that cannot be read: names both sides."""
 

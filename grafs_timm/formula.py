@@ -25,6 +25,7 @@ from torch import Tensor
 from . import ops
 from .errors import GenotypeError
 from .files import write_json
+from .layout import undisturbed
 
 FORMAT = "grafs-cell/1"
 MAX_BYTES = 1_000_000
@@ -80,7 +81,7 @@ class Genotype:
         """f(x) elementwise, for a floating tensor of any shape; the result has x's shape and dtype.
 
         16-bit inputs are computed in float32 throughout and rounded once, saturating at the dtype's largest number.
-        TypeError for a dtype that is not floating point.
+        TensorError for another dtype than float16, bfloat16, float32 and float64.
         """
         return evaluate(self, x, self.limits)
 
@@ -143,8 +144,8 @@ class Genotype:
 
 def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
     """The cell's value under given limits rather than its own; else as ``Genotype.__call__``."""
-    if not x.is_floating_point():
-        raise TypeError(f"an activation takes a floating point tensor, got {x.dtype}: convert it with x.float() first")
+    if x.dtype not in ops.DTYPES:
+        ops.refuse("an activation", x.dtype, x.device)
     top = torch.finfo(x.dtype).max
     inside = ops.Limits(min(limits.bound, top), limits.floor)
     wide = x.dtype in (torch.float32, torch.float64)
@@ -282,9 +283,10 @@ def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
 
 
 # x ~ N(0, 1) as a midpoint rule: 640 cells on [−5, 5], where 0 (the kink of most functions) falls between two of them.
-_X = torch.linspace(-5, 5, 641, dtype=torch.float64)[:-1] + 5 / 640
-_WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
-_SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64)
+with undisturbed():
+    _X = torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")[:-1] + 5 / 640
+    _WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
+    _SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64, device="cpu")
 _CONSTANT = 1e-9  # a spread of less than this share of the value is rounding
 
 
@@ -314,7 +316,7 @@ def distance(f: Function, g: Function, refine: bool = True) -> float:
             return float(coarse[best])
         low, high = (math.log2(_SCALES[i]) for i in (max(best - 1, 0), min(best + 1, len(_SCALES) - 1)))
         fine = scipy.optimize.minimize_scalar(
-            lambda log: at(torch.tensor([sign * 2.0**log], dtype=torch.float64)).item(),
+            lambda log: at(_X.new_tensor([sign * 2.0**log])).item(),
             bounds=(low, high), method="bounded", options={"xatol": 1e-7},
         )  # fmt: skip
         return min(float(coarse[best]), float(fine.fun))

@@ -15,7 +15,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import scipy  # loads its parts when they are used
@@ -24,7 +24,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .errors import TensorError
+
 Array = NDArray[np.float64]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what everything here was written for
+
+
+def refuse(what: str, dtype: torch.dtype, device: torch.device) -> NoReturn:
+    """Raise the TensorError for a tensor of a dtype that is not in ``DTYPES``, with the words that GELU has for it."""
+    known = ", ".join(str(one).removeprefix("torch.") for one in DTYPES)
+    try:
+        F.gelu(torch.empty(1, dtype=dtype, device=device))
+        said = ""
+    except NotImplementedError as error:
+        said = f" ({str(error).splitlines()[0][:120]})"
+    except RuntimeError:  # one of torch's own assertions, which would help nobody
+        said = ""
+    raise TensorError(f"{what} takes floating point tensors ({known}), got {dtype}{said}: convert it with x.float() first")
 
 
 @dataclass(frozen=True)
@@ -80,15 +96,15 @@ class Op:
         """Apply to ``arity`` floating tensors of one shape and dtype; 16-bit inputs are computed in float32.
 
         The result has the inputs' dtype and saturates at that dtype's largest finite number.
-        Raises TypeError for integer inputs and ValueError for a wrong count of inputs or a missing γ.
+        Raises TensorError for other dtypes and ValueError for a wrong count of inputs or a missing γ.
         """
         if len(inputs) != self.arity:
             raise ValueError(f"{self.name} takes {self.arity} input(s), got {len(inputs)}")
         if self.has_gamma and gamma is None:
             raise ValueError(f"{self.name} needs its constant gamma")
         dtype = inputs[0].dtype
-        if not dtype.is_floating_point:
-            raise TypeError(f"{self.name} takes floating point tensors, got {dtype}")
+        if dtype not in DTYPES:
+            refuse(self.name, dtype, inputs[0].device)
         if dtype in (torch.float32, torch.float64):
             return self.compute(*inputs, gamma=gamma, limits=limits)
         top = torch.finfo(dtype).max

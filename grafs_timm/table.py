@@ -22,7 +22,10 @@ import torch
 from torch import Tensor, library
 from torch.autograd import forward_ad
 
+from . import ops
+from .errors import TensorError
 from .kernels import choose, plain
+from .layout import in_memory, is_freed, together, watched
 
 _EDGE = 1 / 8  # reach of the five-point difference that gives the slope at an edge: error 1e-5 at most, see the tests
 SPECIAL = (-math.inf, math.inf, math.nan)  # where the cell is evaluated beside the knots
@@ -80,8 +83,15 @@ class Grid:
 
 
 def _dense(x: Tensor, like: Tensor) -> Tensor:
-    """The elements of x in the order in which ``like``, a tensor without gaps, has its own in memory: [N], of x's dtype."""
-    if x.stride() != like.stride():
+    """The elements of x in the order in which ``like``, a tensor without gaps, has its own in memory: [N], of x's dtype.
+
+    ValueError where the two differ in shape, TensorError where the storage of x was given back.
+    """
+    if is_freed(x):
+        raise TensorError(f"the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")
+    if x.shape != like.shape:
+        raise ValueError(f"a tensor of shape {tuple(like.shape)} is needed, got {tuple(x.shape)}")
+    if x.stride() != like.stride() or not in_memory(x):
         x = torch.empty_like(like, dtype=x.dtype).copy_(x)
     return x.as_strided((x.numel(),), (1,))
 
@@ -195,18 +205,20 @@ def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, i
     result over x, on the same terms as an in-place ReLU's (a compiler does as it likes).
     For backward 16 bits an element are kept: which quarter of which interval it lies in (float64: the element itself).
     A non-finite x makes its own gradient and the table's NaN, so that the step is known to be spoilt.
-    Accuracy and determinism: `kernels`. Raises TypeError for a dtype that is not floating, ValueError for rows that do not
-    fit the grid.
+    Accuracy and determinism: `kernels`. Raises TensorError for a dtype that is none of ``ops.DTYPES`` and for rows on another
+    device, ValueError for rows that do not fit the grid.
     """
-    if not x.dtype.is_floating_point:
-        raise TypeError(f"a tabulated function takes floating point tensors, got {x.dtype}; convert with x.float()")
+    if x.dtype not in ops.DTYPES:
+        ops.refuse("a tabulated function", x.dtype, x.device)
+    if not together(rows, x):
+        raise TensorError(f"rows lie on {rows.device}, x on {x.device}; move them with rows.to({str(x.device)!r})")
     if rows.shape != (grid.intervals + 5, 2):
         raise ValueError(f"rows of this grid have the shape {(grid.intervals + 5, 2)}, got {tuple(rows.shape)}")
     rows = (rows if x.dtype == torch.float64 else rows.float()).contiguous()  # what the loops read, without another look
     outside = torch.zeros((), dtype=torch.float64, device=x.device) if outside is None else outside
     if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
         return _with_tangent(x, rows, grid, outside)
-    if inplace and x.dtype != torch.float64 and _has_no_gaps(x) and not torch.compiler.is_compiling():
+    if inplace and x.dtype != torch.float64 and not torch.compiler.is_compiling() and _may_be_overwritten(x):
         return _InPlace.apply(x, rows, grid.low, grid.high, outside)
     keep = torch.is_grad_enabled() and (x.requires_grad or rows.requires_grad)
     y, _, count = _lookup(x, rows, grid.low, grid.high, keep)
@@ -229,5 +241,8 @@ def _with_tangent(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor) -> Tenso
     return forward_ad.make_dual(y, _slope(tangent.detach(), place, rows.detach(), grid.low, grid.high))
 
 
-def _has_no_gaps(x: Tensor) -> bool:
+def _may_be_overwritten(x: Tensor) -> bool:
+    """Whether the loops may write over x: all its numbers are in memory, without gaps, and nobody else keeps the books."""
+    if watched() or not in_memory(x):
+        return False
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))

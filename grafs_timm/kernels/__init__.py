@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from .. import compiled
+from .. import compiled, ops
 from . import plain
 
 
@@ -19,8 +19,10 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
     """The module with ``forward``, ``slope`` and ``slope_and_rows`` for tensors of this device and dtype.
 
     `plain` for float64 (exact, for checks), where compiling is switched off, and, with one notice, where a compiler or
-    Triton is missing.
+    Triton is missing. TensorError for a dtype that is none of ``ops.DTYPES``: the compiled loops would misread it.
     """
+    if dtype not in ops.DTYPES:
+        ops.refuse("a tabulated function", dtype, device)
     if dtype == torch.float64 or compiled.plain_only:
         return plain
     if device.type == "cpu":

@@ -33,6 +33,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import plain
+from .memory import ELEMENTS, check, check_rows
 
 BLOCK = 1024  # elements of a program of forward and slope: eight a thread, which is one 16-byte access at 16 bits
 STEP = 128  # elements of one product of one-hot matrices
@@ -170,11 +171,13 @@ def forward(
 
     ``inplace`` writes y over x and returns x.
     """
-    n, size = len(rows) - 5, x.numel()
+    size = x.numel()
+    check("x", x, x, size, *ELEMENTS)
+    n = check_rows(rows, x)
     y, place = x if inplace else torch.empty_like(x), x.new_empty(size if keep else 0, dtype=torch.int16)
     outside = x.new_zeros((), dtype=torch.int64)
     if size:
-        pairs = rows.contiguous().view(torch.int64)
+        pairs = rows.view(torch.int64)
         width = (high - low) / n
         with torch.cuda.device_of(x):
             _forward[(triton.cdiv(size, BLOCK),)](
@@ -184,14 +187,20 @@ def forward(
     return y, place, outside
 
 
+def _checked(g: Tensor, place: Tensor, rows: Tensor) -> tuple[int, int]:
+    """(intervals, elements) of what backward reads. TensorError where it was not written for one of the three."""
+    check("g", g, g, g.numel(), *ELEMENTS)
+    check("place", place, g, g.numel(), torch.int16)
+    return check_rows(rows, g), g.numel()
+
+
 def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
     """∂L/∂x [N] of g's dtype from the incoming gradient g [N]."""
-    grad, size = torch.empty_like(g), g.numel()
+    n, size = _checked(g, place, rows)
+    grad = torch.empty_like(g)
     if size:
         with torch.cuda.device_of(g):
-            _slope[(triton.cdiv(size, BLOCK),)](
-                g, place, rows.contiguous(), grad, size, len(rows) - 5, BLOCK=BLOCK, num_warps=4
-            )
+            _slope[(triton.cdiv(size, BLOCK),)](g, place, rows, grad, size, n, BLOCK=BLOCK, num_warps=4)
     return grad
 
 
@@ -202,7 +211,7 @@ def slope_and_rows(
 
     The rows' gradient is (Σ g, Σ g·distance) over the elements of each row; NaN where an x was not finite.
     """
-    n, size = len(rows) - 5, g.numel()
+    n, size = _checked(g, place, rows)
     grad = slope(g, place, rows) if need_x else g.new_empty(0)
     if not size:
         return grad, rows.new_zeros(n + 5, 2, dtype=torch.float32)
