@@ -102,7 +102,7 @@ class Board:
         """Begin a pass with a call of the model or of a copy."""
         if self.outer and self.freeze is not None:
             self.freeze(module)
-        drawn = self._draw(module.training)
+        drawn = self.draw(module.training)
         drawn.owner, drawn.before = module, self.now
         self.now = drawn
 
@@ -135,7 +135,7 @@ class Board:
             key = self._mode(training), self.outer and torch.is_grad_enabled()
             now = self._loose.get(key)
             if now is None or index in now.met:
-                now = self._loose[key] = self._draw(training) if token is None else self._draw_by(token, training)
+                now = self._loose[key] = self.draw(training) if token is None else self._draw_by(token, training)
         now.met.add(index)
         if token is not None:
             self._remember(now, index, token)
@@ -146,7 +146,7 @@ class Board:
             return "outer"
         return "usual" if self.warm else "inner" if training else "chosen"
 
-    def _draw(self, training: bool) -> Pass:
+    def draw(self, training: bool) -> Pass:
         """Fresh draws for one pass; only the outer level's carry a gradient to α and γ."""
         mode = self._mode(training)
         made = functools.partial(Pass, mode, torch.is_grad_enabled())
@@ -167,7 +167,7 @@ class Board:
         before = generator.get_state()
         try:
             generator.manual_seed(seed)
-            return self._draw(training)
+            return self.draw(training)
         finally:
             generator.set_state(before)
 

@@ -107,10 +107,11 @@ class Side:
         board = self.search._board
 
         def build() -> None:
-            board.mode = "outer" if gradients else "inner"
-            board.draw()
+            board.outer, board.warm = gradients, False
+            drawn = board.draw(training=True)
+            board.outer = False
             if gradients:
-                torch.stack(board.rows)[:, 1:-4].sum().backward()
+                torch.stack(drawn.rows)[:, 1:-4].sum().backward()
 
         return build
 
