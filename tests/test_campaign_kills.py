@@ -111,7 +111,10 @@ def test_a_collector_that_is_killed(undisturbed, tmp_path):
         zoo = tmp_path / str(kill)
         process = multiprocessing.get_context("fork").Process(target=collect_on_and_on, args=(zoo, place / "runs"))
         process.start()
-        process.join(draw.uniform(0.05, 0.5))
+        number = draw.randrange(3)  # of the ledger in which it is met
+        while process.is_alive() and not (folder_in(zoo / str(number)) / "recipe.yaml").exists():
+            time.sleep(0.0002)
+        process.join(draw.uniform(0.0, 0.004))  # while that one is written
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
