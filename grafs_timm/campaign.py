@@ -24,7 +24,7 @@ from .recipe import load_recipe
 from .results import compared_by
 from .runs import differences
 from .settings import Campaign as Settings
-from .settings import Data, Recipe
+from .settings import Recipe
 from .statistics import Place, Result, difference
 from .training import measured_on
 
@@ -196,11 +196,6 @@ class Campaign:
     @property
     def home(self) -> Place:
         return Place(self.recipe.model, data_label(self.recipe.data))
-
-    @cached_property
-    def data(self) -> dict[str, Data]:
-        """Data sections by label."""
-        return {data_label(each): each for each in (self.recipe.data, *(place.data for place in self.settings.places))}
 
     @cached_property
     def trainings_by(self) -> dict[Place, Recipe]:

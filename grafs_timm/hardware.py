@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import re
 import subprocess
@@ -72,12 +71,3 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return f"version {__version__}"
     return (head if clean else f"{head}-changed") if head else f"version {__version__}"
-
-
-def cores() -> int:
-    """Cores that this process may use.
-
-    >>> cores() >= 1
-    True
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

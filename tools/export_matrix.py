@@ -178,7 +178,7 @@ _LIMITS = """\
 ## What does not work, and why
 
 - **`torch.load` with `weights_only=True` of a model saved whole**: torch refuses it for every model class. Save the
-  `state_dict`, or load a file of your own with `weights_only=False`.
+  `state_dict`, or the whole folder with `grafs_timm.save_pretrained`.
 - **A TorchScript model in training keeps every intermediate value** of f for backward (15 times x for a cell of six
   operations); eager training keeps x alone. torch calls TorchScript deprecated: for new work take `torch.export`.
 - **An ONNX or exported program is for the dtype it was exported in**: what f saturates at is a constant of it.
