@@ -70,7 +70,8 @@ def watched() -> bool:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Compute constants, on the CPU and of given dtypes, that are the same wherever they are first asked for."""
-    with torch.device("cpu"), torch.inference_mode(False), _disable_current_modes():
+    own = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)  # the caller's hooks are for its own tensors
+    with torch.device("cpu"), torch.inference_mode(False), _disable_current_modes(), own:
         yield
 
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import timm
 import torch
 from timm.models._features_fx import create_feature_extractor
 from torch import Tensor, nn
+from torch._inductor.exc import InvalidCxxCompiler
 
 import grafs_timm
 from grafs_timm.activation import FoundActivation, activation_class
+from grafs_timm.curve import curve_of
 from grafs_timm.formula import Gene, Genotype, random_genotype
 
 GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
@@ -72,12 +75,12 @@ def test_without_a_compiler_it_is_the_formula_with_one_notice(monkeypatch: pytes
     from grafs_timm.kernels import cpu
 
     def no_compiler() -> None:
-        raise FileNotFoundError("g++")
+        raise InvalidCxxCompiler
 
-    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.setattr(compiled, "_troubles", defaultdict(compiled._Trouble))
     monkeypatch.setattr(cpu, "loops", no_compiler)
     layer, x = activation_class(GATED)(), torch.randn(20_000, requires_grad=True)
-    with pytest.warns(UserWarning, match="a found activation could not be compiled"):
+    with pytest.warns(UserWarning, match="a found activation: no compiler was found"):
         y = layer(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one notice is enough
@@ -88,6 +91,7 @@ def test_without_a_compiler_it_is_the_formula_with_one_notice(monkeypatch: pytes
 
 @pytest.mark.parametrize("n", [1000, 40_000])
 def test_training_keeps_the_input_and_nothing_else(n: int) -> None:
+    curve_of.cache_clear()  # making the curve computes with gradients too: its tensors are not the caller's
     kept = []
     x = torch.randn(n, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.exc import InvalidCxxCompiler
 
 from grafs_timm import compiled, kernels
 from grafs_timm.kernels import cpu, plain
@@ -91,11 +93,11 @@ def test_float64_and_a_machine_without_a_compiler_take_the_plain_loops(monkeypat
     assert kernels.choose(here, torch.float64) is plain
 
     def no_compiler() -> None:
-        raise FileNotFoundError("g++")
+        raise InvalidCxxCompiler
 
-    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.setattr(compiled, "_troubles", defaultdict(compiled._Trouble))
     monkeypatch.setattr(cpu, "loops", no_compiler)
-    with pytest.warns(UserWarning, match="could not be compiled and runs as plain torch.*g\\+\\+"):
+    with pytest.warns(UserWarning, match="no compiler was found, so it runs as plain torch.*g\\+\\+"):
         assert kernels.choose(here, torch.float32) is plain
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one notice is enough
@@ -105,7 +107,7 @@ def test_float64_and_a_machine_without_a_compiler_take_the_plain_loops(monkeypat
 def test_a_cuda_device_without_triton_takes_the_plain_loops_with_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setattr(compiled, "_failed", set())
+    monkeypatch.setattr(compiled, "_troubles", defaultdict(compiled._Trouble))
     kernels._cuda.cache_clear()
     monkeypatch.delitem(sys.modules, "grafs_timm.kernels.cuda", raising=False)
     monkeypatch.delattr(kernels, "cuda", raising=False)
