@@ -18,7 +18,10 @@ def drop_schedule(start: int, end: int, drops: int = 104) -> dict[int, int]:
     ValueError where end is less than start + 2 or start less than 1.
     """
     if start < 1 or end < start + 2:
-        raise ValueError(f"shrinking needs 1 <= start and start + 2 <= end, got start={start}, end={end}")
+        raise ValueError(
+            f"shrink_start is at least 1 and leaves two epochs after it, got shrink_start={start} of {end} epochs; "
+            f"take {max(start, 1) + 2} epochs or more" + (", or an earlier shrink_start" if start > 1 else "")
+        )
     series = np.logspace(0, np.log10(end - start), drops)
     epochs = start - 1 + np.minimum(np.floor(series), end - start - 1).astype(int)
     return dict(sorted(Counter(epochs.tolist()).items()))

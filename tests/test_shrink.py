@@ -33,7 +33,7 @@ def test_every_drop_falls_inside_the_run(start: int, end: int) -> None:
 
 @pytest.mark.parametrize(("start", "end"), [(0, 50), (50, 50), (49, 50), (60, 50)])
 def test_impossible_schedules_are_refused(start: int, end: int) -> None:
-    with pytest.raises(ValueError, match=f"start={start}, end={end}"):
+    with pytest.raises(ValueError, match=f"shrink_start={start} of {end} epochs"):
         drop_schedule(start, end)
 
 
