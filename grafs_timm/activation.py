@@ -157,7 +157,9 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
                 return self._scripted_bfloat16(x)
             if x.dtype == torch.float64:
                 return self._scripted_float64(x)
-            return self._scripted_float32(x)
+            if x.dtype == torch.float32:
+                return self._scripted_float32(x)
+            raise TypeError("an activation takes float16, bfloat16, float32 or float64, got another dtype")
         else:
             return self._eager(x)
 

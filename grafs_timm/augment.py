@@ -33,10 +33,10 @@ def augment(images: Tensor, names: Iterable[str], generator: torch.Generator, cr
         if name == "trivial_augment":
             images = trivial_augment(images, generator)
         elif name == "crop":
-            shifts = torch.randint(0, 2 * crop_padding + 1, (len(images), 2), generator=generator)
+            shifts = torch.randint(0, 2 * crop_padding + 1, (len(images), 2), generator=generator, device="cpu")
             images = crop(images, shifts.to(images.device), crop_padding)
         else:
-            images = flip(images, torch.rand(len(images), generator=generator).lt(0.5).to(images.device))
+            images = flip(images, torch.rand(len(images), generator=generator, device="cpu").lt(0.5).to(images.device))
     return images
 
 

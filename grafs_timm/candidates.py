@@ -120,7 +120,7 @@ def random_cells(count: int, seed: int) -> Iterator[Genotype]:
 
     A search can't end in another either: it would not train. Nothing else is left out. For x in [−5, 5], in float64.
     """
-    rng, x = np.random.default_rng(seed), torch.linspace(-5, 5, 641, dtype=torch.float64)
+    rng, x = np.random.default_rng(seed), torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")
     while count:
         cell = formula.random_genotype(rng)
         values = cell(x)

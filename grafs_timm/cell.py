@@ -102,16 +102,16 @@ class Cell(nn.Module):
         self.alpha, self.gamma = nn.ParameterDict(), nn.ParameterDict()
         self._gamma_index = {slot: _places(slot, names) for slot, names in self.names.items()}
         for slot, names in self.names.items():
-            self.alpha[slot] = nn.Parameter(1e-6 * torch.rand(len(names)))
+            self.alpha[slot] = nn.Parameter(1e-6 * torch.rand(len(names), device="cpu"))
             rows = [ops.OPS[ops.SLOTS[slot]][name] for name in names]
-            values = [op.gamma_init[0] + op.gamma_init[1] * torch.randn(()) for op in rows if op.gamma_init]
+            values = [op.gamma_init[0] + op.gamma_init[1] * torch.randn((), device="cpu") for op in rows if op.gamma_init]
             self.gamma[slot] = nn.Parameter(torch.stack(values))
         self.alive: dict[str, list[int]] = {slot: list(range(len(names))) for slot, names in self.names.items()}
         sizes = [len(names) for names in self.names.values()]
         firsts = [sum(sizes[:i]) for i in range(len(sizes))]
         # where slot s's candidate k stands among all α in a row; beyond a slot's last candidate any place will do
         index = [[first + min(k, size - 1) for k in range(max(sizes))] for first, size in zip(firsts, sizes, strict=True)]
-        self.register_buffer("_flat_index", torch.tensor(index), persistent=False)
+        self.register_buffer("_flat_index", torch.tensor(index, device="cpu"), persistent=False)
         self.register_buffer("mask", self._masks(), persistent=False)
 
     @property
@@ -132,7 +132,7 @@ class Cell(nn.Module):
 
     def _masks(self) -> Tensor:
         """[slots, most candidates of a slot] bool: which are alive."""
-        masks = torch.zeros(self._flat_index.shape, dtype=torch.bool)
+        masks = torch.zeros(self._flat_index.shape, dtype=torch.bool, device="cpu")
         for row, alive in zip(masks, self.alive.values(), strict=True):
             row[alive] = True
         return masks.to(self._flat_index.device)

@@ -97,7 +97,7 @@ def rng_state() -> dict[str, Any]:
             int(has_gauss),
             float(cached),
         ],
-        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+        "python": [version, torch.tensor(words, dtype=torch.int64, device="cpu"), gauss],
     }
 
 

@@ -223,7 +223,7 @@ class ImageSet:
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         # From the counts of the 256 levels: exact, in any number of images, without a float copy of them.
-        levels = torch.arange(256, dtype=torch.float64) / 255
+        levels = torch.arange(256, dtype=torch.float64, device="cpu") / 255
         mean, std = [], []
         for channel in self.images.unbind(1):
             share = torch.bincount(channel.flatten(), minlength=256).cpu().double() / channel.numel()
@@ -260,7 +260,7 @@ class ImageSet:
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
         for label in range(self.num_classes):
             members = (labels == label).nonzero().flatten()
-            members = members[torch.randperm(len(members), generator=generator)]
+            members = members[torch.randperm(len(members), generator=generator, device="cpu")]
             count = min(max(round(fraction * len(members)), 1), max(len(members) - 1, 1))
             parts[0].append(members[:count])
             parts[1].append(members[count:])
@@ -318,9 +318,9 @@ class Batches:
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
                 raise DataError(f"{name} of {len(values)} channels for images of {channels}; data.channels brings all to one")
-        centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64)
+        centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64, device="cpu")
         # One grey level at least: a channel that is constant must not be divided by zero.
-        scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64).clamp(min=1 / 255)
+        scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64, device="cpu").clamp(min=1 / 255)
         device = imageset.images.device
         self._factor = (1 / (255 * scale)).float().to(device)[:, None, None]
         self._offset = (-centre / scale).float().to(device)[:, None, None]
@@ -334,8 +334,8 @@ class Batches:
         """int64 [N] on the CPU: the order of the images in an epoch, a function of (seed, epoch) alone."""
         count = len(self.imageset)
         if not self.shuffle:
-            return torch.arange(count)
-        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, _ORDER))
+            return torch.arange(count, device="cpu")
+        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, _ORDER), device="cpu")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part."""

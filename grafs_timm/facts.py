@@ -22,7 +22,7 @@ _FLAT = 1e-9  # of the largest slope: less is no direction
 
 def of(genotype: Genotype) -> Facts:
     """As `entry.Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
-    x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64)
+    x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
     y, (places, beside) = genotype(x), _jumps(genotype)
     # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest
     slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
@@ -56,7 +56,9 @@ def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Ten
     Every interval between whose ends f′ differs is halved, always on the side with more of the difference, until it is known
     whether that stays, as at a kink, or goes with the width, as where f is only curved.
     """
-    x = torch.linspace(LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64)  # kinks at round numbers lie between
+    x = torch.linspace(
+        LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64, device="cpu"
+    )  # kinks at round numbers lie between
     slope = _slope(function, x)
     suspects = torch.nonzero((slope[1:] - slope[:-1]).abs() > _JUMP * (1 + slope[1:].abs())).flatten()
     low, high, left, right = x[:-1][suspects], x[1:][suspects], slope[:-1][suspects], slope[1:][suspects]
@@ -76,7 +78,7 @@ def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Ten
 
 def finite_in(genotype: Genotype, dtype: torch.dtype) -> bool:
     """Whether f and its gradient are finite for every finite number of a 16-bit ``dtype``, as a training computes them."""
-    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype)
+    patterns = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16).view(dtype)
     x = patterns[patterns.isfinite()].requires_grad_()
     y = activation_class(genotype)()(x)
     (slope,) = torch.autograd.grad(y.sum(dtype=torch.float32), x, materialize_grads=True) if y.requires_grad else (y,)

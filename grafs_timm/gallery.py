@@ -34,7 +34,7 @@ def page(entries: Sequence[Contents]) -> str:
 
 def data(entries: Sequence[Contents]) -> dict[str, Any]:
     """What the page holds: x, and for each function f and f′ on it, null where not finite."""
-    x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64)
+    x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64, device="cpu")
     return {
         "x": _rounded(x),
         "entries": [_entry(each, x) for each in ordered(entries)],

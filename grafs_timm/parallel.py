@@ -197,10 +197,10 @@ def gather(value: Any) -> list[Any]:
     if world() == 1:
         return [value]
     data = _packed(value)
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world())]
-    dist.all_gather(sizes, torch.tensor([len(data)]))
+    sizes = [torch.zeros(1, dtype=torch.int64, device="cpu") for _ in range(world())]
+    dist.all_gather(sizes, torch.tensor([len(data)], device="cpu"))
     longest = max(int(size) for size in sizes)
-    parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+    parts = [torch.zeros(longest, dtype=torch.uint8, device="cpu") for _ in sizes]
     dist.all_gather(parts, torch.cat([data, data.new_zeros(longest - len(data))]))
     return [_unpacked(part[: int(size)]) for part, size in zip(parts, sizes, strict=True)]
 
@@ -217,9 +217,9 @@ def from_main(make: Callable[[], _T]) -> _T:
         except GrafsError as error:
             failure, result = error, {"error": str(error)}
     data = _packed(result)
-    size = torch.tensor([len(data)])
+    size = torch.tensor([len(data)], device="cpu")
     dist.broadcast(size, 0)
-    data = data if is_main() else torch.zeros(int(size), dtype=torch.uint8)
+    data = data if is_main() else torch.zeros(int(size), dtype=torch.uint8, device="cpu")
     dist.broadcast(data, 0)
     result = _unpacked(data)
     if "error" in result:

@@ -44,7 +44,7 @@ def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | 
     """The functions of ``found`` and their slopes beside ReLU, GELU and SiLU on [−reach, reach]; written to ``path``."""
     figure = _figure(figsize=(9, 4))
     value, slope = figure.subplots(1, 2)
-    x = torch.linspace(-reach, reach, 2001, dtype=torch.float64)
+    x = torch.linspace(-reach, reach, 2001, dtype=torch.float64, device="cpu")
     rows = [(name, f, colour, 1.3, "--") for (name, f), colour in zip(RIVALS.items(), _GREYS, strict=True)]
     rows += [(name, f, _COLOURS[i % len(_COLOURS)], 2.4, "-") for i, (name, f) in enumerate(found.items())]
     low, high = -1.0, 1.0

@@ -71,7 +71,7 @@ def _with_other_weights(module: nn.Module, activations: Collection[type[nn.Modul
                 buffer.fill_(1 if name == "running_var" else 0)
         for parameter in each.parameters(recurse=False):
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 2
-            fresh = torch.rand(parameter.shape, generator=generator) * 2 / fan_in
+            fresh = torch.rand(parameter.shape, generator=generator, device="cpu") * 2 / fan_in
             parameter.data = fresh if parameter.dim() > 1 else fresh.clamp(min=0.1)
     return trial
 
@@ -80,9 +80,9 @@ def _inputs(width: int) -> Iterator[tuple[Tensor, int]]:
     """(x, which of its dimensions is the channels')"""
     generator = torch.Generator().manual_seed(1)
     for shape in ((2, width, 3, 3), (2, width, 5), (2, width, 2, 3, 2)):
-        yield 0.5 + torch.rand(shape, generator=generator), 1
+        yield 0.5 + torch.rand(shape, generator=generator, device="cpu"), 1
     for shape in ((2, 3, 3, width), (2, 5, width)):
-        yield 0.5 + torch.rand(shape, generator=generator), -1
+        yield 0.5 + torch.rand(shape, generator=generator, device="cpu"), -1
 
 
 @torch.no_grad()

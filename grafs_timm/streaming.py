@@ -77,7 +77,7 @@ class Stream:
         self.skipped: dict[str, str] = {}
         self.notices: dict[str, str] = {}  # what of images was converted, and how: said once each
         self._loader: DataLoader[Item] | None = None
-        self._place, self._turn = torch.zeros(2, dtype=torch.int64).share_memory_(), 0
+        self._place, self._turn = torch.zeros(2, dtype=torch.int64, device="cpu").share_memory_(), 0
         _check_counts(batch_size, ranks, workers, shuffle_buffer, spec.num_samples, train)
         self.num_classes = num_classes or len(info.classes or ())
         if not self.num_classes:
@@ -98,8 +98,8 @@ class Stream:
             transform=_timm_transform(size, train, arguments, self.mean, self.std, prefetcher=not self._normalised),
             bounds=bounds,
         )  # fmt: skip
-        scale = torch.tensor(self.std, dtype=torch.float64)
-        centre = torch.tensor(self.mean, dtype=torch.float64)
+        scale = torch.tensor(self.std, dtype=torch.float64, device="cpu")
+        centre = torch.tensor(self.mean, dtype=torch.float64, device="cpu")
         self._factor = (1 / (255 * scale)).float().to(self.device)[:, None, None]
         self._offset = (-centre / scale).float().to(self.device)[:, None, None]
 
@@ -140,7 +140,7 @@ class Stream:
 
     def _begun(self, epoch: int, start: int) -> Iterator[Item]:
         """The workers' items; the workers are started in the first epoch and stay."""
-        self._place.copy_(torch.tensor([epoch, start]))
+        self._place.copy_(torch.tensor([epoch, start], device="cpu"))
         if self._loader is None:
             self._loader = DataLoader(
                 Worker(self._task, self._place), batch_size=None, num_workers=self._task.workers, collate_fn=_as_it_is,

@@ -186,11 +186,11 @@ class TextBatches:
     def starts(self, epoch: int) -> Tensor:
         """int64 on the CPU: where an epoch's windows begin, in order, those of all ranks in training, else this rank's."""
         if not self.train:
-            return torch.arange(self.rank, self.windows, self.ranks) * self.context
+            return torch.arange(self.rank, self.windows, self.ranks, device="cpu") * self.context
         generator = seeded(self.seed, epoch, 0, _WINDOWS)
         room = min(self.context, len(self.textset) - self.windows * self.context)  # so many places for the first to begin at
-        first = torch.randint(room, (), generator=generator)
-        return first + torch.randperm(self.windows, generator=generator) * self.context
+        first = torch.randint(room, (), generator=generator, device="cpu")
+        return first + torch.randperm(self.windows, generator=generator, device="cpu") * self.context
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(x [B,T], y [B,T]) of every step from ``start`` on; B is the rank's part of a batch."""

@@ -36,10 +36,10 @@ _MOVES = slice(1, 6)  # where the geometric operations lie in OPERATIONS; only I
 def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """One operation at one strength per image of uint8 [B,C,H,W], C = 1 or 3; ``generator`` is a CPU generator."""
     count = len(images)
-    operation = torch.randint(len(OPERATIONS), (count,), generator=generator)
-    level = torch.randint(LEVELS, (count,), generator=generator)
-    sign = torch.randint(2, (count,), generator=generator) * 2 - 1
-    signed = torch.tensor([signed for _, _, signed in OPERATIONS.values()])
+    operation = torch.randint(len(OPERATIONS), (count,), generator=generator, device="cpu")
+    level = torch.randint(LEVELS, (count,), generator=generator, device="cpu")
+    sign = torch.randint(2, (count,), generator=generator, device="cpu") * 2 - 1
+    signed = torch.tensor([signed for _, _, signed in OPERATIONS.values()], device="cpu")
     strength = strengths()[operation, level]
     return apply_operations(images, operation, torch.where(signed[operation], sign * strength, strength))
 
@@ -47,7 +47,10 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def strengths() -> Tensor:
     """float64 [operations, LEVELS]: the unsigned strength of each operation at each level."""
     # Spaced in float32: float64 would truncate some translations and thresholds to another integer than torchvision's.
-    spaced = [torch.linspace(weakest, strongest, LEVELS, dtype=torch.float32) for weakest, strongest, _ in OPERATIONS.values()]
+    spaced = [
+        torch.linspace(weakest, strongest, LEVELS, dtype=torch.float32, device="cpu")
+        for weakest, strongest, _ in OPERATIONS.values()
+    ]
     return torch.stack(spaced).double()
 
 
@@ -82,7 +85,7 @@ def inverse_maps(operation: Tensor, strength: Tensor, height: int, width: int) -
 
     Shears leave the top (x) or left (y) edge in place, rotations the centre; a positive angle turns counter-clockwise.
     """
-    own = strength[:, None] * (operation[:, None] == torch.arange(len(OPERATIONS))[_MOVES])
+    own = strength[:, None] * (operation[:, None] == torch.arange(len(OPERATIONS), device="cpu")[_MOVES])
     shear_x, shear_y, right, down, degrees = own.unbind(1)  # each is zero but for the images of its own operation
     cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
     rows = [
@@ -94,9 +97,10 @@ def inverse_maps(operation: Tensor, strength: Tensor, height: int, width: int) -
 
 def _move(images: Tensor, maps: Tensor) -> Tensor:
     height, width = images.shape[2:]
-    y, x = torch.meshgrid(torch.arange(height) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2, indexing="ij")
+    down, right = (torch.arange(size, device="cpu") - (size - 1) / 2 for size in (height, width))
+    y, x = torch.meshgrid(down, right, indexing="ij")
     pixels = _sent(torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3), images).expand(len(images), -1, -1)
-    scaled = maps.float().mT / torch.tensor([width / 2, height / 2])  # grid_sample's image reaches from -1 to 1
+    scaled = maps.float().mT / torch.tensor([width / 2, height / 2], device="cpu")  # grid_sample's image reaches from -1 to 1
     grid = torch.bmm(pixels, _sent(scaled, images)).view(-1, height, width, 2)
     return F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False).to(torch.uint8)
 

@@ -115,7 +115,7 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> Tensor:
     """float64 [3]: images or tokens told rightly, summed cross-entropy in nats, their number; the mode is put back."""
     was = model.training
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device="cpu")
     model.eval()
     try:
         for images, labels in batches:

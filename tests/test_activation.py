@@ -212,3 +212,12 @@ def test_symbolic_tracing_keeps_it_as_one_call(extract: bool) -> None:
     assert torch.equal(traced(x), model(x))
     kept = [node for node in traced.graph.nodes if node.op == "call_module" and "act" in str(node.target)]
     assert len(kept) == model.activation_report.replaced
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "complex64", "float8_e4m3fn", "float8_e5m2"])
+def test_scripted_too_it_refuses_what_is_no_floating_point_tensor(dtype: str) -> None:
+    keep = Gene("identity")
+    relu = Genotype(keep, keep, Gene("left"), keep, Gene("relu"), Gene("right"))  # which itself would take integers
+    for layer in (activation_class(relu)(), torch.jit.script(activation_class(relu)())):
+        with pytest.raises(Exception, match=r"float16, bfloat16, float32|not implemented for '?Float8"):
+            layer(torch.ones(8).to(getattr(torch, dtype)))

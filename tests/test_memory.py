@@ -9,21 +9,30 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from fuzz_activation import GELU, GRID, fuzzed, tabulated
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 import grafs_timm
-from grafs_timm import formula
+from grafs_timm import facts, formula
+from grafs_timm.binding import activation_of
+from grafs_timm.candidates import random_cells
+from grafs_timm.data import Batches, ImageSet
 from grafs_timm.errors import TensorError
+from grafs_timm.gains import gain
 from grafs_timm.kernels import cpu, plain
+from grafs_timm.search import ActivationSearch
 from grafs_timm.table import lookup
+from grafs_timm.text import TextBatches, TextSet
 
 LARGE = 20_000
 
@@ -177,16 +186,61 @@ with torch.device("meta"):
     assert formula._X.device.type == "cpu"
 
 
-_MAKERS = ["tensor", "zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "as_tensor", "randperm"]
+_MAKERS = {
+    *("tensor", "zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "as_tensor"),
+    *("rand", "randn", "randint", "randperm"),
+}
+_FOLDER = Path(grafs_timm.__file__).parent
 
 
-@pytest.mark.parametrize("module", ["activation", "curve", "formula", "layout", "ops", "table", "kernels"])
-def test_no_tensor_inherits_the_default_device(module: str) -> None:
-    place = Path(grafs_timm.__file__).parent / module
-    for file in sorted(place.glob("*.py")) or [place.with_suffix(".py")]:
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and ast.unparse(call.func) in [f"torch.{name}" for name in _MAKERS]:
-                assert "device" in [key.arg for key in call.keywords], f"{file.name}:{call.lineno}: {ast.unparse(call)}"
+@pytest.mark.parametrize("file", sorted(_FOLDER.rglob("*.py")), ids=lambda file: str(file.relative_to(_FOLDER)))
+def test_no_tensor_inherits_the_default_device(file: Path) -> None:
+    for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in [f"torch.{name}" for name in _MAKERS]:
+            of_numpy = ast.unparse(call).startswith("torch.as_tensor(self.task.transform")
+            assert of_numpy or "device" in [key.arg for key in call.keywords], f"line {call.lineno}: {ast.unparse(call)}"
+
+
+def _images() -> ImageSet:
+    pixels = torch.arange(24 * 3 * 64, device="cpu").view(24, 3, 8, 8).mul(37).remainder(256).to(torch.uint8)
+    return ImageSet(pixels, torch.arange(24, device="cpu") % 3, ("a", "b", "c"))
+
+
+def _searched() -> list[Tensor]:
+    model = nn.Sequential(nn.Linear(4, 8, device="cpu"), nn.ReLU(), nn.Linear(8, 2, device="cpu"))
+    search, x = ActivationSearch(model, 4), torch.ones(3, 4, device="cpu")
+    for _ in range(2):
+        search.architecture_step(lambda: model(x).square().mean())
+        search.end_epoch()
+    return list(search.cell.state_dict().values())
+
+
+ELSEWHERE: dict[str, Callable[[], object]] = {
+    "a search": _searched,
+    "batches": lambda: list(Batches(_images(), 8, augment=["crop", "flip", "trivial_augment"]).epoch(0)),
+    "batches in order": lambda: list(Batches(_images(), 8, shuffle=False).epoch(0)),
+    "a part": lambda: list(_images().split(0.5)[0].images),
+    "windows of text": lambda: list(TextBatches(TextSet(torch.arange(99, device="cpu"), 99, 99), 4, context=8).epoch(0)),
+    "facts": lambda: facts.of(GELU),
+    "a gain": lambda: gain(GELU),
+    "16-bit safety": lambda: facts.finite_in(GELU, torch.bfloat16),
+    "random cells": lambda: list(islice(random_cells(3, seed=0), 3)),
+    "a model's activation": lambda: activation_of(timm.create_model("test_resnet").to_empty(device="cpu")).name,
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_a_default_device_changes_nothing(what: str) -> None:
+    torch.manual_seed(0)
+    expected = ELSEWHERE[what]()
+    torch.set_default_device("meta")
+    try:
+        torch.manual_seed(0)
+        found = ELSEWHERE[what]()
+    finally:
+        torch.set_default_device(None)
+    for got, want in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert torch.equal(got, want) if isinstance(want, Tensor) else got == want
 
 
 @pytest.mark.parametrize("shapes", [((5,), (3,)), ((3,), (5,)), ((2, 3), (3, 2)), ((), (1,)), ((0,), (4,))], ids=str)
