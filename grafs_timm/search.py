@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import parallel
+from . import hooks, parallel
 from .activation import activation_class
 from .cell import Cell
 from .errors import RunError, SearchError
 from .formula import Genotype
 from .shrink import drop_schedule
 from .sites import Board, Site
-from .surgery import replace_sites, with_hooks_of
+from .surgery import replace_sites
 from .table import Grid
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
@@ -120,9 +120,9 @@ class ActivationSearch:
         for site in other.model.modules():
             if isinstance(site, Site):
                 site._board = (board,)
-        for hooks in (other.model._forward_pre_hooks, other.model._forward_hooks):
-            for number in [number for number, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Board)]:
-                del hooks[number]
+        for own in (other.model._forward_pre_hooks, other.model._forward_hooks):
+            for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
+                del own[number]
         other._attach()
         return other
 
@@ -247,7 +247,8 @@ class ActivationSearch:
         for parent in list(self.model.modules()):
             for name, child in parent._modules.items():
                 if isinstance(child, Site):
-                    parent._modules[name] = with_hooks_of(child, activation_class(found)().train(child.training))
+                    parent._modules[name] = hooks.share(child, activation_class(found)().train(child.training))
+                    hooks.let_go(child)
         for hook in self._hooks:
             hook.remove()
         if isinstance(forward := self.model.__dict__.get("forward"), _CompiledForward):

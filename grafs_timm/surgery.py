@@ -22,7 +22,7 @@ from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
 from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains, remembered, squeeze, timm_maps
+from . import functional, gains, hooks, remembered, squeeze, timm_maps
 from .activation import FoundActivation
 from .errors import GrafsError, SearchError
 from .ops import nearest
@@ -186,14 +186,19 @@ def replace_sites(
             + (f": all {report.total} are left as they are ({reasons})" if reasons else "; does it call functions instead?")
         )
     ratio = _gain_ratio(model, meant, function) if function is not None else 1.0
+    gone, staying = set[nn.Module](), {parent._modules[attribute] for _, parent, attribute, reason in places if reason}
     for parent, attribute in meant:
         old = parent._modules[attribute]
         assert old is not None
         report.was[type(old).__name__] += 1
-        parent._modules[attribute] = with_hooks_of(old, make(old).train(old.training))
+        new = make(hooks.twin(old) if old in staying else old).train(old.training)
+        parent._modules[attribute] = hooks.share(old, new)
         if isinstance(parent, functional.ScaledActivation):
             parent.gain *= ratio
         report.replaced += 1
+        gone.add(old)
+    for old in gone - staying:
+        hooks.let_go(old)
     remembered.forget(model, {parent for parent, _ in meant})
     if not any(isinstance(module, functional.ScaledActivation) for module in model.modules()):
         for module in model.modules():
@@ -210,16 +215,6 @@ def report_of(model: nn.Module, by: str) -> Report:
     return Report(replaced=meant, total=meant + len(left), by=by, left=left)
 
 
-def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
-    """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
-    for hooks in (
-        "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-        "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
-    ):  # fmt: skip
-        getattr(new, hooks).update(getattr(old, hooks))
-    return new
-
-
 def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: Callable[[Tensor], Tensor]) -> float:
     """New gain over old one in a normaliser-free network, 1 in others and for the function it has already."""
     if not any(isinstance(module, _SCALED_CONVS) for module in model.modules()):
@@ -229,7 +224,7 @@ def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: 
     assert old is not None
     x = torch.linspace(-10, 10, 2001, dtype=torch.float64, device="cpu")
     with torch.no_grad():
-        if torch.allclose(old(x.clone()), function(x.clone()), rtol=1e-6, atol=1e-6):
+        if torch.allclose(old.forward(x.clone()), function(x.clone()), rtol=1e-6, atol=1e-6):  # no hook is to see it
             return 1.0  # timm's own constants are sampled, and the model keeps them
     tabulated = (gain for name, gain in timm_maps.nfnet_gains().items() if timm_maps.layer(name) is type(old))
-    return gains.gain(function) / next(tabulated, gains.gain(old))
+    return gains.gain(function) / next(tabulated, gains.gain(old.forward))
