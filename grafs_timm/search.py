@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import hooks, parallel
 from .activation import activation_class
+from .activations import Also
 from .cell import Cell
 from .errors import RunError, SearchError
 from .formula import Genotype
@@ -72,7 +73,7 @@ class ActivationSearch:
     ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
     hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
     The model itself may be compiled too, by ``compile_model``.
-    ``max_skips``: so many non-finite outer steps in a row raise RunError.
+    ``max_skips``: so many non-finite outer steps in a row raise RunError. ``also``: as in `replace_activations`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class ActivationSearch:
         exact: bool = False,
         compiled: bool = False,
         max_skips: int = 20,
+        also: Also = (),
     ) -> None:
         if not 0 <= warm_start < epochs:
             raise ValueError(f"warm_start is a part of the {epochs} epochs, got {warm_start}")
@@ -99,7 +101,7 @@ class ActivationSearch:
         self.cell = Cell(wide).to(device)
         self.schedule = drop_schedule(shrink_start, epochs, self.cell.drops_left)
         self._board = Board(self.cell, grid or Grid(), exact, compiled)
-        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site")
+        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site", also=also)
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips

@@ -15,7 +15,7 @@ from timm.models import nfnet
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from grafs_timm import functional, squeeze, surgery
+from grafs_timm import activations, functional, squeeze
 from grafs_timm.activation import FoundActivation
 from grafs_timm.search import ActivationSearch, Site
 from grafs_timm.zoo import replace_activations
@@ -257,4 +257,4 @@ def test_squeeze_and_excitation_is_known_whatever_hooks_it_has() -> None:
     model = Excited()
     model.se.register_forward_hook(NotToCopy().hook)
     model.se[2].register_full_backward_hook(NotToCopy().hook)
-    assert squeeze.is_squeeze_excite(model.se, surgery.activations())
+    assert squeeze.is_squeeze_excite(model.se, activations.replaced())
