@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from .errors import WeightsError
 from .formula import Genotype
 from .surgery import find_sites
 
-# timm's names stand for these values; with another one the module is another function.
-_SHAPE: dict[type[nn.Module], tuple[str, float]] = {
-    nn.LeakyReLU: ("negative_slope", 0.01), nn.ELU: ("alpha", 1.0), nn.CELU: ("alpha", 1.0),
+# Names stand for these values; with others the module is another function. A threshold has no usual one.
+_SHAPE: dict[type[nn.Module], dict[str, float]] = {
+    nn.LeakyReLU: {"negative_slope": 0.01}, nn.ELU: {"alpha": 1.0}, nn.CELU: {"alpha": 1.0},
+    nn.RReLU: {"lower": 1 / 8, "upper": 1 / 3}, nn.Threshold: {"threshold": math.nan, "value": math.nan},
+    nn.Hardtanh: {"min_val": -1.0, "max_val": 1.0}, nn.Softplus: {"beta": 1.0, "threshold": 20.0},
+    nn.Softshrink: {"lambd": 0.5}, nn.Hardshrink: {"lambd": 0.5},
 }  # fmt: skip
 _SAME = 1e-6  # the largest difference between two implementations of one function, in float64 on [−10, 10]
 
@@ -115,9 +119,9 @@ def usual_name(module: nn.Module) -> str:
     title = kind.__name__.removesuffix("Me").lower()  # Me: timm's memory-efficient twin of the same function
     title = {"swish": "silu", "squaredrelu": "relu2"}.get(title, title)
     name = next((name for name in create_act._ACT_LAYER_DEFAULT if name.replace("_", "") == title), title)
-    attribute, usual = _SHAPE.get(kind, ("", 0.0))
-    value = getattr(module, attribute, usual)
-    return name if value == usual else f"{name}({value:g})"
+    usual = _SHAPE.get(kind, {})
+    values = {attribute: float(getattr(module, attribute)) for attribute in usual}
+    return name if values == usual else f"{name}({','.join(f'{value:g}' for value in values.values())})"
 
 
 _warned = False

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from typing import Any
 
 import timm
 from torch import nn
 
 from . import binding, families, surgery, zoo
+from .activations import Also
 from .errors import GrafsError, WeightsError
 
 
-def create_model(architecture: str, activation: Any = "auto", *, also: Collection[str] = (), **settings: Any) -> nn.Module:
+def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
     """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
 
     One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
@@ -60,7 +60,7 @@ def _recommended(architecture: str) -> str | None:
     return None
 
 
-def _from_folder(folder: str, found: zoo.Resolved | None, also: Collection[str], settings: dict[str, Any]) -> nn.Module:
+def _from_folder(folder: str, found: zoo.Resolved | None, also: Also, settings: dict[str, Any]) -> nn.Module:
     from . import weights  # reads files that few models come from
 
     model = weights.create_from(folder, **settings)

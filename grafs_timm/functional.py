@@ -10,7 +10,7 @@ from timm.models.nfnet import GammaAct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import remembered, timm_maps
+from . import hooks, remembered, timm_maps
 from .errors import GrafsError
 
 
@@ -61,7 +61,8 @@ def expose(model: nn.Module) -> None:
             parent.__class__ = ActivatedFilterResponseNorm
         for attribute, child in parent._modules.items():
             if isinstance(child, GammaAct):
-                parent._modules[attribute] = ScaledActivation(_layer_of(child)(), child.gamma).train(child.training)
+                made = ScaledActivation(_layer_of(child)(), child.gamma).train(child.training)
+                parent._modules[attribute] = hooks.share(child, made)
 
 
 def _layer_of(gamma_act: GammaAct) -> Any:

@@ -24,7 +24,10 @@ _FUSED = ("QuantizableBasicBlock", "QuantizableBottleneck", "InplaceAbn")
 _LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _FUNCTIONS: dict[Callable[..., Tensor], type[nn.Module]] = {
     F.relu: nn.ReLU, torch.relu: nn.ReLU, F.gelu: nn.GELU, F.silu: nn.SiLU, F.elu: nn.ELU, F.selu: nn.SELU, F.celu: nn.CELU,
-    F.leaky_relu: nn.LeakyReLU, F.relu6: nn.ReLU6, F.mish: nn.Mish, F.hardswish: nn.Hardswish,
+    F.leaky_relu: nn.LeakyReLU, F.relu6: nn.ReLU6, F.mish: nn.Mish, F.hardswish: nn.Hardswish, F.hardtanh: nn.Hardtanh,
+    F.hardsigmoid: nn.Hardsigmoid, F.sigmoid: nn.Sigmoid, torch.sigmoid: nn.Sigmoid, F.tanh: nn.Tanh, torch.tanh: nn.Tanh,
+    F.softplus: nn.Softplus, F.softsign: nn.Softsign, F.logsigmoid: nn.LogSigmoid, F.tanhshrink: nn.Tanhshrink,
+    F.softshrink: nn.Softshrink, F.hardshrink: nn.Hardshrink,
 }  # fmt: skip
 
 

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import parallel
+from . import hooks, parallel
 from .activation import activation_class
+from .activations import Also
 from .cell import Cell
 from .errors import RunError, SearchError
 from .formula import Genotype
 from .shrink import drop_schedule
 from .sites import Board, Site
-from .surgery import replace_sites, with_hooks_of
+from .surgery import replace_sites
 from .table import Grid
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
@@ -72,7 +73,7 @@ class ActivationSearch:
     ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
     hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
     The model itself may be compiled too, by ``compile_model``.
-    ``max_skips``: so many non-finite outer steps in a row raise RunError.
+    ``max_skips``: so many non-finite outer steps in a row raise RunError. ``also``: as in `replace_activations`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class ActivationSearch:
         exact: bool = False,
         compiled: bool = False,
         max_skips: int = 20,
+        also: Also = (),
     ) -> None:
         if not 0 <= warm_start < epochs:
             raise ValueError(f"warm_start is a part of the {epochs} epochs, got {warm_start}")
@@ -99,7 +101,7 @@ class ActivationSearch:
         self.cell = Cell(wide).to(device)
         self.schedule = drop_schedule(shrink_start, epochs, self.cell.drops_left)
         self._board = Board(self.cell, grid or Grid(), exact, compiled)
-        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site")
+        self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site", also=also)
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
@@ -120,9 +122,9 @@ class ActivationSearch:
         for site in other.model.modules():
             if isinstance(site, Site):
                 site._board = (board,)
-        for hooks in (other.model._forward_pre_hooks, other.model._forward_hooks):
-            for number in [number for number, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), Board)]:
-                del hooks[number]
+        for own in (other.model._forward_pre_hooks, other.model._forward_hooks):
+            for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
+                del own[number]
         other._attach()
         return other
 
@@ -247,7 +249,8 @@ class ActivationSearch:
         for parent in list(self.model.modules()):
             for name, child in parent._modules.items():
                 if isinstance(child, Site):
-                    parent._modules[name] = with_hooks_of(child, activation_class(found)().train(child.training))
+                    parent._modules[name] = hooks.share(child, activation_class(found)().train(child.training))
+                    hooks.let_go(child)
         for hook in self._hooks:
             hook.remove()
         if isinstance(forward := self.model.__dict__.get("forward"), _CompiledForward):

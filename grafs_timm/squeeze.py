@@ -6,18 +6,15 @@ with r ≤ C, make a module a candidate, and a trial on a copy with other weight
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from . import hooks
+
 _LARGEST = 16  # modules in one; more are a network of their own
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called", "_backward_hooks", "_backward_pre_hooks",
-)  # fmt: skip
 
 
 def is_squeeze_excite(module: nn.Module, activations: tuple[type[nn.Module], ...]) -> bool:
@@ -58,11 +55,9 @@ def _width(module: nn.Module) -> int | None:
 
 def _with_other_weights(module: nn.Module, activations: Collection[type[nn.Module]]) -> nn.Module:
     """A copy on the CPU whose gates are neither shut nor saturated: positive weights that average what they get."""
-    trial = copy.deepcopy(module).to_empty(device="cpu").float().eval()
+    trial = hooks.deepcopy(module).to_empty(device="cpu").float().eval()
     generator = torch.Generator().manual_seed(0)
     for each in trial.modules():
-        for hooks in _HOOKS:
-            getattr(each, hooks).clear()
         for name, child in each._modules.items():
             if isinstance(child, tuple(activations)):
                 each._modules[name] = nn.Identity()

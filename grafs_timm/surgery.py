@@ -1,56 +1,28 @@
 """Put activations into a model, and say what was and what was not replaced.
 
 One rule says which activations are meant. A block's own non-linearities are: whatever follows a convolution, a linear layer
-or a normalisation, in stem, blocks and head, and the activated half of a gated MLP. Left as they are: sigmoid, hard-sigmoid
-and tanh, which are gates in timm's models, and kernels of linear attention, which stand for a soft-max (soft-max itself is
-no elementwise function and not counted); the small MLPs inside squeeze-and-excitation and its kin, and those that compute
-position biases, unless asked for.
+or a normalisation, in stem, blocks and head, and the activated half of a gated MLP. Left as they are, unless asked for: what
+is mostly a gate, a bound or an output, by its class (`activations`); the small MLPs inside squeeze-and-excitation and its kin,
+and those that compute position biases. Left always: kernels of linear attention, and GLU and soft-max.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import timm.layers
-import timm.layers.activations_me as memory_efficient
 import torch
 from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame
-from timm.models import metaformer
 from torch import Tensor, nn
 
-from . import functional, gains, remembered, squeeze, timm_maps
-from .activation import FoundActivation
+from . import activations, functional, gains, hooks, remembered, squeeze, timm_maps
+from .activations import Activations, Also
 from .errors import GrafsError, SearchError
-from .ops import nearest
-
-ACTIVATIONS: tuple[type[nn.Module], ...] = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    timm.layers.GELU, timm.layers.GELUTanh, timm.layers.QuickGELU, timm.layers.PReLU, timm.layers.Swish,
-    timm.layers.Mish, timm.layers.HardSwish, timm.layers.HardMish, memory_efficient.SwishMe, memory_efficient.MishMe,
-    memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FoundActivation,
-)  # fmt: skip
-
-# Those of Hugging Face transformers, whose classes of this name are looked for where it is loaded. Its Laplace and
-# √softplus are no activations of a block: they stand for a soft-max, in an attention and in a router.
-_OF_TRANSFORMERS = (
-    "GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "GELUActivation", "SiLUActivation", "FastGELUActivation",
-    "QuickGELUActivation", "ClippedGELUActivation", "AccurateGELUActivation", "MishActivation", "ReLUSquaredActivation",
-    "XIELUActivation",
-)  # fmt: skip
 
 _NEAR = 3  # how far above its activation squeeze-and-excitation is looked for: in a Sequential of its own, at most in two
 _SCALED_CONVS = (ScaledStdConv2d, ScaledStdConv2dSame)
-
-# Reason to leave it -> classes of an activation that is a gate wherever it stands.
-_GATES: dict[str, tuple[str, ...]] = {
-    "sigmoid gate": ("Sigmoid", "SigmoidMe"),
-    "hard-sigmoid gate": ("Hardsigmoid", "HardSigmoid", "HardSigmoidMe"),
-    "tanh": ("Tanh",),
-}
 
 # Kind -> the modules whose inner MLP is of that kind, by class or by their name in the model. Squeeze-and-excitation of other
 # classes is known by what it does.
@@ -96,45 +68,35 @@ class Report:
         return line + "; left: " + ", ".join(f"{n} × {reason} ({first[reason]})" for reason, n in counts.items())
 
 
-def activations() -> tuple[type[nn.Module], ...]:
-    """The classes that count as an activation: ``ACTIVATIONS`` and, where transformers is loaded, its own."""
-    module = sys.modules.get("transformers.activations")  # without it no model is made of them
-    found = (getattr(module, name, None) for name in _OF_TRANSFORMERS)
-    return (*ACTIVATIONS, *(each for each in found if isinstance(each, type)))
-
-
-def find_sites(model: nn.Module, also: Collection[str] = ()) -> Iterator[tuple[str, nn.Module, str, str | None]]:
+def find_sites(model: nn.Module, also: Also = ()) -> Iterator[tuple[str, nn.Module, str, str | None]]:
     """Every activation module's place: (name, parent, attribute, reason to leave it or None), in registration order.
 
-    ``also``: which of ``KINDS`` count as a block's own. A module registered at several places is found at each of them.
+    ``also``: which of ``KINDS`` count as a block's own, and classes of activations that are left otherwise, or that only the
+    caller knows. A module registered at several places is found at each of them.
     """
-    if unknown := set(also) - KINDS.keys():
-        first = min(unknown)
-        raise GrafsError(f"also={first!r} is no kind of activation{nearest(first, KINDS)}; the kinds: {', '.join(KINDS)}")
-    known = activations()
+    kinds, classes = activations.asked_for(also, KINDS)
+    known, replaced = Activations(classes), activations.replaced()
     labels: dict[str, tuple[str, ...]] = {}  # of each module: class and attribute names on the way down to it
     around: dict[str, tuple[nn.Module, ...]] = {}  # of each module: itself and the nearest that hold it, from the inside
-    excites = functools.cache(lambda module: squeeze.is_squeeze_excite(module, known))
+    excites = functools.cache(lambda module: squeeze.is_squeeze_excite(module, replaced))
     for parent_name, parent in model.named_modules():
         above, _, attribute = parent_name.rpartition(".")
         labels[parent_name] = (*labels.get(above, ()), attribute, type(parent).__name__)
         around[parent_name] = (parent, *(around.get(above, ()) if parent_name else ()))[:_NEAR]
-        if isinstance(parent, known):
+        if parent in known:
             continue  # an activation made of another one is replaced whole
         for attribute, child in parent._modules.items():  # named_children would name a shared module once only
-            if child is None:
+            if child is None or child not in known:
                 continue
-            reason = _left_as_is(parent, attribute, child, labels[parent_name], also)
-            if reason is None and "squeeze_excite" not in also and isinstance(child, known):
-                reason = _REASONS["squeeze_excite"] if any(map(excites, around[parent_name])) else None
-            if isinstance(child, known) or reason in _GATES:
-                yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
+            reason = known.why_left(child) or _left_as_is(parent, attribute, child, labels[parent_name], kinds)
+            if reason is None and "squeeze_excite" not in kinds and any(map(excites, around[parent_name])):
+                reason = _REASONS["squeeze_excite"]
+            yield f"{parent_name}.{attribute}" if parent_name else attribute, parent, attribute, reason
 
 
-def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[str, ...], also: Collection[str]) -> str | None:
-    for reason, classes in _GATES.items():
-        if type(child).__name__ in classes:
-            return reason
+def _left_as_is(parent: nn.Module, attribute: str, child: nn.Module, way: tuple[str, ...], also: set[str]) -> str | None:
+    if activations.is_hard_sigmoid(parent):
+        return activations.PART_OF_GATE
     if remembered.by_name(parent, child):
         return remembered.BY_NAME
     place = f"{type(parent).__name__}.{attribute}"
@@ -162,7 +124,7 @@ def without_module(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def replace_sites(
-    model: nn.Module, make: Callable[[nn.Module], nn.Module], by: str, also: Collection[str] = (),
+    model: nn.Module, make: Callable[[nn.Module], nn.Module], by: str, also: Also = (),
     function: Callable[[Tensor], Tensor] | None = None,
 ) -> Report:  # fmt: skip
     """Replace, in place, each activation module m by make(m). GrafsError, with no site replaced, where there is none.
@@ -180,20 +142,22 @@ def replace_sites(
     meant = [(parent, attribute) for _, parent, attribute, reason in places if reason is None]
     report.total = len(meant) + len(report.left)
     if not meant:
-        reasons = ", ".join(sorted({reason for _, reason in report.left}))
-        raise GrafsError(
-            f"{type(model).__name__} has no activation module to replace"
-            + (f": all {report.total} are left as they are ({reasons})" if reasons else "; does it call functions instead?")
-        )
+        found = {name: parent._modules[attribute] for name, parent, attribute, _ in places}
+        raise GrafsError(f"{type(model).__name__} {_why_none(model, report.left, found)}")
     ratio = _gain_ratio(model, meant, function) if function is not None else 1.0
+    gone, staying = set[nn.Module](), {parent._modules[attribute] for _, parent, attribute, reason in places if reason}
     for parent, attribute in meant:
         old = parent._modules[attribute]
         assert old is not None
         report.was[type(old).__name__] += 1
-        parent._modules[attribute] = with_hooks_of(old, make(old).train(old.training))
+        new = make(hooks.twin(old) if old in staying else old).train(old.training)
+        parent._modules[attribute] = hooks.share(old, new)
         if isinstance(parent, functional.ScaledActivation):
             parent.gain *= ratio
         report.replaced += 1
+        gone.add(old)
+    for old in gone - staying:
+        hooks.let_go(old)
     remembered.forget(model, {parent for parent, _ in meant})
     if not any(isinstance(module, functional.ScaledActivation) for module in model.modules()):
         for module in model.modules():
@@ -202,22 +166,26 @@ def replace_sites(
     return report
 
 
+def _why_none(model: nn.Module, left: list[tuple[str, str]], found: Mapping[str, nn.Module | None]) -> str:
+    """What to say of a model without a place to replace; ``found``: the modules of the places that are left."""
+    if model in Activations():
+        return "is an activation itself: put it into a model, such as nn.Sequential, to have it replaced there"
+    none = "has no activation module to replace"
+    if not left:
+        return none + "; does it call functions instead? A class of your own counts with also=[Class]"
+    reasons = {reason for _, reason in left}
+    kinds = sorted({f'"{kind}"' for kind, reason in _REASONS.items() if reason in reasons})
+    classes = sorted({activations.spelt(type(found[name])) for name, reason in left if activations.can_be_asked_for(reason)})
+    how = f"; to replace them all the same give also=[{', '.join([*kinds, *classes])}]" if kinds or classes else ""
+    return f"{none}: all {len(left)} are left as they are ({', '.join(sorted(reasons))}){how}"
+
+
 def report_of(model: nn.Module, by: str) -> Report:
     """The report of a model whose activations are in already."""
     places = [(name, reason) for name, _, _, reason in find_sites(model)]
     left = [(name, reason) for name, reason in places if reason is not None] + list(without_module(model))
     meant = len(places) - sum(reason is not None for _, reason in places)
     return Report(replaced=meant, total=meant + len(left), by=by, left=left)
-
-
-def with_hooks_of(old: nn.Module, new: nn.Module) -> nn.Module:
-    """timm's feature extraction hooks activations, and its hooks must go on seeing what they saw."""
-    for hooks in (
-        "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
-        "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
-    ):  # fmt: skip
-        getattr(new, hooks).update(getattr(old, hooks))
-    return new
 
 
 def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: Callable[[Tensor], Tensor]) -> float:
@@ -229,7 +197,7 @@ def _gain_ratio(model: nn.Module, meant: list[tuple[nn.Module, str]], function: 
     assert old is not None
     x = torch.linspace(-10, 10, 2001, dtype=torch.float64, device="cpu")
     with torch.no_grad():
-        if torch.allclose(old(x.clone()), function(x.clone()), rtol=1e-6, atol=1e-6):
+        if torch.allclose(old.forward(x.clone()), function(x.clone()), rtol=1e-6, atol=1e-6):  # no hook is to see it
             return 1.0  # timm's own constants are sampled, and the model keeps them
     tabulated = (gain for name, gain in timm_maps.nfnet_gains().items() if timm_maps.layer(name) is type(old))
-    return gains.gain(function) / next(tabulated, gains.gain(old))
+    return gains.gain(function) / next(tabulated, gains.gain(old.forward))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from torch import nn
 
 from . import formula, resources, strict_json, surgery, timm_maps
 from .activation import FoundActivation, activation_class
+from .activations import Also
 from .errors import GenotypeError, GrafsError, UnknownNameError
 from .formula import Genotype
 from .ops import nearest
@@ -211,10 +212,11 @@ def act_layer(activation: Any) -> Callable[..., nn.Module]:
     return resolve(activation).layer
 
 
-def replace_activations(model: nn.Module, activation: Any, also: Collection[str] = ()) -> surgery.Report:
+def replace_activations(model: nn.Module, activation: Any, also: Also = ()) -> surgery.Report:
     """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced.
 
-    ``also``: ``"squeeze_excite"`` and ``"position_bias"``, the small MLPs that are left as they are by default.
+    ``also``: what is left as it is by default: ``"squeeze_excite"`` and ``"position_bias"``, small MLPs beside the blocks, and
+    classes of activations that are mostly something else, such as ``nn.Softplus``; or classes of your own.
     """
     found = resolve(activation)
 

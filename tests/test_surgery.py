@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from grafs_timm import surgery
+from grafs_timm import activations
 from grafs_timm.create import create_model
 from grafs_timm.errors import GrafsError
 from grafs_timm.formula import Genotype
@@ -196,8 +196,8 @@ def test_models_of_transformers(kind: str, sizes: dict[str, Any], usual: str, le
 
 
 def test_the_tables_of_transformers_name_classes_that_are_there() -> None:
-    activations = pytest.importorskip("transformers.activations", reason="transformers is not installed")
-    known = surgery.activations()
+    of_transformers = pytest.importorskip("transformers.activations", reason="transformers is not installed")
+    known = activations.replaced()
     made = {
         "gelu",
         "gelu_10",
@@ -210,5 +210,5 @@ def test_the_tables_of_transformers_name_classes_that_are_there() -> None:
         "mish",
         "relu2",
     }
-    assert all(isinstance(activations.ACT2FN[name], known) for name in made)
-    assert not any(isinstance(activations.ACT2FN[name], known) for name in ("laplace", "linear", "sigmoid", "tanh"))
+    assert all(isinstance(of_transformers.ACT2FN[name], known) for name in made)
+    assert not any(isinstance(of_transformers.ACT2FN[name], known) for name in ("laplace", "linear", "sigmoid", "tanh"))
