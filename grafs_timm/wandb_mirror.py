@@ -213,7 +213,7 @@ def _has_key() -> bool:
     settings = configparser.ConfigParser(interpolation=None)
     unreadable = (configparser.Error, netrc.NetrcParseError, OSError, ValueError, RuntimeError)
     with contextlib.suppress(*unreadable):
-        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings")
+        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings", encoding="utf-8")
     server = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="https://api.wandb.ai")
     for name in [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(*unreadable):
@@ -226,7 +226,7 @@ def _run_id(folder: Path) -> str:
     """The id under which W&B knows the run in ``folder``: made once, then kept there."""
     path = folder / "wandb_id"
     if path.exists():
-        kept = path.read_text().strip()
+        kept = path.read_text(encoding="utf-8", errors="replace").strip()
         if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kept):
             return kept
     made = secrets.token_hex(4)

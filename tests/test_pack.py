@@ -123,7 +123,7 @@ def test_part_of_a_single_split_is_held_out(tmp_path, folder):
     with pytest.raises(DataError, match=r"train has one split only; hold_out 0\.1 \(--hold-out 0\.1\)"):
         pack(str(one), tmp_path / "out")
     pack(str(one), tmp_path / "out", Packing("png", hold_out=0.25))
-    info = json.loads((tmp_path / "out" / "_info.json").read_text())["splits"]
+    info = json.loads((tmp_path / "out" / "_info.json").read_text(encoding="utf-8"))["splits"]
     assert info["train"]["class_counts"] == [9, 9, 9]
     assert info["test"]["class_counts"] == [3, 3, 3]
     images = [set(members(tmp_path / "out", f"out-{split}-000000.tar").values()) - {b"0", b"1", b"2"} for split in info]
@@ -391,7 +391,7 @@ def test_out_that_is_in_the_way(tmp_path, folder):
     with pytest.raises(DataError, match="lies inside the source"):
         pack(str(folder), folder)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("precious")
+    (tmp_path / "out" / "mine").write_text("precious", encoding="utf-8")
     assert "is not empty; nothing was written" in refused("data", "pack", folder, tmp_path / "out")
     assert "is a file; nothing was written" in refused("data", "pack", folder, tmp_path / "out" / "mine")
     assert contents(tmp_path / "out") == {"mine": b"precious"}

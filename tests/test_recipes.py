@@ -40,7 +40,7 @@ def data_set(path, classes, splits):
         for shard, files in shards.items():
             write_tar(path / shard, files)
         about[split] = {"name": split, "filenames": list(shards), "shard_lengths": lengths, "num_samples": sum(lengths)}
-    (path / "_info.json").write_text(json.dumps({"splits": about, "classes": classes}))
+    (path / "_info.json").write_text(json.dumps({"splits": about, "classes": classes}), encoding="utf-8")
 
 
 def imagenet_shard(rng, count):
@@ -157,11 +157,11 @@ def test_imagenet_streams_and_trains(data, tmp_path, plain):
                       *[part for change in changes for part in ("--set", change)],
                       "--device", "cpu", "--wandb", "disabled", "--quiet", "--out", tmp_path / "run")  # fmt: skip
     assert result.exit_code == 0, result.output
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["train_images"], summary["test_images"], summary["measured_on"]) == (32, 12, "test")
     assert [shard.rpartition("/")[2] for shard in summary["skipped_shards"]] == ["imagenet1k-train-0002.tar"]
     assert np.isfinite(summary["test_loss"])
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in log if line["kind"] == "step"] == [2]
     state = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
     assert any((state["ema"][name] != state["model"][name]).any() for name in state["ema"])

@@ -73,7 +73,7 @@ def made(images: int, shards: int, folder: Path) -> DatasetInfo:
 
 def _described(folder: Path, names: list[str], lengths: list[int], classes: list[str]) -> DatasetInfo:
     split = {"name": "train", "filenames": names, "shard_lengths": lengths, "num_samples": sum(lengths)}
-    (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}, "classes": classes}))
+    (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}, "classes": classes}), encoding="utf-8")
     return open_dataset(folder)
 
 
