@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from .errors import GrafsWarning
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 plain_only = os.environ.get("GRAFS_TIMM_COMPILE", "1") == "0"
@@ -35,6 +37,7 @@ def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any
         warnings.warn(
             f"{what} could not be compiled and runs as plain torch, several times slower; "
             f"a C++ compiler such as g++ (on CUDA: Triton) makes it fast. {type(error).__name__}: {str(error)[:200]}",
+            GrafsWarning,
             stacklevel=3,
         )
         return plain()

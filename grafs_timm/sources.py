@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .datasets import split_word
-from .errors import DataError, UnknownNameError
+from .errors import DataError, GrafsWarning, UnknownNameError
 from .ops import nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -240,7 +240,8 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         found[cls.name] = images
     for ending, count in sorted(others.items()):
-        warnings.warn(f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}", stacklevel=2)
+        notice = f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}"
+        warnings.warn(notice, GrafsWarning, stacklevel=2)
     return found
 
 

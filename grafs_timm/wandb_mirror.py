@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from .errors import MirrorWarning
 from .files import write_whole
 
 Mode = Literal["auto", "disabled", "offline", "online"]
@@ -103,7 +104,7 @@ class Mirror:
         self._ready, self._deadline = True, time.monotonic() + self._finish + _START if self._finishing else math.inf
         if self._reason:
             later = f"the run is kept for later: wandb sync {report['folder']}"
-            warnings.warn(f"W&B failed ({self._reason}); {later}", RuntimeWarning, stacklevel=6)
+            warnings.warn(f"W&B failed ({self._reason}); {later}", MirrorWarning, stacklevel=6)
             self._warned = True
         elif report["url"]:
             print(f"W&B shows this run at {report['url']}", file=sys.stderr)
@@ -117,7 +118,7 @@ class Mirror:
             self._begin("offline")
         elif not self._warned:
             off = "W&B is off for the rest of this run, log.jsonl goes on"
-            warnings.warn(f"{off} ({self._reason}; then, offline: {why})", RuntimeWarning, stacklevel=6)
+            warnings.warn(f"{off} ({self._reason}; then, offline: {why})", MirrorWarning, stacklevel=6)
 
     def _stop(self) -> None:
         process, self._process = self._process, None

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from grafs_timm import screen
 from grafs_timm.data import Batches, DatasetInfo, load_split, open_dataset
 from grafs_timm.streaming import Stream
 from grafs_timm.tar_stream import Sample, read_samples
@@ -181,4 +182,5 @@ def main(data: str, shards: int, batch: int, workers: int, rounds: int, out: str
 
 
 if __name__ == "__main__":
+    screen.never_die()
     main()

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 import grafs_timm
-from grafs_timm import gpt_models, models  # noqa: F401  registers the small models
+from grafs_timm import gpt_models, models, screen  # noqa: F401  registers the small models
 from grafs_timm.surgery import find_sites
 from grafs_timm.weight_step import loss_of
 
@@ -294,4 +294,5 @@ def main(
 
 
 if __name__ == "__main__":
+    screen.never_die()
     main()
