@@ -50,6 +50,11 @@ class _Group(click.Group):
             text = f"error: {error}"
             _say_once(lambda: click.secho(text, fg="red", err=True))
             sys.exit(1)
+        except UnicodeEncodeError as error:
+            if (advice := screen.unnameable(error)) is None:
+                raise
+            _say_once(lambda: click.secho(f"error: {advice}", fg="red", err=True))
+            sys.exit(1)
         except click.ClickException as error:
             _say_once(error.show)
             sys.exit(error.exit_code)

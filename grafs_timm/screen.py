@@ -45,6 +45,17 @@ def never_die() -> None:
             stream.reconfigure(encoding="utf-8" if ascii_only else None, errors=_ERRORS)  # type: ignore[union-attr]
 
 
+def unnameable(error: UnicodeEncodeError) -> str | None:
+    """What to do where a name, such as one in a recipe, cannot be a file's in this locale; None for another error."""
+    if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
+        return None
+    sign = error.object[error.start]
+    return (
+        f"{error.object}: no file can be called that in this locale, whose encoding {error.encoding} has no {sign!r}; "
+        "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
+    )
+
+
 @contextlib.contextmanager
 def plain_notes() -> Iterator[None]:
     """Show this package's warnings as ``note: ...``, each once; those of others stay what they are."""

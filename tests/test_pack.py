@@ -72,6 +72,8 @@ NAMES = ["out:12", "a b", "{a,b}", "x\\..\\y", "set.tar", "http:x", "ünï", "-o
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_set_can_be_opened_whatever_its_folder_is_called(tmp_path, folder, name):
+    if name.encode(sys.getfilesystemencoding(), "replace") != name.encode(sys.getfilesystemencoding(), "ignore"):
+        pytest.skip("no file can be called that in this locale")
     assert pack(str(folder), tmp_path / name) == []
     info = open_dataset(tmp_path / name)
     assert [len(load_split(info, split, image_size=8)) for split in ("train", "validation")] == [36, 12]

@@ -74,6 +74,8 @@ assert strict_json.parse(Path("a.json").read_bytes()) == {"formula": "a − b", 
 for command in (["zoo", "show", "grafs_resnet"], ["data", "check", "digits", "--quiet"]):
     try: cli.main(command, prog_name="grafs-timm")
     except SystemExit as end: assert not end.code, end.code
+try: cli.main(["zoo", "plot", "relu", "--out", "ïñ.png"])       # as a recipe would name it
+except SystemExit as end: assert end.code == 1, end.code
 """
 
 
@@ -85,6 +87,9 @@ def test_a_session_under_another_locale(tmp_path, there):
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     assert b"10, 10]: from" in done.stdout
     assert b"no problems" in done.stdout
+    assert b".png: no file can be called that in this locale" in done.stderr
+    assert b"set PYTHONUTF8=1, or LC_ALL=C.UTF-8" in done.stderr
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "latin-1"])
