@@ -253,3 +253,16 @@ def test_a_note_stands_above_a_progress_bar(capsys):
         bar.update()
         warnings.warn("seen", GrafsWarning)
     assert "note: seen" in capsys.readouterr().err.replace("\r", "\n").splitlines()
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "grafs_timm", "zoo", "list"], ["-c", "import grafs_timm"]], ids=["command", "library"]
+)
+def test_what_is_told_while_the_package_is_imported(tmp_path, command):
+    own = "import timm.layers.create_act as own; own._ACT_LAYER_DEFAULT['grafs_resnet'] = own._ACT_LAYER_DEFAULT['relu']"
+    (tmp_path / "sitecustomize.py").write_text(own, encoding="utf-8")
+    there = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    done = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", env=there, check=True)
+    said = "timm has an activation 'grafs_resnet' of its own, which stays; the zoo's is grafs_timm.act_layer('grafs_resnet')"
+    (line,) = [line for line in done.stderr.splitlines() if said in line]
+    assert line == f"note: {said}" if command[0] == "-m" else "GrafsWarning: " in line
