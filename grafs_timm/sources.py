@@ -229,7 +229,14 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     """Class -> its image files, however deep, both in order of their names."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise DataError(f"{folder}: no folders of classes; {_LAYOUT}")
+        but = advice = ""
+        if any(map(_is_image, folder.iterdir())):
+            place = folder.parent / "all" / "train"
+            but, advice = (
+                ", but images",
+                f". If {folder.name!r} is a class, put all classes into a folder {place}, or rename it",
+            )
+        raise DataError(f"{folder}: no folders of classes{but}; {_LAYOUT}{advice}")
     found: dict[str, list[Path]] = {}
     others: Counter[str] = Counter()
     for cls in classes:

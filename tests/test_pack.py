@@ -456,3 +456,14 @@ def test_of_two_packings_one_waits(tmp_path, folder):
     assert said.count("packed") == 1
     assert sum("holds a data set already" in line for line in said) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("train", "val"), ("train", "validation", "test")])
+def test_classes_that_are_all_called_as_splits_are(tmp_path, names):
+    for name in names:
+        (tmp_path / "a" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "a" / name / "0.png")
+    with pytest.raises(
+        DataError, match=r"no folders of classes, but images; .* is a class, put all classes into a folder .*train"
+    ):
+        pack(str(tmp_path / "a"), tmp_path / "out", quiet=True)
