@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import timm_maps as timm_maps  # isort: skip  # first: it says so where timm is too old for the rest to be imported
-from . import hf_names
+from . import hf_names, screen
 from .create import create_model
 from .families import family_of
 from .registry import register
@@ -30,6 +30,7 @@ __all__ = [
     "family_of", "get_activation", "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
 ]  # fmt: skip
 
+screen.begin_command()
 register()
 hf_names.register()
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from . import compiled, curve
-from .errors import TensorError
+from .errors import GrafsWarning, TensorError
 from .formula import Genotype
 from .layout import flat, in_memory, is_freed, together, unflat, watched
 
@@ -147,7 +147,7 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
         notice = _notices.pop(self.activation_name, None)
         if notice:
             _told.add(self.activation_name)
-            warnings.warn(f"{self.activation_name}: {notice}", stacklevel=2)
+            warnings.warn(f"{self.activation_name}: {notice}", GrafsWarning, stacklevel=2)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():  # the four functions that __prepare_scriptable__ has put here

@@ -14,7 +14,7 @@ from torch import nn
 
 from . import timm_maps
 from .activation import FoundActivation, activation_class
-from .errors import WeightsError
+from .errors import GrafsWarning, WeightsError
 from .formula import Genotype
 from .surgery import find_sites
 
@@ -142,5 +142,6 @@ def warn_if_pretrained(architecture: str, now: Bound, before: Bound | None = Non
         f"the pretrained weights of {architecture} were {of}: with {now} the model's accuracy falls until it is trained "
         "again. A recipe for that: grafs-timm evaluate resnet_cifar10_finetune --activation NAME; README, «Weights belong "
         "to their activation».",
+        GrafsWarning,
         stacklevel=3,
     )

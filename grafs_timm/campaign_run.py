@@ -130,7 +130,7 @@ def _argument(root: Path, job: Job) -> str:
 
 
 def _write_once(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         write_whole(path, text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from . import __version__, cli_campaign, cli_data, cli_publish, cli_runs, cli_zoo
+from . import __version__, cli_campaign, cli_data, cli_publish, cli_runs, cli_zoo, screen
 from .errors import GrafsError
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -36,7 +36,12 @@ def _refuse_empty(command: click.Command) -> None:
 
 
 class _Group(click.Group):
-    """Prints the errors that are the input's fault as one message, exit code 1, without a traceback."""
+    """Prints the errors that are the input's fault as one message, exit code 1, without a traceback; notices as notes."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        screen.never_die()
+        with screen.plain_notes():
+            return super().main(*arguments, **settings)
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -44,6 +49,11 @@ class _Group(click.Group):
         except GrafsError as error:
             text = f"error: {error}"
             _say_once(lambda: click.secho(text, fg="red", err=True))
+            sys.exit(1)
+        except UnicodeEncodeError as error:
+            if (advice := screen.unnameable(error)) is None:
+                raise
+            _say_once(lambda: click.secho(f"error: {advice}", fg="red", err=True))
             sys.exit(1)
         except click.ClickException as error:
             _say_once(error.show)

@@ -119,7 +119,7 @@ def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
     if as_json:
         for each in own:
             for row in rows(each):
-                click.echo(json.dumps(without_nan(row), ensure_ascii=False))
+                click.echo(json.dumps(without_nan(row)))
         return
     if not own:
         raise GrafsError("no ledger yet; grafs-timm campaign run FAMILY begins one")

@@ -50,7 +50,7 @@ def zoo_show(name: str, as_json: bool) -> None:
     if found.genotype is None:
         raise GrafsError(f"{name} is timm's own activation, not one of the zoo")
     if as_json:
-        click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1, ensure_ascii=False))
+        click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1))
         return
     more: list[str] = []
     if found.name in shelf.names():

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from .errors import GrafsWarning
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 plain_only = os.environ.get("GRAFS_TIMM_COMPILE", "1") == "0"
@@ -78,10 +80,10 @@ def _note(what: str, error: Exception) -> None:
     cause = f"{kind}: {str(error)[:200]}"
     if trouble.for_good:
         said = f"{what}: no compiler was found, so it runs as plain torch, several times slower; install a C++ compiler"
-        warnings.warn(f"{said} such as g++ (on CUDA: Triton). {cause}", stacklevel=4)
+        warnings.warn(f"{said} such as g++ (on CUDA: Triton). {cause}", GrafsWarning, stacklevel=4)
     else:
         said = f"{what}: the compiled form failed and this call was computed by plain torch, several times slower; later"
-        warnings.warn(f"{said} calls try the compiled form again. {cause}", stacklevel=4)
+        warnings.warn(f"{said} calls try the compiled form again. {cause}", GrafsWarning, stacklevel=4)
 
 
 def lacks_compiler(error: BaseException | None) -> bool:

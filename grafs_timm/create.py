@@ -10,7 +10,7 @@ from torch import nn
 
 from . import binding, families, surgery, zoo
 from .activations import Also
-from .errors import GrafsError, WeightsError
+from .errors import GrafsError, GrafsWarning, WeightsError
 
 
 def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
@@ -56,7 +56,7 @@ def _recommended(architecture: str) -> str | None:
         near = families.nearest_family(family, sorted({each.family for each in zoo.entries().values() if each.alias}))
         hint = f"; the nearest it has is of {near!r}: activation='grafs_{near}' puts that in, untested here" if near else ""
         why = f"the zoo has no activation for the family {family!r}{hint}"
-    warnings.warn(f"activation='auto' leaves {architecture} with its default activation: {why}", stacklevel=3)
+    warnings.warn(f"activation='auto' leaves {architecture} with its default activation: {why}", GrafsWarning, stacklevel=3)
     return None
 
 

@@ -19,6 +19,14 @@ def _readable(message: str) -> str:
     return "\n".join(shortened(line, _LONGEST) for line in message.split("\n"))
 
 
+class GrafsWarning(UserWarning):
+    """Category of what this package tells without ending anything. The command line prints it as a note."""
+
+
+class MirrorWarning(GrafsWarning, RuntimeWarning):
+    """W&B is not shown a run, or only later."""
+
+
 class GenotypeError(GrafsError, ValueError):
     """A genotype file or dict that is not one: names the file and the field."""
 

@@ -39,7 +39,7 @@ def processor() -> str:
     True
     """
     try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return platform.processor() or platform.machine() or "unknown"
     fields = dict(re.findall(r"^(model name|cpu family|model|flags)\s*:\s*(.*)$", text, re.MULTILINE))
@@ -60,7 +60,7 @@ def commit() -> str:
     from . import __version__
 
     folder = Path(__file__).resolve().parent
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "timeout": 20}
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "timeout": 20}
     try:
         git = ("git", "-C", str(folder))
         where = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], **quiet)  # type: ignore[call-overload]

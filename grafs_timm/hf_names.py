@@ -17,7 +17,7 @@ from typing import Any
 
 from . import zoo
 from .activation import FoundActivation, activation_class
-from .errors import GenotypeError
+from .errors import GenotypeError, GrafsWarning
 
 MODULE = "transformers.activations"
 SUPPORTED = ">=4.56"  # as in pyproject.toml
@@ -43,19 +43,21 @@ def fill(module: ModuleType) -> None:
     if len(maps) < len(MAPS):
         warnings.warn(
             f"the zoo's names are not known to transformers {_version()}, whose {MODULE} has no dict "
-            f"{' and '.join(MAPS)} as transformers{SUPPORTED} has; grafs_timm.replace_activations(model, name) needs none"
+            f"{' and '.join(MAPS)} as transformers{SUPPORTED} has; grafs_timm.replace_activations(model, name) needs none",
+            GrafsWarning,
         )
         return
     try:
         known = zoo.names()
     except GenotypeError as error:
-        warnings.warn(f"the zoo's names are not known to transformers: {error}")
+        warnings.warn(f"the zoo's names are not known to transformers: {error}", GrafsWarning)
         return
     for name, entry in known.items():
         if any(_is_foreign(name, each) for each in maps):
             warnings.warn(
                 f"transformers has an activation {name!r} of its own, which stays; "
-                f"the zoo's is grafs_timm.replace_activations(model, {name!r})"
+                f"the zoo's is grafs_timm.replace_activations(model, {name!r})",
+                GrafsWarning,
             )
             continue
         for each in maps:
@@ -113,5 +115,6 @@ class _Finder:
         except AttributeError:  # a loader without a dict of its own: the names stay unknown, transformers works
             warnings.warn(
                 f"the zoo's names are not known to transformers, which {type(loader).__name__} loads; "
-                "import it before grafs_timm"
+                "import it before grafs_timm",
+                GrafsWarning,
             )

@@ -49,8 +49,9 @@ def _connected(address: str) -> Any:
     advice = "start one with `ray start --head`, give the address it prints with --address, or leave out --launcher ray"
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL
-        )
+            [sys.executable, "-c", _PROBE, address], capture_output=True, encoding="utf-8", errors="replace",
+            timeout=PATIENCE, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise RunError(f"no Ray cluster answers at {address!r} (waited {PATIENCE:.0f} s); {advice}") from None
     if tried.returncode:
@@ -104,7 +105,7 @@ def _run(job: Job, directory: str, environment: dict[str, str], retries: int) ->
     begun = time.monotonic()
     for attempt in range(1, retries + 2):
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.output, "a") as output:
+        with open(job.output, "a", encoding="utf-8") as output:
             output.write(f"{time.strftime('%H:%M:%S')} begun on {node}, process {os.getpid()}\n")
         process = Process(job, node, environment, attempt, begun)
         while not process.ended:

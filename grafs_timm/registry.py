@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import gains, timm_maps, zoo
 from .activation import FoundActivation, activation_class, tell_once
-from .errors import GenotypeError, GrafsError, TimmError
+from .errors import GenotypeError, GrafsError, GrafsWarning, TimmError
 
 
 class _Function:
@@ -43,7 +43,8 @@ def register() -> None:
             layer = activation_class(entry.genotype, entry.name)
             if any(_is_foreign(name, each) for each in (*maps.layers, *maps.functions)):
                 warnings.warn(
-                    f"timm has an activation {name!r} of its own, which stays; the zoo's is grafs_timm.act_layer({name!r})"
+                    f"timm has an activation {name!r} of its own, which stays; the zoo's is grafs_timm.act_layer({name!r})",
+                    GrafsWarning,
                 )
                 continue
             function = _Function(layer)
@@ -58,7 +59,7 @@ def register() -> None:
             if entry.notice:
                 tell_once(entry.name, f"{entry.notice}; grafs-timm zoo show {entry.name} tells what was measured")
     except (GenotypeError, TimmError) as error:
-        warnings.warn(f"the zoo's names are not known to timm: {error}")
+        warnings.warn(f"the zoo's names are not known to timm: {error}", GrafsWarning)
 
 
 def _supply_gain(name: str, entry: zoo.Entry) -> None:

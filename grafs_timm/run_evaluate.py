@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import checkpoint, hardware, parallel, weights, zoo
-from .errors import RecipeError, RunError
+from .errors import GrafsWarning, RecipeError, RunError
 from .recipe import Recipe
 from .runs import RunFolder
 from .tracking import Mode, RunLog
@@ -101,7 +101,8 @@ class _Training:
         self.accumulate = more
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        warnings.warn(f"out of memory with {size} images at a time: goes on with {images // more}, {more} to a step")
+        notice = f"out of memory with {size} images at a time: goes on with {images // more}, {more} to a step"
+        warnings.warn(notice, GrafsWarning)
 
     def measure(self) -> dict[str, float]:
         """Accuracy in per cent and mean loss in nats of the epoch that is complete."""
@@ -200,7 +201,7 @@ def _start(training: _Training, log: RunLog) -> None:
             f"this training had {training.processes} processes until epoch {training.epoch} and goes on with "
             f"{parallel.world()}: its draws differ from here on, and with them perhaps its result"
         )
-        warnings.warn(notice)
+        warnings.warn(notice, GrafsWarning)
         log.log("notice", text=notice)
 
 

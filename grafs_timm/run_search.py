@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import checkpoint, formula, hardware, parallel, plots
-from .errors import RecipeError
+from .errors import GrafsWarning, RecipeError
 from .runs import RunFolder
 from .search import ActivationSearch, Site
 from .settings import Recipe, Search
@@ -252,7 +252,7 @@ def _start(run: _Run, log: RunLog) -> None:
             f"this search had {run.processes} processes until epoch {run.first} and goes on with {parallel.world()}: "
             "its draws differ from here on, and with them perhaps its result"
         )
-        warnings.warn(notice)
+        warnings.warn(notice, GrafsWarning)
         log.log("notice", text=notice)
 
 

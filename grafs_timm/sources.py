@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .datasets import split_word
-from .errors import DataError, UnknownNameError
+from .errors import DataError, GrafsWarning, UnknownNameError
 from .ops import nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -229,7 +229,14 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
     """Class -> its image files, however deep, both in order of their names."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise DataError(f"{folder}: no folders of classes; {_LAYOUT}")
+        but = advice = ""
+        if any(map(_is_image, folder.iterdir())):
+            place = folder.parent / "all" / "train"
+            but, advice = (
+                ", but images",
+                f". If {folder.name!r} is a class, put all classes into a folder {place}, or rename it",
+            )
+        raise DataError(f"{folder}: no folders of classes{but}; {_LAYOUT}{advice}")
     found: dict[str, list[Path]] = {}
     others: Counter[str] = Counter()
     for cls in classes:
@@ -240,7 +247,8 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         found[cls.name] = images
     for ending, count in sorted(others.items()):
-        warnings.warn(f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}", stacklevel=2)
+        notice = f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}"
+        warnings.warn(notice, GrafsWarning, stacklevel=2)
     return found
 
 

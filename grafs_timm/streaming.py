@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data import DatasetInfo
-from .errors import DataError, RunError, UnknownNameError
+from .errors import DataError, GrafsWarning, RunError, UnknownNameError
 from .ops import nearest
 from .shards import decode
 from .stream_worker import Item, Task, Worker, has_colour
@@ -157,11 +157,11 @@ class Stream:
         for shard, reason in item.skipped.items():
             if shard not in self.skipped:
                 self.skipped[shard] = reason
-                warnings.warn(f"{shard}: skipped, or a part of it: {reason}")
+                warnings.warn(f"{shard}: skipped, or a part of it: {reason}", GrafsWarning)
         for kind, notice in item.notices.items():
             if kind not in self.notices:
                 self.notices[kind] = notice
-                warnings.warn(notice)
+                warnings.warn(notice, GrafsWarning)
         if item.error:
             raise DataError(item.error)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import parallel, text_source, weights
 from .data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
-from .errors import DataError, RecipeError, UnknownNameError
+from .errors import DataError, GrafsWarning, RecipeError, UnknownNameError
 from .ops import nearest
 from .settings import Data, Recipe
 from .streaming import Stream
@@ -44,7 +44,7 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
             image_size=data.image_size, channels=data.channels, on_bad_shard=data.on_bad_shard,
         )  # fmt: skip
         for notice in found.notices:
-            warnings.warn(notice)
+            warnings.warn(notice, GrafsWarning)
         return found
 
     if split == "test":
@@ -77,7 +77,7 @@ def load_tokens(recipe: Recipe, device: str | torch.device) -> TextData:
     data = recipe.data
     found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)
     for notice in found.notices:
-        warnings.warn(notice)
+        warnings.warn(notice, GrafsWarning)
     return found
 
 
@@ -308,7 +308,7 @@ def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
     train = stream(data.train_split, train=True)
     measured = stream(data.test_split, train=False, num_classes=train.num_classes)
     for notice in {**train.notices, **measured.notices}.values():
-        warnings.warn(notice)
+        warnings.warn(notice, GrafsWarning)
     return Feeds(
         paced(train, recipe.evaluate.steps_per_epoch),
         measured,

@@ -75,6 +75,7 @@ def main() -> None:
     os.environ.pop("WANDB_SERVICE", None)  # another run's, which may go at any time
     reports = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what W&B prints goes to this process's own log
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of the locale's encoding
     about = json.loads(sys.stdin.buffer.readline())
     # what waits for a sync belongs to the run, not to this machine's user
     os.environ.setdefault("WANDB_DATA_DIR", os.path.join(about["dir"], "wandb"))

@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from .errors import MirrorWarning
 from .files import write_whole
 
 Mode = Literal["auto", "disabled", "offline", "online"]
@@ -103,7 +104,7 @@ class Mirror:
         self._ready, self._deadline = True, time.monotonic() + self._finish + _START if self._finishing else math.inf
         if self._reason:
             later = f"the run is kept for later: wandb sync {report['folder']}"
-            warnings.warn(f"W&B failed ({self._reason}); {later}", RuntimeWarning, stacklevel=6)
+            warnings.warn(f"W&B failed ({self._reason}); {later}", MirrorWarning, stacklevel=6)
             self._warned = True
         elif report["url"]:
             print(f"W&B shows this run at {report['url']}", file=sys.stderr)
@@ -117,7 +118,7 @@ class Mirror:
             self._begin("offline")
         elif not self._warned:
             off = "W&B is off for the rest of this run, log.jsonl goes on"
-            warnings.warn(f"{off} ({self._reason}; then, offline: {why})", RuntimeWarning, stacklevel=6)
+            warnings.warn(f"{off} ({self._reason}; then, offline: {why})", MirrorWarning, stacklevel=6)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -213,7 +214,7 @@ def _has_key() -> bool:
     settings = configparser.ConfigParser(interpolation=None)
     unreadable = (configparser.Error, netrc.NetrcParseError, OSError, ValueError, RuntimeError)
     with contextlib.suppress(*unreadable):
-        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings")
+        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings", encoding="utf-8")
     server = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="https://api.wandb.ai")
     for name in [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(*unreadable):
@@ -226,7 +227,7 @@ def _run_id(folder: Path) -> str:
     """The id under which W&B knows the run in ``folder``: made once, then kept there."""
     path = folder / "wandb_id"
     if path.exists():
-        kept = path.read_text().strip()
+        kept = path.read_text(encoding="utf-8", errors="replace").strip()
         if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", kept):
             return kept
     made = secrets.token_hex(4)

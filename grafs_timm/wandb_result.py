@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from . import formula, plots
+from .errors import MirrorWarning
 from .formula import Genotype
 from .runs import RunFolder
 from .tracking import RunLog, read_log
@@ -39,9 +40,7 @@ def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> 
             if file.exists():
                 log.artifact(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{folder.title} {kind}"), kind, file)
     except Exception as error:
-        warnings.warn(
-            f"W&B is not shown the result of {folder.path} ({error}); the folder has it", RuntimeWarning, stacklevel=2
-        )
+        warnings.warn(f"W&B is not shown the result of {folder.path} ({error}); the folder has it", MirrorWarning, stacklevel=2)
 
 
 def _epochs(lines: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:

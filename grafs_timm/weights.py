@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from . import zoo
 from .activation import FoundActivation
 from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
-from .errors import GenotypeError, WeightsError
+from .errors import GenotypeError, GrafsWarning, WeightsError
 from .files import write_json, write_whole
 from .formula import Genotype
 from .ops import nearest
@@ -286,9 +286,8 @@ def _require_same(model: nn.Module, record: Record | None, file: Path) -> None:
     has = activation_of(model)
     if record is None:
         if has.sha256:
-            warnings.warn(
-                f"{file} does not say which activation its weights were trained with; the model has {has}", stacklevel=3
-            )
+            notice = f"{file} does not say which activation its weights were trained with; the model has {has}"
+            warnings.warn(notice, GrafsWarning, stacklevel=3)
     elif not _known(record.bound, has).computes_as(has):
         raise WeightsError(
             f"{file} was trained with {record.bound}, the model has {has}: its accuracy would be lost without a word. Put "

@@ -28,13 +28,13 @@ def made_campaign(zoo, name="digits_standard", found=FOUND, cost="searches_s0", 
     folder = zoo / ("gpt" if of_text else "resnet") / "evidence" / name
     folder.mkdir(parents=True)
     if of_text:
-        (zoo.parent / "tales.txt").write_text("a tale " * 1000)
+        (zoo.parent / "tales.txt").write_text("a tale " * 1000, encoding="utf-8")
         changes = GPT | {"data": {"name": str(zoo.parent / "tales.txt"), "text": {"context": 16}}} | changes
     figures = {f"searches_s{number}": 90.0 + lift for number in range(len(found))}
     figures |= {label: 91.0 + lift for label in [cost] if label}  # what is published is the best of the searches
     made_ledger(folder, figures, seed=seed, found=found, **changes)
     if cost:
-        (folder / "cost.csv").write_text(COST.format(label=cost))
+        (folder / "cost.csv").write_text(COST.format(label=cost), encoding="utf-8")
     return folder
 
 

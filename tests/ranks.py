@@ -25,7 +25,7 @@ class Ranks:
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         self.process = subprocess.Popen(
             [sys.executable, __file__], env=os.environ | PLAIN | {"PYTHONPATH": path},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
 
     def __call__(self, work, *arguments, ranks=2):
@@ -87,7 +87,7 @@ def _rank(order, output):
 def _serve():
     import rank_checks  # noqa: F401  with all that it needs, once for every rank
 
-    import grafs_timm.cli
+    import grafs_timm.cli  # noqa: F401
     import grafs_timm.run_search  # noqa: F401
 
     for line in sys.stdin:

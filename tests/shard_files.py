@@ -34,7 +34,7 @@ def write_info(folder: Path, shards: dict[str, int], classes: list[str] | None =
     info: dict[str, object] = {"splits": {"train": split}}
     if classes:
         info["classes"] = classes
-    (folder / "_info.json").write_text(json.dumps(info))
+    (folder / "_info.json").write_text(json.dumps(info), encoding="utf-8")
 
 
 def samples(count: int, extension: str = "png", start: int = 0) -> list[tuple[str, bytes]]:

@@ -32,7 +32,7 @@ def test_a_benchmark_writes_rows_of_the_schema(tool, tmp_path, monkeypatch):
     for _ in range(2):
         result = CliRunner().invoke(tool.main, [*QUICK[tool], "--out", str(out)], catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    with out.open(newline="") as file:
+    with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == bench_csv.COLUMNS
     assert len(rows) % 2 == 0
@@ -45,10 +45,10 @@ def test_a_benchmark_writes_rows_of_the_schema(tool, tmp_path, monkeypatch):
 def test_given_activations_are_measured_instead_of_the_tools_own(tmp_path):
     name = next(iter(zoo.entries()))
     file = tmp_path / "mine.json"
-    file.write_text(json.dumps(zoo.entries()[name].genotype.to_dict()))
+    file.write_text(json.dumps(zoo.entries()[name].genotype.to_dict()), encoding="utf-8")
     given = ["--activation", f"a={name}", "--activation", f"b={file}", "--out", str(tmp_path / "rows.csv")]
     CliRunner().invoke(bench_activation.main, ["--quick", "--device", "cpu", *given], catch_exceptions=False)
-    with (tmp_path / "rows.csv").open(newline="") as file:
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
         subjects = {row["subject"] for row in csv.DictReader(file)}
     assert subjects == {"gelu", "silu", "relu", "a", "a op by op", "b", "b op by op"}
 

@@ -323,7 +323,7 @@ def test_a_line_by_none_of_the_campaigns_recipes(begun, tmp_path):
         with pytest.raises(RunError, match=rf"{file}, line 1: made by the recipe {recipe.sha256[:12]}…, .*key does not fit"):
             read()
     (own.folder / "recipes").mkdir()
-    (own.folder / "recipes" / "other.yaml").write_text(recipe.to_yaml())
+    (own.folder / "recipes" / "other.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     own = Campaign.read(own.folder)
     assert len(own.ledger.lines) == len(begun.ledger.lines) + 1
     assert own.results("test") == begun.results("test")  # of another recipe, and not compared with these
@@ -367,14 +367,14 @@ def test_a_damaged_ledger(begun, tmp_path, name, content):
 def test_activations_that_are_none(begun, tmp_path, label, about):
     own = copied(begun, tmp_path)
     path = own.folder / "activations.json"
-    path.write_text(json.dumps({"format": campaign_files.FORMAT, "activations": {label: about}}))
+    path.write_text(json.dumps({"format": campaign_files.FORMAT, "activations": {label: about}}), encoding="utf-8")
     with pytest.raises(RunError, match=f"{path} is damaged"):
         Campaign.read(own.folder)
 
 
 def test_a_campaign_whose_folder_is_a_file(tmp_path):
     folder_in(tmp_path).parent.mkdir(parents=True)
-    folder_in(tmp_path).write_text("mine")
+    folder_in(tmp_path).write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="is a file; a ledger is a folder"):
         planned(folder_in(tmp_path))
 
@@ -421,7 +421,7 @@ def apart(start, one, other):
 
 def git(folder, *arguments):
     who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", "-c", "core.autocrlf=false")
-    return subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True, encoding="utf-8").stdout
 
 
 def test_ledgers_that_grew_apart_become_one(begun, tmp_path):
@@ -474,7 +474,7 @@ def test_a_closed_ledger_takes_new_lines(begun, tmp_path):
     closed, other = copied(begun, tmp_path / "a"), copied(begun, tmp_path / "b")
     for line in begun.ledger.lines:
         (closed.folder / line.file_name).unlink()
-    (closed.folder / "ledger.jsonl").write_text(ledger.unite(begun.ledger.lines))
+    (closed.folder / "ledger.jsonl").write_text(ledger.unite(begun.ledger.lines), encoding="utf-8")
     assert waiting(Campaign.read(closed.folder)) == waiting(begun)
     ledger.add(other.folder, [made_line(waiting(begun)[0], 90.0)])
     (new,) = Campaign.read(closed.folder).merge(other.folder)
@@ -547,7 +547,7 @@ def test_plan_on_the_command_line(begun, tmp_path):
 @pytest.mark.usefixtures("shipped")
 def test_what_the_command_line_refuses(begun, tmp_path):
     own, zoo = copied(begun, tmp_path / "zoo"), tmp_path / "zoo"
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
     for arguments, said in (
         (("plan", "resnett", "--zoo", zoo), "no campaign for the family 'resnett'"),
@@ -564,7 +564,7 @@ def test_what_the_command_line_refuses(begun, tmp_path):
         assert said in refused("campaign", *arguments)
         assert contents(tmp_path) == before
     line = own.folder / own.ledger.lines[0].file_name
-    line.write_text(line.read_text()[:-9])
+    line.write_text(line.read_text(encoding="utf-8")[:-9], encoding="utf-8")
     before = contents(tmp_path)
     for command in (
         ("plan", "resnet", "--zoo", zoo),
@@ -600,7 +600,7 @@ def test_status_as_json(whole):
 
 def test_status_as_json_where_a_training_has_no_figure(tmp_path):
     """Of text, whose loss may be no number; the row is JSON all the same."""
-    (tmp_path / "tales.txt").write_text("a tale " * 1000)
+    (tmp_path / "tales.txt").write_text("a tale " * 1000, encoding="utf-8")
     changes = {
         "model": "gpt_mini", "data": {"name": str(tmp_path / "tales.txt"), "text": {"context": 16}},
         "search": RECIPE["search"] | {"usual": "gelu"}, "transfer": {"baselines": ["relu"]},
@@ -619,7 +619,7 @@ def test_status_as_json_where_a_training_has_no_figure(tmp_path):
     assert all(2 < row["figure"] < 3 for row in rows if row != none)  # nats, not per cent
     text = call("campaign", "status", "--zoo", tmp_path).stdout
     assert [line.split()[1] for line in text.splitlines() if line.startswith("    relu ")] == ["n=1"]
-    (there,) = [path for path in own.folder.glob("*.relu.*") if "nan" not in path.read_text()]
+    (there,) = [path for path in own.folder.glob("*.relu.*") if "nan" not in path.read_text(encoding="utf-8")]
     there.unlink()
     assert "    relu                   n=0  no figure\n" in call("campaign", "status", "--zoo", tmp_path).stdout
 
@@ -761,7 +761,7 @@ def test_collecting_a_damaged_run(real, tmp_path, name, content):
     root = real[0]
     run_folder = next((root / "runs" / "runs").glob("*.relu.*"))
     there = shutil.copytree(run_folder, tmp_path / "runs" / run_folder.name)
-    (there / name).write_text(content)
+    (there / name).write_text(content, encoding="utf-8")
     new = planned(folder_in(tmp_path), **REAL)
     with pytest.raises(RunError, match=str(there)):
         campaign_run.collect(new, tmp_path / "runs")

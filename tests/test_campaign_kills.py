@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory):
     place = tmp_path_factory.mktemp("undisturbed")
     since = time.monotonic()
     with begin(place) as process:
-        assert process.wait() == 0, (place / "output.txt").read_text()
+        assert process.wait() == 0, (place / "output.txt").read_text(encoding="utf-8")
     return place, time.monotonic() - since
 
 
@@ -86,10 +86,10 @@ def test_a_campaign_that_is_killed(undisturbed, tmp_path):
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGKILL)
                     code = process.wait()
-            assert code in (0, -signal.SIGKILL), (own / "output.txt").read_text()
+            assert code in (0, -signal.SIGKILL), (own / "output.txt").read_text(encoding="utf-8")
             kills += code != 0
             before = checked(folder, before)
-            print(f"kill {kills}: {len(before)} files, {(own / 'output.txt').read_text().count('done  ')} done")
+            print(f"kill {kills}: {len(before)} files, {(own / 'output.txt').read_text(encoding='utf-8').count('done  ')} done")
         assert waiting(Campaign.read(folder)) == []
         assert {line.key: line.result for line in Ledger.read(folder).lines} == results
         assert contents(folder).keys() == files(folder).keys()

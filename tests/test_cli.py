@@ -24,14 +24,14 @@ GENOTYPE = {
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
+    path.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     return path
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(GENOTYPE))
+    path.write_text(json.dumps(GENOTYPE), encoding="utf-8")
     return path
 
 
@@ -44,7 +44,7 @@ def test_help_shows_an_example(command, flag):
 
 
 def test_version_of_the_module():
-    shown = subprocess.run([sys.executable, "-m", "grafs_timm", "--version"], cwd=ROOT, capture_output=True, text=True)
+    shown = subprocess.run([sys.executable, "-m", "grafs_timm", "--version"], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert shown.returncode == 0, shown.stderr
     assert __version__ in shown.stdout
 
@@ -56,7 +56,7 @@ def test_search_then_evaluate(tiny, tmp_path, monkeypatch):
     out = tmp_path / "runs" / "search_tiny_s0"
     found = formula.load(out / "genotype.json")
     assert f"f(x) = {found.text}" in result.stdout
-    assert json.loads((out / "genotype.json").read_text())["sha256"] == found.sha256
+    assert json.loads((out / "genotype.json").read_text(encoding="utf-8"))["sha256"] == found.sha256
     for name in ("function.png", "shrinking.png"):
         assert (out / "plots" / name).read_bytes().startswith(b"\x89PNG\r\n")
     assert torch.load(out / "checkpoint.pt", weights_only=True)
@@ -155,7 +155,7 @@ def test_unknown_recipe():
 
 @pytest.mark.parametrize("text", ["", "[]", "model: [", "model: 3", "modle: cifar_resnet20", "a: &a [*a]", "\x00"])
 def test_recipes_that_are_none(tmp_path, text):
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     assert "bad.yaml" in refused("search", tmp_path / "bad.yaml", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -190,7 +190,7 @@ def test_data_that_is_damaged(tiny, tmp_path, damage, said):
     if damage == "missing":
         (folder / "a.tar").unlink()
     if damage == "info":
-        (folder / "_info.json").write_text('{"splits": ')
+        (folder / "_info.json").write_text('{"splits": ', encoding="utf-8")
     for command in (["search"], ["evaluate", "--activation", "relu"])[: 1 if damage == "few" else 2]:
         assert said in refused(*command, tiny, "--data", folder, "--out", tmp_path / "run", "--quiet")
         assert not (tmp_path / "run").exists()
@@ -240,7 +240,7 @@ def test_hostile_genotypes(tiny, file, tmp_path, monkeypatch, content):
 
 def test_folders_of_something_else(tiny, tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    (tmp_path / "mine" / "thesis.txt").write_text("mine", encoding="utf-8")
     out = tmp_path / "run"
     assert call("evaluate", tiny, "--activation", "relu", "--out", out, "--quiet").exit_code == 0
     before = contents(tmp_path)

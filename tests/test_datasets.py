@@ -58,7 +58,7 @@ def test_unknown_split(folder):
 def test_folder_without_info_shows_the_smallest_one(tmp_path):
     with pytest.raises(DataError, match=r"no _info\.json; the smallest valid one: ") as caught:
         open_dataset(tmp_path)
-    (tmp_path / "_info.json").write_text(str(caught.value).split("valid one: ")[1])
+    (tmp_path / "_info.json").write_text(str(caught.value).split("valid one: ")[1], encoding="utf-8")
     assert open_dataset(tmp_path).splits["train"].num_samples == 2
 
 
@@ -99,7 +99,7 @@ def test_info_that_is_not_one(tmp_path, text):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-16-be"])
 def test_info_under_either_name_and_with_a_byte_order_mark(tmp_path, name, encoding):
     two_shards(tmp_path / "set")
-    text = (tmp_path / "set" / "_info.json").read_text()
+    text = (tmp_path / "set" / "_info.json").read_text(encoding="utf-8")
     (tmp_path / "set" / "_info.json").unlink()
     (tmp_path / "set" / name).write_text(text, encoding=encoding)
     assert open_dataset(tmp_path / "set").classes == ("x", "y", "z")
@@ -126,21 +126,21 @@ def test_empty_shards_are_passed_over(folder, lengths, kept):
 
 @pytest.mark.parametrize("empty", [{"filenames": [], "shard_lengths": []}, {"filenames": ["t.tar"], "shard_lengths": [0]}])
 def test_an_empty_split_does_not_refuse_the_others(folder, empty):
-    info = json.loads((folder / "_info.json").read_text())
+    info = json.loads((folder / "_info.json").read_text(encoding="utf-8"))
     info["splits"]["test"] = {"name": "test", "num_samples": 0, **empty}
-    (folder / "_info.json").write_text(json.dumps(info))
+    (folder / "_info.json").write_text(json.dumps(info), encoding="utf-8")
     assert len(load_split(open_dataset(folder), "train")) == 12
     with pytest.raises(DataError, match="split 'test' has no samples; pack it again, or name another; known: train"):
         open_dataset(folder).split("test")
     info["splits"] = {"test": info["splits"]["test"]}
-    (folder / "_info.json").write_text(json.dumps(info))
+    (folder / "_info.json").write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(DataError, match="no split has a sample; pack"):
         open_dataset(folder)
 
 
 @pytest.mark.parametrize("where", ["split", "filename", "sha256", "class", "value"])
 def test_one_odd_text_does_not_fill_the_screen(folder, where):
-    info = json.loads((folder / "_info.json").read_text())
+    info = json.loads((folder / "_info.json").read_text(encoding="utf-8"))
     odd, train = "x" * 66_000, info["splits"]["train"]
     if where == "split":
         info["splits"] = {odd: {}}
@@ -152,7 +152,7 @@ def test_one_odd_text_does_not_fill_the_screen(folder, where):
         info["classes"] = {odd: 0}
     else:
         train["num_samples"] = odd
-    (folder / "_info.json").write_text(json.dumps(info))
+    (folder / "_info.json").write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(DataError) as error:
         open_dataset(folder)
     assert len(str(error.value)) < 1000
@@ -180,9 +180,9 @@ def test_shards_spelt_out_take_counts_and_classes_from_the_info_beside_them(fold
 
 
 def test_a_split_none_of_whose_shards_is_spelt_out_stays_whole(folder):
-    info = json.loads((folder / "_info.json").read_text())
+    info = json.loads((folder / "_info.json").read_text(encoding="utf-8"))
     info["splits"]["test"] = info["splits"]["train"] | {"filenames": ["t.tar", "u.tar"]}
-    (folder / "_info.json").write_text(json.dumps(info))
+    (folder / "_info.json").write_text(json.dumps(info), encoding="utf-8")
     splits = open_dataset(folder / "a.tar").splits
     assert splits["train"].filenames == ["a.tar"]
     assert splits["test"].filenames == ["t.tar", "u.tar"]
@@ -312,7 +312,7 @@ def test_buckets_are_read_by_the_programs_that_webdataset_calls(tmp_path, monkey
     folder = two_shards(tmp_path / "set")
     program = tmp_path / "bin" / "gsutil"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\n[ "$1" = cat ] && exec cat "{tmp_path}/${{2#gs://bucket/}}"\n')
+    program.write_text(f'#!/bin/sh\n[ "$1" = cat ] && exec cat "{tmp_path}/${{2#gs://bucket/}}"\n', encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setattr(remote, "_WAITS", ())

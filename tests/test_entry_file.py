@@ -28,15 +28,15 @@ def data(contents):
 def put(folder, data, name="grafs_resnet_a1"):
     path = folder / "resnet" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     return path
 
 
 def test_what_is_written_is_read(contents, tmp_path):
     path = put(tmp_path, {})
-    path.write_text(entry_file.text(contents))
+    path.write_text(entry_file.text(contents), encoding="utf-8")
     assert entry_file.read(path) == contents
-    assert entry_file.text(entry_file.read(path)) == path.read_text()
+    assert entry_file.text(entry_file.read(path)) == path.read_text(encoding="utf-8")
 
 
 def resealed(data):

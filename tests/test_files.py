@@ -43,14 +43,14 @@ def test_what_a_killed_write_leaves_goes_with_the_next_one(tmp_path):
     path = tmp_path / "a[b].json"
     others = [tmp_path / name for name in (".a[b].json.mine", ".a[b].json.Settings", ".ab.json.abcdefgh", "a[b].json.abcdefgh")]
     for other in others:
-        other.write_text("not of a write of this file")
+        other.write_text("not of a write of this file", encoding="utf-8")
     alive = writing(path)
     (its_own,) = set(tmp_path.iterdir()) - set(others)
     for _ in range(2):
         kill(writing(path))
         assert not path.exists()
     write_whole(path, "new")
-    assert path.read_text() == "new"
+    assert path.read_text(encoding="utf-8") == "new"
     assert set(tmp_path.iterdir()) == {*others, path, its_own}
     kill(alive)
     write_whole(path, "newer")
@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_in_the_middle_is_said_to_be(tmp_path, monkeypatch, 
     monkeypatch.setattr(os, "fdopen", Full)
     with pytest.raises(RunError, match=r"cannot write .*/file: \[Errno 28\] No space left on device; the file .* is kept"):
         write_whole(path, content)
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -95,7 +95,7 @@ def test_save_then_load(tmp_path: Path):
         genotype = Genotype.from_dict(EXAMPLE | ({} if bound is None else {"bound": bound}))
         path = formula.save(genotype, tmp_path / "found.json")
         assert formula.load(path) == genotype
-        assert set(json.loads(path.read_text())) >= {"formula", "latex", "sha256"}
+        assert set(json.loads(path.read_text(encoding="utf-8"))) >= {"formula", "latex", "sha256"}
 
 
 def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,7 +113,7 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_import_leaves_sympy_alone():
     code = "import sys, timm; before = set(sys.modules); import grafs_timm.formula; print(*set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert "grafs_timm.formula" in done.stdout.split()
     assert not {"sympy", "grafs_timm.symbols"} & set(done.stdout.split())
 

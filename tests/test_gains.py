@@ -45,5 +45,5 @@ for op in ops.OPS[1].values():
 print(len(os.listdir("/proc/self/task")) - before)
 """
     env = os.environ | {"OMP_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, encoding="utf-8")
     assert done.stdout.strip() == "0", done.stdout + done.stderr

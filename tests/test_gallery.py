@@ -45,7 +45,7 @@ addEventListener("error", event => window.failure = event.message);
     file = folder / "index.html"
     file.write_text(page.replace("</body>", driver + "</body>"), encoding="utf-8")
     command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=True).stdout
     (text,) = re.findall(r'<pre id="driven">(.*?)</pre>', dom, re.S)
     result, failure = json.loads(html.unescape(text))
     assert failure is None

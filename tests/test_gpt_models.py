@@ -37,7 +37,7 @@ def test_sizes_counted_by_hand(name):
 
 def test_names_are_registered_without_importing_transformers():
     code = "import sys, timm, grafs_timm.models as m; print(timm.list_models('gpt_*'), 'transformers' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout
     assert said.strip() == "['gpt_mini', 'gpt_small', 'gpt_tiny'] False"
 
 

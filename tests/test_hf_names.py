@@ -27,7 +27,7 @@ needed = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, re
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT)
 
 
 def made_module(**names: object) -> types.ModuleType:
@@ -136,7 +136,7 @@ def test_the_import_brings_no_transformers_and_one_hook_only() -> None:
 def test_a_broken_transformers_breaks_by_its_own_error(tmp_path, files: dict[str, str], said: str) -> None:
     for name, text in files.items():
         (tmp_path / "transformers").mkdir(exist_ok=True)
-        (tmp_path / "transformers" / f"{name}.py").write_text(text)
+        (tmp_path / "transformers" / f"{name}.py").write_text(text, encoding="utf-8")
     block = "" if files else "sys.modules['transformers'] = None\n"
     done = python(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{block}"
@@ -157,8 +157,10 @@ def test_a_made_transformers_is_filled_and_keeps_its_loader(tmp_path) -> None:
     """Its source is still found, after a mere look for it too, and a failed first import is followed by a good one."""
     package = tmp_path / "transformers"
     package.mkdir()
-    (package / "__init__.py").write_text("__version__ = '9'")
-    (package / "activations.py").write_text("import sys\nsys.tries += 1\nif sys.tries < 2: 1 / 0\nACT2CLS = {}; ACT2FN = {}\n")
+    (package / "__init__.py").write_text("__version__ = '9'", encoding="utf-8")
+    (package / "activations.py").write_text(
+        "import sys\nsys.tries += 1\nif sys.tries < 2: 1 / 0\nACT2CLS = {}; ACT2FN = {}\n", encoding="utf-8"
+    )
     done = python(
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.tries = 0\n"
         "import grafs_timm, importlib.util, inspect\n"

@@ -56,20 +56,20 @@ def outputs(model):
 
 
 def header(folder):
-    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
 
 
 def test_a_zoo_name_without_weights(tmp_path):
     folder = hub.write(tmp_path / "out", ZOO, card="# Mine\n", model="test_resnet", model_args={"num_classes": 3})
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "activation.json"}
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["model_args"]["act_layer"] == ZOO
     assert config["activation"]["name"] == ZOO
     model = timm.create_model(f"local-dir:{folder}")
     assert ZOO in str(model.act1)
     assert model.num_classes == 3
     assert header(folder)["library_name"] == "timm"
-    assert "# Mine" in (folder / "README.md").read_text()
+    assert "# Mine" in (folder / "README.md").read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [folder]  # nothing is left beside
 
 
@@ -81,40 +81,42 @@ def test_weights_are_what_timm_loads(lone, tmp_path):
     folder = hub.write(tmp_path / "out", ZOO, card="", weights=source, **how)
     assert torch.equal(outputs(timm.create_model(f"local-dir:{folder}", pretrained=True)), outputs(model))
     assert torch.equal(outputs(grafs_timm.create_model(f"local-dir:{folder}", pretrained=True)), outputs(model))
-    assert "pretrained=True" in (folder / "README.md").read_text()
+    assert "pretrained=True" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_weights_of_a_genotype_file_get_the_entrys_name(tmp_path):
     file = tmp_path / "genotype.json"
-    file.write_text(json.dumps(zoo.entries()[ZOO].genotype.to_dict()))
+    file.write_text(json.dumps(zoo.entries()[ZOO].genotype.to_dict()), encoding="utf-8")
     model = trained(str(file), tmp_path / "weights")
     folder = hub.write(tmp_path / "out", ZOO, card="", weights=tmp_path / "weights")
-    assert json.loads((folder / "config.json").read_text())["activation"]["name"] == ZOO
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["activation"]["name"] == ZOO
     assert torch.equal(outputs(timm.create_model(f"local-dir:{folder}", pretrained=True)), outputs(model))
 
 
 def test_a_function_of_no_name_loads_through_this_package(tmp_path):
     file = tmp_path / "mine.json"
-    file.write_text(json.dumps(Genotype.from_dict(MINE).to_dict()))
+    file.write_text(json.dumps(Genotype.from_dict(MINE).to_dict()), encoding="utf-8")
     folder = hub.write(tmp_path / "out", file, card="", model="test_resnet")
-    readme = (folder / "README.md").read_text()
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     assert 'grafs_timm.create_model("local-dir:out")' in readme
-    assert "act_layer" not in json.loads((folder / "config.json").read_text()).get("model_args", {})
+    assert "act_layer" not in json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_args", {})
     assert "mine" in str(create_from(folder).act1)
 
 
 def test_an_architecture_that_takes_no_names_is_loaded_by_this_package(tmp_path):
     folder = hub.write(tmp_path / "out", ZOO, card="", model="mixer_s32_224", model_args={"img_size": 64, "num_classes": 3})
-    assert 'grafs_timm.create_model("local-dir:out")' in (folder / "README.md").read_text()
+    assert 'grafs_timm.create_model("local-dir:out")' in (folder / "README.md").read_text(encoding="utf-8")
     assert ZOO in str(grafs_timm.create_model(f"local-dir:{folder}").blocks[0])
 
 
 def test_an_entry_from_outside_travels_with_its_folder(made, tmp_path, monkeypatch):
     source = put(made, tmp_path / "resnet" / f"{NAME}.json")
     source.with_name("x.png").write_bytes(b"picture")
-    source.with_suffix(".md").write_text("![f](x.png) [log](evidence/a.csv) ![out](../../y.png) [site](https://a.b)\n")
+    source.with_suffix(".md").write_text(
+        "![f](x.png) [log](evidence/a.csv) ![out](../../y.png) [site](https://a.b)\n", encoding="utf-8"
+    )
     folder = hub.publish(source, tmp_path / "out", model="test_resnet")
-    readme = (folder / "README.md").read_text()
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "![f](x.png) log out [site](https://a.b)" in readme
     assert (folder / "x.png").read_bytes() == b"picture"
     assert header(folder)["license"] == "apache-2.0"
@@ -161,11 +163,11 @@ def test_what_cannot_be_built_is_refused(settings, said, tmp_path):
 
 
 def test_a_folder_in_use_and_timms_own_are_refused(tmp_path):
-    (tmp_path / "a").write_text("mine")
+    (tmp_path / "a").write_text("mine", encoding="utf-8")
     for folder in (tmp_path, tmp_path / "a"):
         with pytest.raises(RunError, match="not empty"):
             hub.write(folder, ZOO, card="", model="test_resnet")
-    assert (tmp_path / "a").read_text() == "mine"
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "mine"
     with pytest.raises(GrafsError, match="timm's own"):
         hub.write(tmp_path / "out", "gelu", card="", model="test_resnet")
     (tmp_path / "empty").mkdir()

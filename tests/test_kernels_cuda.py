@@ -104,7 +104,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("interpreter")
     torch.save(cases, folder / "in.pt")
     command = [sys.executable, "-W", "ignore", __file__, str(folder / "in.pt"), str(folder / "out.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env={**os.environ, "TRITON_INTERPRET": "1"})
     assert done.returncode == 0, done.stderr
     return dict(zip([*keys, "again", "spoilt", "strided"], zip(cases, torch.load(folder / "out.pt"), strict=True), strict=True))
 
@@ -204,7 +204,7 @@ for dtype, (kernel, fixed) in itertools.product(["fp32", "bf16", "fp16"], consta
 def test_compiles_for_a_gpu_to_wide_accesses_and_tensor_cores(tmp_path: Path) -> None:
     """Without a GPU: what Triton makes of the kernels for compute capability 9.0."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, encoding="utf-8", env=environment)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     counts = {(a, b): [int(v) for v in values] for a, b, *values in (line.split() for line in done.stdout.splitlines())}

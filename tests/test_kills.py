@@ -37,7 +37,7 @@ def killed(out, names, kills, factor=1.0, seed=0):
     assert len(rows) == kills
     assert {row["case"] for row in rows} == set(names)
     assert [row for row in rows if (row["files"], row["result"]) != ("whole", "equal")] == []
-    with (out / "kills.csv").open() as file:
+    with (out / "kills.csv").open(encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == [{key: str(value) for key, value in row.items()} for row in rows]
     return rows
 
@@ -81,8 +81,8 @@ def whole(tmp_path_factory):
 
 def _line(change):
     def changed(path):
-        lines = (path / "log.jsonl").read_text().splitlines(keepends=True)
-        (path / "log.jsonl").write_text("".join(change(lines)))
+        lines = (path / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (path / "log.jsonl").write_text("".join(change(lines)), encoding="utf-8")
 
     return changed
 
@@ -100,9 +100,9 @@ def _weights(path):
 
 
 def _result(path):
-    summary = json.loads((path / "summary.json").read_text())
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     summary["test_loss"] = float(np.nextafter(summary["test_loss"], 0))
-    (path / "summary.json").write_text(json.dumps(summary))
+    (path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_not_equal_is_seen(whole, tmp_path, change, said):
 def test_what_is_not_whole_is_seen(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     for name in (".lock", ".checkpoint.pt.abcdefgh", "weights/.model.safetensors.abcdefgh"):
-        (folder / name).write_text("half")
+        (folder / name).write_text("half", encoding="utf-8")
     assert damaged(folder) == []
     assert unfinished(folder) == ["checkpoint.pt", "model.safetensors"]
     names = ["checkpoint.pt", "run.json", "summary.json", "weights/config.json", "weights/model.safetensors"]
@@ -173,10 +173,10 @@ os.fsync = fsync
 def test_a_matrix_on_a_full_disk(whole, tmp_path, monkeypatch):
     full = tmp_path / "full"
     full.touch()
-    (tmp_path / "sitecustomize.py").write_text(f"FULL = {str(full)!r}\n{FULL}")
+    (tmp_path / "sitecustomize.py").write_text(f"FULL = {str(full)!r}\n{FULL}", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     settings = {"evaluate": SETTINGS["evaluate"] | EVERYTHING, "transfer": {"baselines": ["relu"], "seeds": 1}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | settings))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | settings), encoding="utf-8")
     command = ("transfer", tmp_path / "tiny.yaml", "--out", tmp_path / "m", "--device", "cpu", "--quiet")
     job = tmp_path / "m" / "jobs" / "relu" / "test_resnet" / "digits" / "s0"
     refused = call(*command)
@@ -184,7 +184,7 @@ def test_a_matrix_on_a_full_disk(whole, tmp_path, monkeypatch):
     assert refused.stdout.startswith("0 done, 0 skipped, 1 failed")
     said = f"error: cannot write {job}/checkpoint.pt: [Errno 28] No space left on device; the file that was there is kept"
     assert said in refused.stderr
-    assert job.with_name("s0.txt").read_text().count("error: ") == 1  # it isn't tried again
+    assert job.with_name("s0.txt").read_text(encoding="utf-8").count("error: ") == 1  # it isn't tried again
     kept = checkpoint.load(job / "checkpoint.pt")
     assert (kept["epoch"], kept["done"]) == (0, 4)
     assert damaged(tmp_path / "m") == unfinished(tmp_path / "m") == []

@@ -19,7 +19,7 @@ from grafs_timm.errors import RunError
 from grafs_timm.files import locked
 from grafs_timm.launch import Job, run_jobs
 
-DONE = "folder.mkdir(parents=True, exist_ok=True); (folder / 'summary.json').write_text('{}')"
+DONE = "folder.mkdir(parents=True, exist_ok=True); (folder / 'summary.json').write_text('{}', encoding='utf-8')"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def run(*jobs, **options):
 
 def alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
@@ -61,7 +61,7 @@ def soon(condition, seconds=10):
 
 def test_what_is_done_is_not_started(tmp_path):
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "summary.json").write_text("{}")
+    (tmp_path / "a" / "summary.json").write_text("{}", encoding="utf-8")
     heard = []
     outcomes = run(script(tmp_path / "a", "1/0"), script(tmp_path / "b"), on_outcome=heard.append)
     assert [outcome.state for outcome in outcomes] == ["skipped", "done"]
@@ -83,7 +83,7 @@ def test_one_that_fails_stops_no_other_and_is_not_tried_again(tmp_path):
     bad, good = run(script(tmp_path / "bad", code), script(tmp_path / "good"))
     assert (bad.state, good.state) == ("failed", "done")
     assert bad.message == "error: the model\n  is not one\nwandb: bye"
-    assert (tmp_path / "bad.txt").read_text().count("tried") == 1
+    assert (tmp_path / "bad.txt").read_text(encoding="utf-8").count("tried") == 1
 
 
 @pytest.mark.parametrize(("retries", "state"), [(0, "failed"), (1, "done")])
@@ -98,7 +98,7 @@ def test_a_crash_shows_its_last_lines(tmp_path):
     (outcome,) = run(script(tmp_path / "a", "print('x' * 9000); 1/0"), retries=1)
     assert outcome.message.endswith("ZeroDivisionError: division by zero")
     assert len(outcome.message) <= 2000
-    assert (tmp_path / "a.txt").read_text().count("ZeroDivisionError") == 2
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8").count("ZeroDivisionError") == 2
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_torchrun_adds_does_not_hide_the_reason(tmp_path, said, code, shown
     code = f"print('tried', {said!r}, *{added!r}, sep=chr(10)); sys.exit(1)"
     (outcome,) = run(Script("a", (), tmp_path / "a", processes=2, code=code))
     assert outcome.message.splitlines()[-1] == shown
-    assert (tmp_path / "a.txt").read_text().count("tried") == tried
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8").count("tried") == tried
 
 
 def test_an_end_without_a_result_is_a_failure(tmp_path):
@@ -125,7 +125,7 @@ def test_an_end_without_a_result_is_a_failure(tmp_path):
 
 
 def test_one_that_cannot_be_started_is_a_failure(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     bad, good = run(script(tmp_path / "file" / "a"), script(tmp_path / "b"))
     assert (bad.state, good.state) == ("failed", "done")
     assert "a cannot be started: [Errno" in bad.message
@@ -145,24 +145,24 @@ def test_workers_run_at_once_each_with_its_device(tmp_path, monkeypatch, devices
     meet = f"""{DONE}
 end = time.time() + 20
 while len(list(folder.parent.glob('*/summary.json'))) < 2 and time.time() < end: time.sleep(0.01)
-(folder / 'env').write_text(os.environ['OMP_NUM_THREADS'] + ' ' + os.environ['CUDA_VISIBLE_DEVICES'])
+(folder / 'env').write_text(os.environ['OMP_NUM_THREADS'] + ' ' + os.environ['CUDA_VISIBLE_DEVICES'], encoding='utf-8')
 sys.exit(time.time() >= end)"""
     outcomes = run(script(tmp_path / "a", meet), script(tmp_path / "b", meet), workers=workers, devices=devices)
     assert [outcome.state for outcome in outcomes] == ["done", "done"]
     assert {outcome.where for outcome in outcomes} == set(devices)
     threads = max(len(os.sched_getaffinity(0)) // 2, 1)
-    seen = sorted((tmp_path / name / "env").read_text() for name in "ab")
+    seen = sorted((tmp_path / name / "env").read_text(encoding="utf-8") for name in "ab")
     assert seen == ([f"{threads} 5,7"] * 2 if len(devices) == 1 else [f"{threads} 5", f"{threads} 7"])
 
 
 def test_jobs_of_several_processes_have_a_gpu_each(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,6,2,3")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    code = f"{DONE}; (folder / 'env').write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
+    code = f"{DONE}; (folder / 'env').write_text(os.environ['CUDA_VISIBLE_DEVICES'], encoding='utf-8')"
     jobs = [Script(name, (), tmp_path / name, processes=2, code=code) for name in "abc"]
     outcomes = run(*jobs, devices=[f"cuda:{number}" for number in range(5)])
     assert [outcome.state for outcome in outcomes] == ["done"] * 3
-    seen = {(outcome.where, (outcome.job.folder / "env").read_text()) for outcome in outcomes}
+    seen = {(outcome.where, (outcome.job.folder / "env").read_text(encoding="utf-8")) for outcome in outcomes}
     assert seen == {("cuda:0,cuda:1", "5,7"), ("cuda:2,cuda:3", "6,2")}
     assert launch.groups(("cpu",), 2) == [("cpu", "cpu")]
     with pytest.raises(RunError, match="a job of 3 processes needs 3 GPUs, here are 2: cuda:0, cuda:1"):
@@ -173,10 +173,10 @@ def test_jobs_of_several_processes_have_a_gpu_each(tmp_path, monkeypatch):
 def test_to_stop_the_launcher_stops_its_jobs(tmp_path, monkeypatch, number):
     monkeypatch.setattr(launch, "_GRACE", 0.5)
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if number == signal.SIGINT else ""
-    code = f"{stubborn}(folder.parent / 'pid').write_text(str(os.getpid())); time.sleep(60)"
+    code = f"{stubborn}(folder.parent / 'pid').write_text(str(os.getpid()), encoding='utf-8'); time.sleep(60)"
 
     def stop():
-        assert soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        assert soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(encoding="utf-8"))
         os.kill(os.getpid(), number)
 
     before, thread = signal.getsignal(signal.SIGTERM), threading.Thread(target=stop)
@@ -184,7 +184,7 @@ def test_to_stop_the_launcher_stops_its_jobs(tmp_path, monkeypatch, number):
     with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
         run(script(tmp_path / "a", code), script(tmp_path / "b"))
     thread.join()
-    assert not alive(int((tmp_path / "pid").read_text()))
+    assert not alive(int((tmp_path / "pid").read_text(encoding="utf-8")))
     assert not (tmp_path / "b").exists()
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -207,7 +207,9 @@ HOLD = (
 def test_a_folder_is_one_process_s_until_it_dies(tmp_path):
     folder = tmp_path / "new" / "run"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, env=env) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, encoding="utf-8", env=env
+    ) as holder:
         assert holder.stdout.readline() == "held\n"
         said = rf"run is in use by process {holder.pid} on {socket.gethostname()} since \d{{4}}-.*; wait until it ends"
         with pytest.raises(RunError, match=said), locked(folder):
@@ -229,7 +231,7 @@ def test_forked_processes_do_not_hold_it(tmp_path):
     os.kill(os.getpid(), 9)""".replace("import sys", "import os, sys")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8", env=env, start_new_session=True
     ) as holder:
         assert holder.stdout.readline() == "held\n"
         holder.wait()
@@ -239,7 +241,7 @@ def test_forked_processes_do_not_hold_it(tmp_path):
 
 
 def test_what_cannot_be_locked(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="is a file"), locked(tmp_path / "file"):
         pass
     with pytest.raises(RunError, match="cannot be locked: Not a directory"), locked(tmp_path / "file" / "below"):
@@ -355,7 +357,7 @@ def test_ray_without_room_for_a_job(cluster, tmp_path):
 def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     """Its job goes on on the other node, from its last checkpoint, to the same bits."""
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(yaml.safe_dump(SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 15}}))
+    recipe.write_text(yaml.safe_dump(SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 15}}), encoding="utf-8")
     lost, story = cluster.second.node_id[:8], []
 
     def tell(what):
@@ -363,7 +365,7 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
 
     def on_it():
         """The job on the node that will be lost, once two of its epochs are done."""
-        names = [file.stem for file in tmp_path.glob("ray/*.txt") if lost in file.read_text()]
+        names = [file.stem for file in tmp_path.glob("ray/*.txt") if lost in file.read_text(encoding="utf-8")]
         logs = {name: tmp_path / "ray" / name / "log.jsonl" for name in names}
         return next((name for name, log in logs.items() if log.exists() and log.read_bytes().count(b'"epoch"') >= 2), None)
 
@@ -379,7 +381,7 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
         on_outcome=lambda outcome: tell(f"{outcome.job.name} {outcome.state} on {outcome.where}"),
     )  # fmt: skip
     killer.join()
-    printed = {file.stem: file.read_text() for file in sorted(tmp_path.glob("ray/*.txt"))}
+    printed = {file.stem: file.read_text(encoding="utf-8") for file in sorted(tmp_path.glob("ray/*.txt"))}
     story += [f"{name}.txt: {line}" for name, text in printed.items() for line in text.splitlines()]
     if os.environ.get("GRAFS_TIMM_SHOW"):
         with capsys.disabled():

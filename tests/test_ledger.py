@@ -72,7 +72,7 @@ def better(line):
 
 def test_a_line_comes_back_from_its_text(filled, tmp_path):
     for line in filled.lines:
-        (tmp_path / "one.jsonl").write_text(line.text())
+        (tmp_path / "one.jsonl").write_text(line.text(), encoding="utf-8")
         assert Ledger.read(tmp_path).lines == (line,)
         assert line.text() == forged(line)
         assert line.text().count("\n") == 1
@@ -114,7 +114,7 @@ def test_any_value_comes_back_as_it_was(search, tmp_path, changes):
     (there,) = Ledger.read(tmp_path).lines
     assert there == line
     assert there.text() == line.text() == forged(search, **changes)
-    (tmp_path / "ledger.jsonl").write_text(ledger.unite([there]))
+    (tmp_path / "ledger.jsonl").write_text(ledger.unite([there]), encoding="utf-8")
     assert Ledger.read(tmp_path).lines == (line,)
 
 
@@ -168,9 +168,9 @@ def test_one_file_a_line_or_one_file_for_all(filled, tmp_path):
     assert len(ledger.add(several, filled.lines)) == len(filled.lines) == 11
     one.mkdir()
     text = ledger.unite([*reversed(filled.lines), *filled.lines])
-    (one / "ledger.jsonl").write_text(text)
+    (one / "ledger.jsonl").write_text(text, encoding="utf-8")
     ledger.add(both, filled.lines[:5])
-    (both / "ledger.jsonl").write_text(text)
+    (both / "ledger.jsonl").write_text(text, encoding="utf-8")
     for folder in (several, one, both):
         found = Ledger.read(folder)
         assert found.lines == filled.lines
@@ -183,7 +183,7 @@ def test_one_file_a_line_or_one_file_for_all(filled, tmp_path):
 
 def test_one_line_in_two_files_counts_once(relu, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
-        (tmp_path / name).write_text(2 * relu.text())
+        (tmp_path / name).write_text(2 * relu.text(), encoding="utf-8")
     found = Ledger.read(tmp_path)
     assert found.lines == (relu,)
     assert found.where(relu) == f"{tmp_path / 'a.jsonl'}, line 1"
@@ -200,7 +200,7 @@ def test_what_is_there_is_not_written_again(filled, tmp_path):
 def test_other_files_are_no_lines(relu, tmp_path):
     ledger.add(tmp_path, [relu])
     for name in ("recipe.yaml", "activations.json", "cost.csv", f".{relu.file_name}.abcdefgh"):
-        (tmp_path / name).write_text("half")
+        (tmp_path / name).write_text("half", encoding="utf-8")
     (tmp_path / "recipes").mkdir()
     assert Ledger.read(tmp_path).lines == (relu,)
 
@@ -305,7 +305,7 @@ BAD = {
 def test_a_bad_line(relu, cell, tmp_path, name, number):
     change, said = BAD[name]
     text = "" if number == 1 else relu.text()
-    (tmp_path / "a.jsonl").write_text(relu.text())
+    (tmp_path / "a.jsonl").write_text(relu.text(), encoding="utf-8")
     (tmp_path / "b.jsonl").write_bytes((text + change(cell)).encode("utf-8", "surrogateescape"))
     before = contents(tmp_path)
     with pytest.raises(RunError, match=rf"^{tmp_path}/b\.jsonl, line {number}\b.*{said}"):
@@ -324,7 +324,7 @@ def test_a_bad_line(relu, cell, tmp_path, name, number):
     ],
 )
 def test_a_file_that_is_cut_short(relu, cell, tmp_path, cut, said):
-    (tmp_path / "b.jsonl").write_text(cut(relu.text() + cell.text()))
+    (tmp_path / "b.jsonl").write_text(cut(relu.text() + cell.text()), encoding="utf-8")
     before = contents(tmp_path)
     with pytest.raises(RunError, match=rf"^{tmp_path}/b\.jsonl{said}"):
         Ledger.read(tmp_path)
@@ -332,7 +332,7 @@ def test_a_file_that_is_cut_short(relu, cell, tmp_path, cut, said):
 
 
 def test_a_file_instead_of_a_folder_and_a_folder_instead_of_a_file(relu, tmp_path):
-    (tmp_path / "ledger").write_text(relu.text())
+    (tmp_path / "ledger").write_text(relu.text(), encoding="utf-8")
     with pytest.raises(RunError, match=r"ledger is a file; a ledger is a folder of \.jsonl files"):
         Ledger.read(tmp_path / "ledger")
     with pytest.raises(RunError, match=r"cannot write .*ledger"):

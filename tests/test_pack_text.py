@@ -101,4 +101,4 @@ def test_real_text(tmp_path, name):
         pytest.skip(f"no {source}")
     pack_text(str(source), tmp_path / "out", quiet=True)
     assert read_split(open_dataset(tmp_path / "out"), "train") == gzip.decompress(source.read_bytes())
-    assert "classes" not in json.loads((tmp_path / "out" / "_info.json").read_text())
+    assert "classes" not in json.loads((tmp_path / "out" / "_info.json").read_text(encoding="utf-8"))

@@ -19,14 +19,14 @@ def test_import_brings_no_optional_library(start: str) -> None:
         f"import sys, {start}, timm; before = set(sys.modules); import grafs_timm; "
         f"print(*[m for m in set(sys.modules) - before if m.startswith({LAZY!r})])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == ""
 
 
 def test_import_takes_little_beside_timms() -> None:
     """At most 0.3 s beyond ``import timm``: of the process's own time, as others may be busy, once the bytecode is there."""
     code = "import time, timm; before = time.process_time(); import grafs_timm; print(time.process_time() - before)"
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True) for _ in range(2)]
     assert min(float(run.stdout) for run in runs) <= 0.3
 
 
@@ -38,7 +38,7 @@ def test_import_works_without_wandb_and_matplotlib_and_webdataset() -> None:
         "import timm, grafs_timm\n"
         "print(grafs_timm.family_of('resnetv2_50'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stdout.strip()) == (0, "resnet"), done.stderr
 
 

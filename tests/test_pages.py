@@ -51,7 +51,7 @@ def test_links_lead_to_files(entry, tmp_path):
     zoo = zoo_of(entry, tmp_path / "zoo")
     evidence = zoo / "resnet" / "evidence" / "a1"
     evidence.mkdir(parents=True)
-    (evidence / entry.batches[0].provenance.recipe).write_text("")
+    (evidence / entry.batches[0].provenance.recipe).write_text("", encoding="utf-8")
     (tmp_path / "docs").mkdir()
     pages.write(zoo)
     for page in pages.made(zoo):
@@ -62,7 +62,7 @@ def test_links_lead_to_files(entry, tmp_path):
 
 def test_nothing_is_written_where_an_entry_is_wrong(entry, tmp_path):
     zoo = zoo_of(entry, tmp_path / "zoo")
-    (zoo / "resnet" / "grafs_resnet_b.json").write_text("{}")
+    (zoo / "resnet" / "grafs_resnet_b.json").write_text("{}", encoding="utf-8")
     with pytest.raises(GenotypeError, match=r"grafs_resnet_b\.json"):
         pages.write(zoo)
     assert not (zoo / "README.md").exists()

@@ -25,7 +25,7 @@ from grafs_timm.tracking import read_log
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    file.write_text(yaml.safe_dump(SETTINGS))
+    file.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     return file
 
 
@@ -106,7 +106,7 @@ def test_two_processes_train_as_one_does_on_the_joint_batch(ranks, tmp_path):
         "data": {"name": "digits", "train_images": 560, "test_images": 101},
         "evaluate": {"epochs": 3, "batch_size": 32, "weights": {"opt": "momentum", "lr": 0.1, "sched": "cosine"}},
     }  # fmt: skip
-    (tmp_path / "vit.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "vit.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = ["evaluate", tmp_path / "vit.yaml", "--activation", "gelu", "--quiet", "--out"]
     for count in (1, 2):
         codes, outputs = ranks("command", *command, tmp_path / str(count), ranks=count)
@@ -126,7 +126,7 @@ def test_two_processes_train_as_one_does_on_the_joint_batch(ranks, tmp_path):
 def test_a_training_stopped_in_the_middle_goes_on_to_the_same_bits(ranks, tmp_path):
     evaluate = SETTINGS["evaluate"] | {"mixup": 0.2, "ema_decay": 0.9, "checkpoint_steps": 4, "accumulate": 2}
     file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(SETTINGS | {"evaluate": evaluate}))
+    file.write_text(yaml.safe_dump(SETTINGS | {"evaluate": evaluate}), encoding="utf-8")
     command = ["evaluate", file, "--activation", "relu", "--quiet", "--out"]
     codes, outputs = ranks("command", *command, tmp_path / "whole")
     assert codes == [0, 0], outputs
@@ -142,11 +142,11 @@ def test_a_training_stopped_in_the_middle_goes_on_to_the_same_bits(ranks, tmp_pa
 
 def test_a_stream_is_shared(ranks, tmp_path):
     settings = SETTINGS | {"data": STREAMED, "evaluate": SETTINGS["evaluate"] | {"epochs": 1, "weights": {"lr": 0.05}}}
-    (tmp_path / "streamed.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "streamed.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = ["evaluate", tmp_path / "streamed.yaml", "--activation", "relu", "--quiet", "--out", tmp_path / "run"]
     codes, outputs = ranks("command", *command)
     assert codes == [0, 0], outputs
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
     assert (summary["train_images"], summary["test_images"]) == (1437, 360)
     # 360 images in all: a sixth of a per cent of some number of them
     assert summary["test_accuracy"] * 3.6 == pytest.approx(round(summary["test_accuracy"] * 3.6))
@@ -251,7 +251,7 @@ def workers(launcher):
     found = {}
     for process in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         try:
-            with open(f"/proc/{process}/stat") as file:
+            with open(f"/proc/{process}/stat", encoding="utf-8") as file:
                 parent = int(file.read().rpartition(")")[2].split()[1])
             with open(f"/proc/{process}/environ", "rb") as file:
                 variables = dict(part.split(b"=", 1) for part in file.read().split(b"\0") if b"=" in part)
@@ -296,7 +296,9 @@ def test_torchrun_goes_on_by_itself_when_a_worker_is_killed(tiny, whole, tmp_pat
     command += ["--monitor-interval", "0.05", "-m", "grafs_timm", "search", str(tiny), "--out", str(out), "--quiet"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     environment |= PLAIN | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as torchrun:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    ) as torchrun:
         until_checkpoint(out, torchrun)
         os.kill(workers(torchrun)[1], signal.SIGKILL)
         said = torchrun.communicate(timeout=150)[0]
@@ -304,4 +306,4 @@ def test_torchrun_goes_on_by_itself_when_a_worker_is_killed(tiny, whole, tmp_pat
     assert said.count("found     f(x) = ") == 1
     assert "Traceback" not in said  # rank 0 is stopped by torchrun, or says itself what it lost, whichever comes first
     same_result(out, whole[0])
-    assert json.loads((out / "summary.json").read_text())["epochs"] == 6
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8"))["epochs"] == 6

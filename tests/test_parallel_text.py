@@ -17,9 +17,9 @@ pytest.importorskip("transformers")
 def folder(tmp_path_factory):
     """Where a text lies as tales.txt, and its recipe without dropout as tales.yaml."""
     draw, found = random.Random(0), tmp_path_factory.mktemp("text")
-    (found / "tales.txt").write_text(" ".join(draw.choice(WORDS) for _ in range(20_000)))
+    (found / "tales.txt").write_text(" ".join(draw.choice(WORDS) for _ in range(20_000)), encoding="utf-8")
     size = {"depth": 1, "num_heads": 2, "embed_dim": 32, "dropout": 0.0}
-    (found / "tales.yaml").write_text(recipe(found / "tales.txt", model_kwargs=size).to_yaml())
+    (found / "tales.yaml").write_text(recipe(found / "tales.txt", model_kwargs=size).to_yaml(), encoding="utf-8")
     return found
 
 

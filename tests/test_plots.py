@@ -42,7 +42,7 @@ def test_shrinking(tmp_path):
         {"kind": "epoch", "epoch": epoch, "survivors": {slot: names[: 4 - epoch] for slot, names in survivors.items()}}
         for epoch in (1, 2, 3)
     ]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     with Image.open(plots.plot_shrinking(tmp_path, tmp_path / "s.png")) as picture:
         assert picture.format == "PNG"
 

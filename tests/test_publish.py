@@ -88,7 +88,7 @@ def test_a_function_that_a_campaign_was_given_gets_its_figures(zoo, tmp_path):
     """No search of the second campaign found it: the entry has a batch of measurements alone."""
     publish(made_campaign(zoo))
     given = tmp_path / "mine.json"
-    given.write_text(json.dumps(FOUND[0].to_dict()))
+    given.write_text(json.dumps(FOUND[0].to_dict()), encoding="utf-8")
     asked = {"transfer": {"random": 1, "activations": [str(given)]}}
     others = (FOUND[1], FOUND[3], FOUND[2], FOUND[4], FOUND[3])
     folder = made_campaign(zoo, "second", others, cost="", seed=3, **asked)
@@ -169,14 +169,14 @@ def test_a_gpt_is_told_of_in_nats(zoo):
     own = next(iter(publish(folder, name="grafs_gpt_a1").entries))
     (batch,) = own.batches
     assert (batch.measure, batch.usual, batch.epochs, batch.steps_per_epoch) == ("loss", "gelu", 2, 10)
-    lines = [json.loads(path.read_text()) for path in folder.glob("*.jsonl")]
+    lines = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.jsonl")]
     found = FOUND[0].sha256
     losses = [line["log"][-1]["test_loss"] for line in lines if line["function"] == found]
     home = claims.home(batch)
     assert home.mean == pytest.approx(sum(losses) / 3)
     assert home.difference.mean > 0  # its losses are lower by about four hundredths
     assert 2 < batch.searches[0].held_out < 2.5
-    card = (zoo / "gpt" / "grafs_gpt_a1.md").read_text()
+    card = (zoo / "gpt" / "grafs_gpt_a1.md").read_text(encoding="utf-8")
     assert "for 20 steps on the training text" in card
     assert "Loss in nats per token on the test split" in card
     assert f"| {home.mean:.4f} ± {home.sd:.4f} | 3 | +0.0" in card
@@ -189,7 +189,7 @@ def test_a_gpt_is_told_of_in_nats(zoo):
 
 def test_a_given_function_that_a_search_finds_again_is_published_under_its_label(zoo, tmp_path):
     given = tmp_path / "mine.json"
-    given.write_text(json.dumps(FOUND[0].to_dict()))
+    given.write_text(json.dumps(FOUND[0].to_dict()), encoding="utf-8")
     asked = {"transfer": {"random": 1, "activations": [str(given)]}}
     made_ledger(zoo / "resnet" / "evidence" / "c", {"mine": 93.0}, **asked)
     own = publish(zoo / "resnet" / "evidence" / "c").entries[0]

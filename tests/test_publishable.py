@@ -72,7 +72,7 @@ def test_the_numbers_are_those_of_the_logs(folder):
     """Against the mean and the paired interval worked out anew from the lines of the ledger."""
     table = {}
     for path in folder.glob("*.jsonl"):
-        line = json.loads(path.read_text())
+        line = json.loads(path.read_text(encoding="utf-8"))
         if line["kind"] == "training" and line["model"] == "cifar_resnet20":
             table.setdefault(line["function"], {})[line["seed"]] = line["log"][-1]["test_accuracy"]
     own, ours, theirs = of(folder, "searches_s3"), table[FOUND[3].sha256], table["relu"]
@@ -174,9 +174,9 @@ def test_evidence_that_is_missing_or_was_changed(folder):
     ],
 )
 def test_evidence_that_is_damaged_names_the_file(folder, name, old, new, said):
-    text = (folder / name).read_text()
+    text = (folder / name).read_text(encoding="utf-8")
     assert old in text
-    (folder / name).write_text(text.replace(old, new))
+    (folder / name).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(RunError) as error:
         of(folder, "searches_s3")
     assert said in str(error.value)

@@ -39,7 +39,7 @@ def test_the_recipes_here_load_and_come_back_equal(name, written):
     assert again == recipe
     assert again.sha256 == recipe.sha256
     assert load_recipe(f"{name}.yaml") == load_recipe(folder("recipes") / f"{name}.yaml") == recipe
-    text = (folder("recipes") / f"{name}.yaml").read_text()
+    text = (folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
     header = text.partition("\nmodel: ")[0]
     for section in ("search", "evaluate", "transfer"):
         commands = (f"grafs-timm {section} {name} ", f"-m grafs_timm {section} {name} ")

@@ -129,7 +129,7 @@ def test_maps_that_timm_no_longer_reads(maps, monkeypatch):
 
 
 def python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_function_travels_by_pickle():
 def test_model_args_of_a_config(tmp_path):
     """timm's local-dir: takes the name from a config.json as its own scripts take it from the command line."""
     config = {"architecture": "test_resnet", "num_classes": 3, "model_args": {"act_layer": NAME}, "pretrained_cfg": {}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     model = timm.create_model(f"local-dir:{tmp_path}")
     assert isinstance(model.act1, FoundActivation)
 

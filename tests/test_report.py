@@ -56,7 +56,7 @@ def matrix(
 
 
 def report(results: list[Result], folder: Path, **settings: object) -> str:
-    return write_report(results, folder, **({"usual": USUAL, "title": "A matrix"} | settings)).read_text()
+    return write_report(results, folder, **({"usual": USUAL, "title": "A matrix"} | settings)).read_text(encoding="utf-8")
 
 
 def tables(text: str) -> list[list[list[str]]]:
@@ -151,7 +151,7 @@ def test_incomplete_matrix_says_so(tmp_path: Path) -> None:
     assert "| `c10_s0` | resnet20 on cifar10 | 1 of 3 | 0 |" in text
     assert "| `c10_s0` | resnet32 on fashion\\_mnist | 1 of 3 | 1 |" in text
     assert "| 2 of 3 |" in text
-    summary = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    summary = list(csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8")))
     first = next(row for row in summary if (row["activation"], row["model"], row["data"]) == ("c10_s0", "resnet20", "cifar10"))
     assert (first["n"], first["planned"], first["pairs"], first["unpaired"]) == ("2", "3", "2", "1")
 
@@ -159,7 +159,7 @@ def test_incomplete_matrix_says_so(tmp_path: Path) -> None:
 def test_summary_is_the_reports(tmp_path: Path) -> None:
     results = matrix()
     text = report(results, tmp_path)
-    summary = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    summary = list(csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8")))
     assert len(summary) == 16
     for row in summary:
         own = [r.accuracy for r in results if (r.activation, r.model, r.data) == (row["activation"], row["model"], row["data"])]
@@ -242,7 +242,7 @@ def test_rows_round_trip(tmp_path: Path) -> None:
 )
 def test_damaged_rows_are_named(tmp_path: Path, change: object, message: str) -> None:
     path = write_results(matrix(), tmp_path / "results.csv")
-    path.write_text(change(path.read_text()))
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(RunError, match=re.escape(message)):
         read_results(path)
 

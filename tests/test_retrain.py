@@ -73,7 +73,7 @@ def test_what_came_out_is_recorded_beside_what_was_reported(published, tmp_path,
     said = call("zoo", "verify", NAME, "--zoo", zoo, "--retrain", "--record", "--device", "cpu").stdout
     (own,) = entry_file.read(zoo / "resnet" / f"{NAME}.json").verified
     assert f"now {own.again:.2f} %" in said
-    assert f"{own.again:.2f}" in (zoo / "resnet" / f"{NAME}.md").read_text()
+    assert f"{own.again:.2f}" in (zoo / "resnet" / f"{NAME}.md").read_text(encoding="utf-8")
     assert all(each.ok for each in verify(zoo)), "\n".join(map(str, verify(zoo)))
 
 

@@ -41,7 +41,7 @@ def test_what_an_evaluation_leaves(tmp_path):
     lines = read_log(tmp_path)
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[-1]["test_accuracy"] == summary["test_accuracy"]
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
     before = contents(tmp_path)
     assert run_evaluate(RECIPE, "gelu", tmp_path, resume=True) == summary
     with pytest.raises(RunError, match='activation: "gelu" there, "relu" here'):
@@ -93,7 +93,7 @@ def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     model = make_model(recipe(), 10, (1, 8, 8), "cpu", folder)
     assert not caplog.text  # timm says there what of weights and model disagrees
     data = load_data(RECIPE, "train", "cpu")
-    cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text())["pretrained_cfg"]
+    cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
     assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([1, 8, 8], list(data.mean), list(data.std))
     kept = safetensors.torch.load_file(tmp_path / "relu" / "weights" / "model.safetensors")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
@@ -130,7 +130,7 @@ def test_weights_to_begin_with_that_are_none(tmp_path, start_from, said):
 
 def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
     settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 8}}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     whole, out = tmp_path / "whole", tmp_path / "run"
     run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", whole, quiet=True)
     command = ["evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--quiet"]
@@ -225,7 +225,7 @@ def test_streamed_it_goes_on_within_an_epoch_too(tmp_path):
 def test_shards_that_are_skipped_are_counted(tmp_path):
     folder = tmp_path / "data"
     shutil.copytree(open_dataset("digits").folder, folder)
-    info = json.loads((folder / "_info.json").read_text())
+    info = json.loads((folder / "_info.json").read_text(encoding="utf-8"))
     damaged = info["splits"]["train"]["filenames"][-1]
     (folder / damaged).write_bytes((folder / damaged).read_bytes()[:-9000])
     for loading in ("resident", "stream"):
@@ -306,11 +306,11 @@ def test_stopped_at_either_end(tmp_path, monkeypatch, where):
 
 def test_a_result_that_is_not_finite_is_still_one(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "measure", lambda *arguments: torch.tensor([10, float("nan"), 100], dtype=torch.float64))
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     ended = call("evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--out", tmp_path / "run", "--quiet")
     assert ended.exit_code == 0, ended.output
     assert "loss nan" in ended.stdout
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test_loss"] == "nan"
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["test_loss"] == "nan"
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,14 @@ def script(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # torch.distributed and W&B leave their own
     path = tmp_path / "scripts" / "own.py"
     path.parent.mkdir()
-    path.write_text(SCRIPT)
-    (path.parent / "beside.py").write_text("def doubled(x):\n    return 2 * x\n")
+    path.write_text(SCRIPT, encoding="utf-8")
+    (path.parent / "beside.py").write_text("def doubled(x):\n    return 2 * x\n", encoding="utf-8")
     return path
 
 
 def run(*arguments, cwd=ROOT):
     process = subprocess.run(
-        [sys.executable, "-m", "grafs_timm", "exec", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+        [sys.executable, "-m", "grafs_timm", "exec", *map(str, arguments)], cwd=cwd, capture_output=True, encoding="utf-8",
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return process.returncode, process.stdout, process.stderr
@@ -70,14 +70,14 @@ def test_a_script_as_python_runs_it(script):
     [("", 0), ("sys.exit(5)", 5), ("sys.exit('no')", 1), ("raise EOFError", 1), ("1 / 0", 1), ("raise KeyboardInterrupt", 130)],
 )
 def test_exit_codes(script, last, code):
-    script.write_text("import sys\nprint(__name__, sys.argv[1:])\n" + last)
+    script.write_text("import sys\nprint(__name__, sys.argv[1:])\n" + last, encoding="utf-8")
     result = call("exec", script, "--help")
     assert result.exit_code == code
     assert result.stdout.startswith("__main__ ['--help']\n")
 
 
 def test_a_traceback_begins_in_the_script(script):
-    script.write_text("def fall():\n    raise EOFError('short file')\n\n\nfall()\n")
+    script.write_text("def fall():\n    raise EOFError('short file')\n\n\nfall()\n", encoding="utf-8")
     said = call("exec", script).stderr.splitlines()
     assert said[0] == "Traceback (most recent call last):"
     assert said[1] == f'  File "{script}", line 5, in <module>'
@@ -85,7 +85,7 @@ def test_a_traceback_begins_in_the_script(script):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(script):
-    script.write_text("import timm\ntimm.create_model('test_resnet', act_layer='grafs_resnt')")
+    script.write_text("import timm\ntimm.create_model('test_resnet', act_layer='grafs_resnt')", encoding="utf-8")
     result = call("exec", script)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith("no activation 'grafs_resnt' in the zoo; nearest: grafs_resnet")
@@ -97,7 +97,7 @@ def test_scripts_that_are_none(script):
     assert "is a folder" in refused("exec", script.parent)
     assert "SCRIPT" in refused("exec")
     assert "--nproc" in refused("exec", "--nproc", "2", script)
-    script.write_text("def")
+    script.write_text("def", encoding="utf-8")
     assert call("exec", script).stderr.splitlines()[-1].startswith("SyntaxError")
 
 
@@ -105,12 +105,13 @@ def test_under_torchrun(script):
     script.write_text(
         "import os, sys, timm\n"
         "timm.create_model('test_resnet', act_layer='grafs_resnet')\n"
-        "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], sys.argv[1:], flush=True)\n"
+        "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], sys.argv[1:], flush=True)\n",
+        encoding="utf-8",
     )
     process = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "grafs_timm",
          "exec", str(script), "--nproc_per_node", "3"],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=ROOT, capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     for rank in (0, 1):
@@ -136,7 +137,7 @@ def test_timms_own_scripts(tmp_path):
     trained = start("exec", Path(SCRIPTS) / "train.py", *shared, *splits, *rest, WANDB_MODE="disabled")
     said, _ = trained.communicate(timeout=120)
     assert trained.returncode == 0, said
-    assert "act_layer: grafs_resnet" in (tmp_path / "run" / "args.yaml").read_text()
+    assert "act_layer: grafs_resnet" in (tmp_path / "run" / "args.yaml").read_text(encoding="utf-8")
     checkpoint = tmp_path / "run" / "last.pth.tar"
     judged = start("exec", Path(SCRIPTS) / "validate.py", *shared, "--split", "set-test-0.tar|32", "--checkpoint", checkpoint)
     said, _ = judged.communicate(timeout=120)

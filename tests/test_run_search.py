@@ -55,7 +55,7 @@ def same_result(folder, whole):
     ours["rng"], theirs["rng"] = ours["rng"][0]["torch"], theirs["rng"][0]["torch"]  # W&B draws from Python's
     for key in ("model", "search", "step", "rng", "epoch"):
         assert equal(ours[key], theirs[key]), key
-    ours, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
+    ours, theirs = (json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in (folder, whole))
     assert ours | {"seconds": 0} == theirs | {"seconds": 0}
 
 
@@ -67,7 +67,7 @@ def test_what_a_search_leaves(whole):
     assert all(math.isfinite(line["inner_loss"]) and math.isfinite(line["outer_loss"]) for line in lines[1:])
     found = formula.load(whole / "genotype.json")
     assert found.text == lines[-1]["formula"]
-    summary = json.loads((whole / "summary.json").read_text())
+    summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))
     assert summary["sha256"] == found.sha256
     assert torch.load(whole / "checkpoint.pt", weights_only=True)["state"]["epoch"] == 6
     assert {item.name for item in whole.iterdir()} == {
@@ -100,7 +100,7 @@ def test_another_seed_is_another_search(whole, tmp_path, monkeypatch):
 
 
 def test_a_killed_search_goes_on_to_the_same_bits(whole, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"
     kill_after(start("search", tmp_path / "tiny.yaml", "--out", out, "--quiet"), out / "log.jsonl", 2)
     before = contents(out)
@@ -200,7 +200,7 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
 
     out = shutil.copytree(whole, tmp_path / "run")
     (out / "summary.json").unlink()
-    (out / "log.jsonl").write_text("")
+    (out / "log.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="lines are lost"):
         run_search(RECIPE, out, quiet=True, resume=True)
 
@@ -226,7 +226,7 @@ def test_micro_batches(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("amp", "model"), [("bf16", "cifar_resnet20"), ("fp16", "test_resnet")])
 def test_half_precision(tmp_path, amp, model):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"
     # not test_resnet: oneDNN's bfloat16 gradient of a convolution over 1×1 pixels is NaN now and then
     result = call("search", tmp_path / "tiny.yaml", "--model", model, "--out", out, "--quiet", "--set", f"amp={amp}")
@@ -252,7 +252,7 @@ def test_wandb_offline_writes_into_the_run_folder(whole, tmp_path, monkeypatch):
 def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "wandb.py").write_text('raise OSError("no route to host")')
+    (tmp_path / "broken" / "wandb.py").write_text('raise OSError("no route to host")', encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     with pytest.warns(RuntimeWarning, match=r"W&B is off .*OSError: no route to host") as caught:
         run_search(RECIPE, tmp_path / "run", quiet=True, wandb="online")

@@ -33,7 +33,7 @@ STORIES = ROOT.parent / "shared" / "data" / "text" / "tinystories-train-head-cas
 def text(tmp_path_factory):
     """A file of 20,000 words in an order that can be learnt a little."""
     draw, path = random.Random(0), tmp_path_factory.mktemp("text") / "tales.txt"
-    path.write_text("".join(f"{draw.choice(WORDS)}{draw.choice([' ', ' ', '. '])}" for _ in range(20_000)))
+    path.write_text("".join(f"{draw.choice(WORDS)}{draw.choice([' ', ' ', '. '])}" for _ in range(20_000)), encoding="utf-8")
     return path
 
 
@@ -123,7 +123,7 @@ def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
     assert sorted(each.state for each in done.outcomes) == ["done", "skipped", "skipped", "skipped"]
     results = read_results(tmp_path / "results.csv")
     assert {row.compared_by for row in results} == {"loss"}
-    report = (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Loss in nats per token on the test split" in report
     assert "numbers of classes" not in report
     means = {name: sum(row.loss for row in results if row.activation == name) / 2 for name in ("relu", "gelu")}
@@ -151,7 +151,7 @@ def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
     summary = run_selection(recipe(text), tmp_path, 1, options=options, warm=True, workers=1)
     assert summary["measured_on"] == "validation"
     assert "nats" in summary["why"]
-    assert "Measured on text held out" in (tmp_path / "report.md").read_text()
+    assert "Measured on text held out" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_text_that_is_not_there(text, tmp_path):
     missing = text.parent / "tails.txt"
     with pytest.raises(KeyError, match=r"tales\.txt"):
         Matrix.plan(recipe(missing), tmp_path / "m")
-    (tmp_path / "r.yaml").write_text(recipe(missing).to_yaml())
+    (tmp_path / "r.yaml").write_text(recipe(missing).to_yaml(), encoding="utf-8")
     assert "tales.txt" in refused("evaluate", tmp_path / "r.yaml", "--activation", "relu", "--out", tmp_path / "run")
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
 

@@ -25,7 +25,7 @@ def test_a_new_folder(begun):
     assert not begun.finished
     assert not begun.half_done
     assert load_recipe(begun.path / "recipe.yaml") == RECIPE
-    about = json.loads((begun.path / "run.json").read_text())
+    about = json.loads((begun.path / "run.json").read_text(encoding="utf-8"))
     assert FACTS.items() <= about.items()
     assert about["recipe_sha256"] == RECIPE.sha256
     assert about["versions"] == versions()
@@ -33,7 +33,7 @@ def test_a_new_folder(begun):
 
 
 def test_before_the_first_checkpoint_it_begins_anew(begun):
-    (begun.path / "log.jsonl").write_text("{}\n")
+    (begun.path / "log.jsonl").write_text("{}\n", encoding="utf-8")
     assert RunFolder.open(begun.path, RECIPE, FACTS).notes == ()
 
 
@@ -83,15 +83,15 @@ def test_killed_between_the_two_first_files(begun):
 
 
 def test_other_versions_are_noted(begun):
-    about = json.loads((begun.path / "run.json").read_text())
+    about = json.loads((begun.path / "run.json").read_text(encoding="utf-8"))
     about["versions"]["torch"] = "1.0"
-    (begun.path / "run.json").write_text(json.dumps(about))
+    (begun.path / "run.json").write_text(json.dumps(about), encoding="utf-8")
     (note,) = RunFolder.open(begun.path, RECIPE, FACTS).notes
     assert note.startswith("torch was 1.0 when this run began and is ")
 
 
 def test_a_folder_of_something_else(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="holds no run"):
         RunFolder.open(tmp_path, RECIPE, FACTS, resume=True)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
@@ -103,13 +103,13 @@ def test_a_folder_of_something_else(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"format": "grafs-run/9"}'])
 def test_a_damaged_run_json(begun, content):
-    (begun.path / "run.json").write_text(content)
+    (begun.path / "run.json").write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match=r"run.json is damaged|format: 'grafs-run/9' there"):
         RunFolder.open(begun.path, RECIPE, FACTS, resume=True)
 
 
 def test_a_damaged_recipe(begun):
-    (begun.path / "recipe.yaml").write_text("model: [")
+    (begun.path / "recipe.yaml").write_text("model: [", encoding="utf-8")
     with pytest.raises(RunError, match=r"recipe.yaml: not valid YAML"):
         RunFolder.open(begun.path, RECIPE, FACTS, resume=True)
 

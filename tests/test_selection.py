@@ -66,13 +66,13 @@ def test_from_searches_to_a_ranking(chosen):
     assert len(summary["ranking"]) == 1
     assert summary["ranking"][0]["n"] == 2
     assert summary["recommended"] in ("relu", summary["ranking"][0]["activation"])
-    rows = list(csv.DictReader((out / "trainings.csv").open()))
+    rows = list(csv.DictReader((out / "trainings.csv").open(encoding="utf-8")))
     assert len(rows) == 7 + 4 + 2 * 2
     assert {row["split"] for row in rows} == {"validation"}
     # each round has seeds of its own, and the last one's had no part in the choice
     by_length = {epochs: {int(row["seed"]) for row in rows if row["epochs"] == epochs} for epochs in ("1", "2")}
     assert by_length == {"1": {0, 1}, "2": {2, 3}}
-    report = (out / "report.md").read_text()
+    report = (out / "report.md").read_text(encoding="utf-8")
     assert summary["why"] in report
     assert (out / "genotype.json").exists() == (summary["recommended"] != "relu")
     assert (out / "final" / "report.md").exists()
@@ -82,7 +82,7 @@ def test_its_cost_is_what_its_runs_took(chosen):
     out, summary, _ = chosen
     cost, seconds = summary["cost"], 0.0
     for log in out.rglob("log.jsonl"):
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         own = [line["seconds"] for line in lines if line["kind"] == "epoch"]
         seconds += own[-1] if "searches" in log.parts else sum(own)
     assert cost["search_seconds"] + cost["training_seconds"] == pytest.approx(seconds, abs=0.2)
@@ -193,14 +193,14 @@ def test_several_searches_are_a_batch(tmp_path, here):
 
 
 def test_on_the_command_line(chosen, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     assert "--select chooses among several searches: give --seeds N" in refused("search", tmp_path / "tiny.yaml", "--select")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     said = refused("search", tmp_path / "tiny.yaml", "--seeds", 2, "--select", "--out", tmp_path / "full", "--device", "cpu")
     assert "is not empty and holds no choice" in said
     out, summary, _ = chosen
-    (tmp_path / "same.yaml").write_text(RECIPE.to_yaml())
+    (tmp_path / "same.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     ended = call("search", tmp_path / "same.yaml", "--seeds", 3, "--select", "--out", out, "--device", "cpu")
     assert ended.exit_code == 0, ended.output
     assert f"choice    {summary['why']}" in ended.stdout

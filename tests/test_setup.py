@@ -46,9 +46,9 @@ def environment(tmp_path, monkeypatch):
     """Builds site-packages of a made-up environment; running Python sees them through PYTHONPATH."""
 
     def build(cuda=None, load=CANNOT, torchvision=FAKE_TORCHVISION):
-        (tmp_path / "torch.py").write_text(FAKE_TORCH.format(cuda=cuda, load=load))
+        (tmp_path / "torch.py").write_text(FAKE_TORCH.format(cuda=cuda, load=load), encoding="utf-8")
         (tmp_path / "torchvision").mkdir(exist_ok=True)
-        (tmp_path / "torchvision" / "__init__.py").write_text(torchvision)
+        (tmp_path / "torchvision" / "__init__.py").write_text(torchvision, encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         monkeypatch.setattr(sys, "executable", BARE)
         return tmp_path
@@ -57,7 +57,7 @@ def environment(tmp_path, monkeypatch):
 
 
 def run(code, **more):
-    return subprocess.run([BARE, "-c", code], capture_output=True, text=True, env={**os.environ, **more})
+    return subprocess.run([BARE, "-c", code], capture_output=True, encoding="utf-8", env={**os.environ, **more})
 
 
 def test_detects_exactly_the_symptom(tool, environment):
@@ -77,7 +77,7 @@ def test_what_it_writes_declares_on_the_first_import_and_then_steps_aside(tool, 
     folder = environment()
     module, pth = tool["write"](folder)
     assert module.name == "_torchvision_cpu_schemas.py"
-    assert pth.read_text() == "import _torchvision_cpu_schemas\n"
+    assert pth.read_text(encoding="utf-8") == "import _torchvision_cpu_schemas\n"
     code = """
 import sys, _torchvision_cpu_schemas as mended
 assert "torch" not in sys.modules and "importlib.util" not in mended.__dict__
@@ -100,7 +100,7 @@ def test_what_it_writes_leaves_a_fitting_torchvision_alone(tool, environment, cu
 def test_without_torch_the_error_is_torchvisions_own(tool, environment):
     folder = environment(torchvision="import torch_that_is_missing")
     tool["write"](folder)
-    (folder / "torch.py").write_text("raise ImportError('no torch')")
+    (folder / "torch.py").write_text("raise ImportError('no torch')", encoding="utf-8")
     assert "torch_that_is_missing" in run("import _torchvision_cpu_schemas, torchvision").stderr
 
 
@@ -114,7 +114,9 @@ def test_mends_the_environment_it_runs_in_and_no_other(tool, environment, tmp_pa
     folder = environment()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "some-venv"))
     # sitecustomize stands for the .pth here: .pth files count in site-packages alone
-    (folder / "sitecustomize.py").write_text("try:\n import _torchvision_cpu_schemas\nexcept ImportError: pass\n")
+    (folder / "sitecustomize.py").write_text(
+        "try:\n import _torchvision_cpu_schemas\nexcept ImportError: pass\n", encoding="utf-8"
+    )
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
     assert tool["main"]() == 0
     assert "CPU-only" in capsys.readouterr().out
@@ -132,7 +134,7 @@ def test_a_mend_that_does_not_help_is_taken_back(tool, environment, tmp_path, mo
 
 
 def test_make_lists_its_targets():
-    out = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, encoding="utf-8", check=True).stdout
     assert {line.split()[1] for line in out.splitlines() if line.startswith("  make ")} == {
         "help", "demo", "test", "test-all", "lint", "venv", "clean"
     }  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_hub_folder_is_a_source(made, tmp_path):
 )
 def test_a_hub_folder_that_names_other_files_is_refused(made, tmp_path, climbing):
     put(made, tmp_path / "activation.json")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet"} | climbing))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet"} | climbing), encoding="utf-8")
     field = next(iter(climbing))
     with pytest.raises(WeightsError, match=rf"config\.json: {field}.*names no other file"):
         grafs_timm.add_activation(tmp_path)
@@ -132,7 +132,7 @@ def test_a_taken_name_is_refused_with_both_functions(made, tmp_path):
 )
 def test_what_is_no_entry_is_refused(text, said, tmp_path):
     path = tmp_path / "x.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(GenotypeError, match=said) as caught:
         grafs_timm.add_activation(path)
     assert "x.json" in str(caught.value)

@@ -68,7 +68,9 @@ def write_tar(path: Path, content: list[tuple[str, bytes]], form: int = tarfile.
 def write_info(folder: Path, shards: dict[str, int], classes: int = 5) -> DatasetInfo:
     split = {"name": "train", "num_samples": sum(shards.values())}
     split |= {"filenames": list(shards), "shard_lengths": list(shards.values())}
-    (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}, "classes": [str(i) for i in range(classes)]}))
+    (folder / "_info.json").write_text(
+        json.dumps({"splits": {"train": split}, "classes": [str(i) for i in range(classes)]}), encoding="utf-8"
+    )
     return open_dataset(folder)
 
 

@@ -100,9 +100,9 @@ def test_shards_keep_their_splits_and_lend_what_is_missing(tmp_path, splits):
     for split, texts in told.items():
         write_tar(tmp_path / f"{split}.tar", [(f"{key:04d}.txt", text.encode()) for key, text in enumerate(texts)])
         write_info(tmp_path, {f"{split}.tar": 10})
-        infos[split] = (tmp_path / "_info.json").read_text()
+        infos[split] = (tmp_path / "_info.json").read_text(encoding="utf-8")
     merged = {split: json.loads(info)["splits"]["train"] for split, info in infos.items()}
-    (tmp_path / "_info.json").write_text(json.dumps({"splits": merged}))
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": merged}), encoding="utf-8")
     parts = read_parts(tmp_path, 0.2)
     joined = {split: "".join(texts).encode() for split, texts in told.items()}
     if len(splits) == 1:

@@ -52,7 +52,7 @@ def test_no_log_has_no_lines(tmp_path):
 def test_numbers_json_lacks(tmp_path):
     with RunLog(tmp_path) as log:
         log.log("step", a=float("nan"), b=[float("inf"), -np.inf], c=torch.tensor(float("nan")))
-    text = (tmp_path / "log.jsonl").read_text()
+    text = (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert values(tmp_path) == [{"kind": "step", "a": "nan", "b": ["inf", "-inf"], "c": "nan"}]
 
@@ -102,7 +102,7 @@ def test_a_long_half_written_line_is_dropped(tmp_path):
 
 @pytest.mark.parametrize("line", ["{", "[1]"])
 def test_a_damaged_line_is_named(tmp_path, line):
-    (tmp_path / "log.jsonl").write_text(f"{{}}\n{line}\n{{}}\n")
+    (tmp_path / "log.jsonl").write_text(f"{{}}\n{line}\n{{}}\n", encoding="utf-8")
     with pytest.raises(RunError, match="line 2 is damaged"):
         read_log(tmp_path)
 

@@ -41,9 +41,9 @@ def alike(monkeypatch):
 def here(tmp_path_factory):
     """A folder with a recipe and a genotype."""
     folder = tmp_path_factory.mktemp("transfer")
-    (folder / "mine.json").write_text(json.dumps(GENOTYPE))
+    (folder / "mine.json").write_text(json.dumps(GENOTYPE), encoding="utf-8")
     transfer = TRANSFER | {"activations": [str(folder / "mine.json")]}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | {"transfer": transfer}))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS | {"transfer": transfer}), encoding="utf-8")
     return folder
 
 
@@ -115,8 +115,8 @@ def test_the_grid(here, tmp_path):
 
 def searched(folder, seed, genotype):
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"kind": "search", "seed": seed}))
-    (folder / "genotype.json").write_text(json.dumps(genotype))
+    (folder / "run.json").write_text(json.dumps({"kind": "search", "seed": seed}), encoding="utf-8")
+    (folder / "genotype.json").write_text(json.dumps(genotype), encoding="utf-8")
 
 
 def test_a_batch_of_searches(tmp_path):
@@ -174,8 +174,10 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
             folder = matrix.job_folder(cell)
             folder.mkdir(parents=True)
             summary = {"measured_on": "test", "test_accuracy": 50.0 + cell.seed, "test_loss": 1.0, "epochs": 3}
-            (folder / "summary.json").write_text(json.dumps(summary))
-            (folder / "log.jsonl").write_text('{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n')
+            (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+            (folder / "log.jsonl").write_text(
+                '{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n', encoding="utf-8"
+            )
     rows = transfer.results(matrix, [matrix.job_folder(Cell("relu", "test_resnet", "digits", 1))])
     figures = {(row.activation, row.seed): (row.search_seed, row.accuracy, row.seconds) for row in rows}
     assert str(figures.pop(("relu", 1))) == str((None, float("nan"), None))
@@ -193,11 +195,11 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
 def test_a_finished_matrix(whole, here):
     folder, said = whole
     assert said.startswith("2 done, 0 skipped, 0 failed    report: ")
-    lines = (folder / "results.csv").read_text().splitlines()
+    lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     assert {line.split(",")[0] for line in lines[1:]} == {"relu", "mine"}
     assert formula.load(folder / "activations" / "mine.json").sha256 == formula.load(here / "mine.json").sha256
-    summary = json.loads((folder / "jobs/mine/test_resnet/digits/s0/summary.json").read_text())
+    summary = json.loads((folder / "jobs/mine/test_resnet/digits/s0/summary.json").read_text(encoding="utf-8"))
     assert (summary["activation"], summary["seed"], summary["model"]) == ("mine", 0, "test_resnet")
     assert load_recipe(folder / "recipes" / "test_resnet__digits.yaml").evaluate.epochs == 3
 
@@ -301,7 +303,7 @@ def test_a_failed_job_stops_no_other_and_a_later_call_extends(here, tmp_path):
     assert more.stdout.startswith("1 done, 1 skipped, 0 failed")
     after = contents(out / "jobs" / "relu" / "test_resnet" / "digits")
     assert before.items() <= after.items()
-    about = json.loads((out / "matrix.json").read_text())
+    about = json.loads((out / "matrix.json").read_text(encoding="utf-8"))
     assert about["seeds"] == 2
     assert list(about["data"]) == ["broken", "digits"]
 
@@ -389,7 +391,7 @@ def test_several_processes(here, tmp_path, monkeypatch):
 
 
 def test_a_folder_of_something_else(here, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
     assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
     assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
@@ -407,7 +409,7 @@ def test_the_report_is_a_run_in_wandb(whole, tmp_path):
     assert [item["type"] for item in found.artifacts].count("report") == 3
     kinds, paths = media(found)
     assert kinds == {"results": "table-file", "forest": "image-file", "heatmap": "image-file"}
-    table = json.loads((file.parent / "files" / paths["results"]).read_text())
+    table = json.loads((file.parent / "files" / paths["results"]).read_text(encoding="utf-8"))
     assert {row[0] for row in table["data"]} == {"relu", "mine"}
 
 
@@ -416,8 +418,10 @@ def test_a_damaged_matrix(tmp_path, damage):
     matrix = plan(tmp_path, activations=["grafs_resnet"])
     matrix.write()
     assert plan(tmp_path, activations=["grafs_resnet"]).activations == matrix.activations
-    text = (tmp_path / "matrix.json").read_text()
-    (tmp_path / "matrix.json").write_text(text.replace('"relu": {', '"../relu": {') if damage == "climb" else damage)
+    text = (tmp_path / "matrix.json").read_text(encoding="utf-8")
+    (tmp_path / "matrix.json").write_text(
+        text.replace('"relu": {', '"../relu": {') if damage == "climb" else damage, encoding="utf-8"
+    )
     with pytest.raises(RunError, match=r"matrix.json is damaged"):
         plan(tmp_path)
 

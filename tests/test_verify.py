@@ -48,10 +48,10 @@ def test_what_was_published_is_what_its_evidence_gives(shelf):
 def rewrite(shelf, change, name=NAME):
     """The entry with a change, its hash and all pages made to fit: only the evidence tells."""
     path = shelf / "resnet" / f"{name}.json"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     data["sha256"] = canonical_sha256(data)
-    path.write_text(entry_file.text(entry_file.parse(data, str(path))))
+    path.write_text(entry_file.text(entry_file.parse(data, str(path))), encoding="utf-8")
     pages.write(shelf, pictures=False)
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_missing_or_another(shelf, file, change, said):
 
 
 def test_the_command_tells_what_is_wrong_and_fails(shelf):
-    (shelf / "README.md").write_text("# The best")
+    (shelf / "README.md").write_text("# The best", encoding="utf-8")
     said = call("zoo", "verify", "--zoo", shelf)
     assert said.exit_code == 1
     assert "WRONG  the zoo as a whole\n  " in said.stdout
@@ -130,8 +130,8 @@ def test_the_command_tells_what_is_wrong_and_fails(shelf):
 
 def test_one_function_under_two_names(shelf):
     path, twin = shelf / "resnet" / f"{NAME}.json", "grafs_resnet_twin"
-    data = json.loads(path.read_text()) | {"name": twin, "alias": False}
-    (shelf / "resnet" / f"{twin}.json").write_text(json.dumps(data | {"sha256": canonical_sha256(data)}))
+    data = json.loads(path.read_text(encoding="utf-8")) | {"name": twin, "alias": False}
+    (shelf / "resnet" / f"{twin}.json").write_text(json.dumps(data | {"sha256": canonical_sha256(data)}), encoding="utf-8")
     pages.write(shelf)
     assert any(f"{NAME} and {twin} are the same function" in line for line in verify(shelf)[-1].wrong)
 

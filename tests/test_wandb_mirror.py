@@ -108,7 +108,7 @@ def write_epochs(log, first, last):
 def test_an_offline_run_says_what_the_log_says(tmp_path):
     run = tmp_path / "run"
     Image.new("RGB", (2, 2)).save(tmp_path / "plot.png")
-    (tmp_path / "genotype.json").write_text("{}")
+    (tmp_path / "genotype.json").write_text("{}", encoding="utf-8")
     about = {"config": {"search": {"epochs": 3}}, "name": "first", "group": "digits", "job_type": "search"}
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
@@ -124,7 +124,7 @@ def test_an_offline_run_says_what_the_log_says(tmp_path):
             log.summary(accuracy=0.75, path=tmp_path)
     (file,) = files(run)
     found = read_offline(file)
-    known = (run / "wandb_id").read_text().strip()
+    known = (run / "wandb_id").read_text(encoding="utf-8").strip()
     shown = {key: found.run.get(key) for key in ("run_id", "display_name", "run_group", "job_type", "project")}
     assert shown == {"run_id": known, "display_name": "first", "run_group": "digits", "job_type": "search",
                      "project": "grafs-timm"}  # fmt: skip
@@ -137,10 +137,10 @@ def test_an_offline_run_says_what_the_log_says(tmp_path):
     assert kinds == {"result/plot": "image-file", "result/formula": "html-file", "result/rows": "table-file"}
     folder = file.parent / "files"
     assert (folder / media["result/plot.path"]).read_bytes() == (tmp_path / "plot.png").read_bytes()
-    text = (folder / media["result/formula.path"]).read_text()
+    text = (folder / media["result/formula.path"]).read_text(encoding="utf-8")
     assert "x·σ(x) &lt;b&gt;" in text
     assert r"x\sigma(x)" in text
-    table = json.loads((folder / media["result/rows.path"]).read_text())
+    table = json.loads((folder / media["result/rows.path"]).read_text(encoding="utf-8"))
     assert table == table | {"columns": ["epoch", "loss"], "data": [[1, None], [2, 0.5], ["last", 3]]}
     (artifact,) = (item for item in found.artifacts if item["type"] == "genotype")
     assert artifact["name"] == "first_genotype"
@@ -167,7 +167,7 @@ def test_a_resumed_run_keeps_its_id_and_is_whole_in_its_last_file(tmp_path):
 def test_an_id_that_is_none_is_made_anew(tmp_path):
     made = _run_id(tmp_path)
     assert _run_id(tmp_path) == made == log_id(tmp_path)
-    (tmp_path / "wandb_id").write_text("no such / id")
+    (tmp_path / "wandb_id").write_text("no such / id", encoding="utf-8")
     assert _run_id(tmp_path) == log_id(tmp_path) not in (made, "no such / id")
 
 
@@ -209,7 +209,7 @@ def test_a_run_resumed_online_sends_what_the_server_lacks_and_nothing_twice(tmp_
 
 
 def log_id(folder):
-    return (folder / "wandb_id").read_text().strip()
+    return (folder / "wandb_id").read_text(encoding="utf-8").strip()
 
 
 # --------------------------------------------------------------------------------------------- a W&B that does not
@@ -329,7 +329,7 @@ def test_without_a_key_it_never_asks(tmp_path):
 
 
 def test_a_folder_that_wandb_cannot_write(tmp_path):
-    (tmp_path / "wandb").write_text("a file")
+    (tmp_path / "wandb").write_text("a file", encoding="utf-8")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with RunLog(tmp_path, "offline") as log:
@@ -358,7 +358,9 @@ with RunLog(folder, mode, config={"note": "x" * 6000}) as log:
 def start(tmp_path, *arguments, before=None):
     env = os.environ | {"PYTHONWARNINGS": "always"}
     command = [sys.executable, "-c", SCRIPT, str(ROOT / "grafs_timm"), str(tmp_path / "run"), *map(str, arguments)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before)
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", preexec_fn=before
+    )
 
 
 def small_files():
@@ -433,7 +435,9 @@ def test_a_run_that_is_ended_ends_at_once_and_leaves_nothing_behind(tmp_path, se
     server.mood = "stalls"
     process = start(tmp_path, "online", 10_000, 0.01)
     has_lines(tmp_path / "run", 100)
-    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    children = [
+        int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    ]
     assert len(children) == 1
     began = time.monotonic()
     process.send_signal(kill)
@@ -467,7 +471,7 @@ def test_the_mode_that_auto_stands_for(tmp_path, monkeypatch, environment, netrc
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     if netrc:
-        (tmp_path / "home" / ".netrc").write_text(netrc)
+        (tmp_path / "home" / ".netrc").write_text(netrc, encoding="utf-8")
         (tmp_path / "home" / ".netrc").chmod(0o600)
     assert check_mode("auto") == mode
     assert check_mode("offline") == "offline"
@@ -475,8 +479,8 @@ def test_the_mode_that_auto_stands_for(tmp_path, monkeypatch, environment, netrc
 
 def test_the_server_that_wandb_login_was_told(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_BASE_URL")
-    (tmp_path / "home" / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n")
-    (tmp_path / "home" / ".netrc").write_text(f"machine wandb.example.org login user password {KEY}")
+    (tmp_path / "home" / "settings").write_text("[default]\nbase_url = https://wandb.example.org\n", encoding="utf-8")
+    (tmp_path / "home" / ".netrc").write_text(f"machine wandb.example.org login user password {KEY}", encoding="utf-8")
     assert check_mode("auto") == "online"
 
 

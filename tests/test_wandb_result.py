@@ -35,7 +35,7 @@ def check(run, kind, group):
     """What every kind of run shows; returns W&B's file, read, and its media's paths."""
     (file,) = files(run)
     found = read_offline(file)
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert (found.run["job_type"], found.run["run_group"]) == (kind, group)
     title = [summary.get("activation"), "test_resnet", "digits", "s0"]
     assert found.run["display_name"] == " ".join(part for part in title if part)
@@ -47,11 +47,11 @@ def check(run, kind, group):
     wanted = {key: value for key, value in summary.items() if not isinstance(value, dict) and value is not None}
     assert wanted.items() <= shown.items()
     kinds, paths = media(found)
-    table = json.loads((file.parent / "files" / paths["result/epochs"]).read_text())
+    table = json.loads((file.parent / "files" / paths["result/epochs"]).read_text(encoding="utf-8"))
     epochs = [line for line in read_log(run) if line["kind"] == "epoch"]
     assert table["data"] == [[epoch[column] for column in table["columns"]] for epoch in epochs]
     assert {"epoch", "seconds"} <= set(table["columns"])
-    assert summary["formula"] in (file.parent / "files" / paths["result/formula"]).read_text()
+    assert summary["formula"] in (file.parent / "files" / paths["result/formula"]).read_text(encoding="utf-8")
     assert (file.parent / "files" / paths["result/function"]).read_bytes() == (run / "plots" / "function.png").read_bytes()
     return found, kinds
 
@@ -97,7 +97,7 @@ def test_a_result_that_cannot_be_shown_costs_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb_result.plots, "plot_functions", lambda *_: 1 / 0)
     with pytest.warns(RuntimeWarning, match="W&B is not shown the result of .*division by zero"):
         summary = run_evaluate(recipe(), "relu", tmp_path, quiet=True, wandb="offline")
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
 
 
 def test_without_wandb_nothing_is_drawn(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def run(*jobs, **options):
 
 def result(folder: Path) -> dict[str, object]:
     """Everything a run leaves but the seconds it took."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     log = [{key: value for key, value in line.items() if key not in ("time", "seconds")} for line in lines]
     files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
     same = {name: file.read_bytes() for name, file in files.items() if name not in ("log.jsonl", "checkpoint.pt")}
@@ -72,12 +72,12 @@ def process_of(folder):
 
 
 def parent(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
 def alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -97,7 +97,7 @@ def test_the_same_as_in_fresh_processes(tmp_path):
         assert outcomes[0].message.startswith("error: ")
     fresh, warm = folders.values()
     for name in ("wrong", "plain", "plain2"):
-        printed = [(folder / f"{name}.txt").read_text() for folder in (fresh, warm)]
+        printed = [(folder / f"{name}.txt").read_text(encoding="utf-8") for folder in (fresh, warm)]
         assert printed[0].replace(str(fresh), str(warm)) == printed[1]
         if name != "wrong":
             assert "resized to 16×16" in printed[1]

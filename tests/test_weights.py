@@ -53,9 +53,9 @@ def outputs(model, size=32):
 
 def edit(folder, change):
     path = folder / CONFIG
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     change(config)
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
 
 
 def weights_of(model):
@@ -121,7 +121,7 @@ def test_what_is_mixed_is_called_so():
 def test_plain_timm_restores_the_function(tmp_path, architecture, size, activation):
     model = build(architecture, None, **({} if activation is None else {"act_layer": zoo.act_layer(activation)}))
     save_pretrained(model, tmp_path)
-    config = json.loads((tmp_path / CONFIG).read_text())
+    config = json.loads((tmp_path / CONFIG).read_text(encoding="utf-8"))
     assert config["model_args"].get("act_layer") == activation
     assert config["model_args"]["num_classes"] == 3
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
@@ -239,7 +239,7 @@ def test_the_files_say_what_they_are_bound_to(saved):
     with safe_open(saved / WEIGHTS, "pt") as file:
         metadata = file.metadata()
     assert metadata == {"format": "pt", "activation": "found", "activation_sha256": MINE.sha256}
-    record = json.loads((saved / CONFIG).read_text())["activation"]
+    record = json.loads((saved / CONFIG).read_text(encoding="utf-8"))["activation"]
     assert Genotype.from_dict(record["genotype"]) == MINE
     assert record["sha256"] == MINE.sha256
     assert [path.name for path in sorted(saved.iterdir())] == [CONFIG, WEIGHTS]
@@ -379,7 +379,7 @@ def test_what_cannot_be_saved(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="without slashes"):
         save_pretrained(build(activation=activation_class(MINE, "a/b")), tmp_path / "a")
     assert not (tmp_path / "a").exists()
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(WeightsError, match="is a file"):
         save_pretrained(build(), tmp_path / "file")
     model = timm.create_model("test_resnet", norm_layer=nn.BatchNorm2d)

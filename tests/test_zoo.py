@@ -30,7 +30,7 @@ def entries(tmp_path_factory):
 def put(folder, data):
     path = folder / "resnet" / f"{data['name']}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(data), encoding="utf-8")
     return path
 
 
@@ -114,7 +114,7 @@ def test_what_is_not_shown_to_be_better_loads_by_name_and_says_so_once(shelf, en
 
 def test_ways_to_name_an_activation(shelf, tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(A1.to_dict()))
+    path.write_text(json.dumps(A1.to_dict()), encoding="utf-8")
     genotype = A1
     for given in (
         "grafs_resnet",
@@ -181,7 +181,7 @@ def test_the_commands(shelf, tmp_path):
 )
 def test_entries_whose_name_cannot_be_used(shelf, entries, changes, said):
     path = shelf / "resnet" / "grafs_resnet_a1.json"
-    path.write_text(json.dumps(entries[0].to_dict() | changes))
+    path.write_text(json.dumps(entries[0].to_dict() | changes), encoding="utf-8")
     zoo.entries.cache_clear()
     with pytest.raises(GenotypeError, match=said) as error:
         zoo.Entry.read(path)

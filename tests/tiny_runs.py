@@ -59,7 +59,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     """The command line in a process of its own, computing as this one does."""
     env = os.environ | {"GRAFS_TIMM_COMPILE": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     command = [sys.executable, "-m", "grafs_timm", *map(str, arguments)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
 
 
 def kill_after(process: subprocess.Popen, log: Path, epochs: int) -> None:

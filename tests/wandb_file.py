@@ -15,7 +15,9 @@ def files(run: Path) -> list[Path]:
 def read_offline(file: Path) -> SimpleNamespace:
     """``run`` (id, name, group, job type, project), ``config``, ``rows``, ``summary``, ``artifacts`` and ``exit``."""
     command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL).stdout
+    output = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, timeout=60, stdin=subprocess.DEVNULL
+    ).stdout
     found = SimpleNamespace(run={}, config={}, rows=[], summary={}, artifacts=[], exit=None, types=[])
     for line in output.splitlines():
         record = json.loads(line)

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from grafs_timm import screen
 from grafs_timm.data import Batches, DatasetInfo, load_split, open_dataset
 from grafs_timm.streaming import Stream
 from grafs_timm.tar_stream import Sample, read_samples
@@ -73,7 +74,7 @@ def made(images: int, shards: int, folder: Path) -> DatasetInfo:
 
 def _described(folder: Path, names: list[str], lengths: list[int], classes: list[str]) -> DatasetInfo:
     split = {"name": "train", "filenames": names, "shard_lengths": lengths, "num_samples": sum(lengths)}
-    (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}, "classes": classes}))
+    (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}, "classes": classes}), encoding="utf-8")
     return open_dataset(folder)
 
 
@@ -181,4 +182,5 @@ def main(data: str, shards: int, batch: int, workers: int, rounds: int, out: str
 
 
 if __name__ == "__main__":
+    screen.never_die()
     main()

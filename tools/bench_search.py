@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 import grafs_timm
-from grafs_timm import gpt_models, models  # noqa: F401  registers the small models
+from grafs_timm import gpt_models, models, screen  # noqa: F401  registers the small models
 from grafs_timm.surgery import find_sites
 from grafs_timm.weight_step import loss_of
 
@@ -168,7 +168,8 @@ def _common(settings: dict[str, Any], batch: int) -> dict[str, Any]:
 
 def _status(field: str) -> int:
     """A line of this process's memory account, in bytes (Linux)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    line = next(line for line in lines if line.startswith(field + ":"))
     return int(line.split()[1]) * 1024
 
 
@@ -181,7 +182,7 @@ def peak(settings: dict[str, Any], kind: str, batch: int, steps: int = 3) -> int
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         before = _status("VmRSS")
     for _ in range(steps):
         side.step()
@@ -213,7 +214,7 @@ def memory(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _in_a_process(settings: dict[str, Any], kind: str, batch: int) -> int:
     command = [sys.executable, __file__, "--peak-of", json.dumps([settings, kind, batch])]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env={**os.environ})
     if done.returncode:
         raise click.ClickException(f"{kind} at batch {batch}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
     return int(done.stdout.splitlines()[-1])
@@ -293,4 +294,5 @@ def main(
 
 
 if __name__ == "__main__":
+    screen.never_die()
     main()

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from grafs_timm import screen
 from grafs_timm.cell import Cell
 from grafs_timm.kernels import choose
 from grafs_timm.table import Grid, lookup
@@ -326,4 +327,5 @@ def main(device: str, dtypes: tuple[str, ...], repeats: int, out: Path | None, q
 
 
 if __name__ == "__main__":
+    screen.never_die()
     main()

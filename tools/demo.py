@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from grafs_timm import screen
 from grafs_timm.recipe import load_recipe
 from grafs_timm.run_evaluate import run_evaluate
 from grafs_timm.run_search import run_search
@@ -70,4 +71,6 @@ def main(recipe: str, out: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    screen.never_die()
+    with screen.plain_notes():
+        main()

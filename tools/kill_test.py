@@ -205,7 +205,7 @@ def _processes() -> Iterator[tuple[int, list[str]]]:
     """(id, the fields of its stat from the state on) of every process that hasn't ended."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             if fields[0] not in "ZX":
                 yield int(path.parent.name), fields
 
@@ -247,7 +247,7 @@ def undisturbed(case: Case, folder: Path) -> Whole:
         while (code := process.wait(0.02)) is None:
             last = last if _ended(case, out) else process.age
     if code:
-        raise RuntimeError(f"{case.name} failed by itself:\n{process.output.read_text()}")
+        raise RuntimeError(f"{case.name} failed by itself:\n{process.output.read_text(encoding='utf-8', errors='replace')}")
     return Whole(out, process.age, process.age - last)
 
 
@@ -281,7 +281,9 @@ class Killer:
             if code == -signal.SIGKILL:
                 continue
             if code:
-                raise RuntimeError(f"{self.case.name} does not go on:\n{process.output.read_text()}")
+                raise RuntimeError(
+                    f"{self.case.name} does not go on:\n{process.output.read_text(encoding='utf-8', errors='replace')}"
+                )
             _soon(lambda: not any(map(_group, leaders)) and not _jobs(out), 30)
             return [pid for leader in leaders for pid in _group(leader)] + list(_jobs(out))
 

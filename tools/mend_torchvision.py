@@ -76,7 +76,7 @@ def diagnose() -> tuple[str, str]:
 
     Verdicts: «fine»; «mendable», a CPU-only torch and the symptom above; «other», any other failure.
     """
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, encoding="utf-8", errors="replace", check=False)
     if probe.returncode == 0:
         return "fine", ""
     said = probe.stderr.strip().splitlines()[-1:] or [f"Python ended with status {probe.returncode}"]
@@ -87,8 +87,8 @@ def diagnose() -> tuple[str, str]:
 def write(site_packages: Path) -> list[Path]:
     """Put the module and its .pth into ``site_packages``; the .pth last, so that it never names a module not there."""
     module, pth = site_packages / f"{MODULE}.py", site_packages / f"{MODULE}.pth"
-    module.write_text(SOURCE)
-    pth.write_text(f"import {MODULE}\n")
+    module.write_text(SOURCE, encoding="utf-8")
+    pth.write_text(f"import {MODULE}\n", encoding="utf-8")
     return [module, pth]
 
 

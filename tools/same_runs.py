@@ -47,10 +47,10 @@ def _content(path: Path) -> Any:
     if path.name == "checkpoint.pt":
         return {key: value for key, value in checkpoint.load(path).items() if key not in (*CLOCK, "log")}
     if path.name == "results.csv":
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             return [_timeless(row) for row in csv.DictReader(file)]
     if path.name == "report.md":
-        return re.sub(r"took [0-9.]+ (s|min|h)\b", "took", path.read_text())
+        return re.sub(r"took [0-9.]+ (s|min|h)\b", "took", path.read_text(encoding="utf-8"))
     return path.read_bytes()
 
 

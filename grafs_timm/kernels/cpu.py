@@ -26,7 +26,7 @@ def loops() -> Any:
     """The compiled loops; a second or two the first time, from inductor's disk cache afterwards."""
     from torch._inductor.codecache import CppCodeCache
 
-    source = Path(__file__).with_name("table.cpp").read_text(encoding="utf-8")
+    source = Path(__file__).with_name("table.cpp").read_text(encoding="ascii")  # torch writes it again in the locale's
     loaded = CppCodeCache.load(source)
     pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
     signatures = {

@@ -141,7 +141,7 @@ void slope(const T *g, const uint16_t *place, const float *rows, int32_t n, int6
     }
 }
 
-// One thread's share of the histogram: the quarters of the intervals, and (Σ g, Σ g·distance) on either side.
+// One thread's share of the histogram: the quarters of the intervals, and (sum of g, sum of g * distance) on either side.
 struct Histogram {
     std::vector<float> quarters;
     double side[2][2] = {{0, 0}, {0, 0}};
@@ -207,8 +207,8 @@ void slope_and_rows(const T *g, const uint16_t *place, const float *rows, const 
     }
 }
 
-// A smooth function as one cubic an interval: rows of (c0, c1, c2, c3) in t = x − a, and a last row of NaN for what is not
-// on the grid. Where a row is NaN so is the result, for the caller to compute by other means. ``at_zero`` is f′(0): exact zeros
+// A smooth function as one cubic an interval: rows of (c0, c1, c2, c3) in t = x - a, and a last row of NaN for what is not
+// on the grid. Where a row is NaN so is the result, for the caller to compute by other means. ``at_zero`` is f'(0): exact zeros
 // are common, and where f has its kink there, the cubic to the right knows the right one of two slopes only.
 template <bool SLOPE>
 int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const Grid &grid, float at_zero, int count, float *y) {
@@ -225,7 +225,7 @@ int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const 
         float c0 = bits<float>(uint32_t(first)), c1 = bits<float>(uint32_t(first >> 32));
         float c2 = bits<float>(uint32_t(second)), c3 = bits<float>(uint32_t(second >> 32));
         float smooth = c1 + t * (2 * c2 + t * (3 * c3));
-        uint32_t zero = bits<uint32_t>(v) << 1 ? 0u : ~0u;  // of ±0; a choice between floats would keep the loop from vectors
+        uint32_t zero = bits<uint32_t>(v) << 1 ? 0u : ~0u;  // 0, -0; a choice between floats would keep the loop from vectors
         float slope = bits<float>((bits<uint32_t>(at_zero) & zero) | (bits<uint32_t>(smooth) & ~zero));
         float value = SLOPE ? g[i] * slope : c0 + t * (c1 + t * (c2 + t * c3));
         y[i] = value;
@@ -309,7 +309,7 @@ extern "C" void table_slope_and_rows(const void *g, const uint16_t *place, const
                        gradient);
 }
 
-// y = f(x) of the cubics, or g·f′(x) where g is given; returns how many elements came out as NaN.
+// y = f(x) of the cubics, or g * f'(x) where g is given; returns how many elements came out as NaN.
 extern "C" int64_t curve(const void *x, const void *g, const float *rows, float low, float high, int32_t n, float at_zero,
                          int64_t count, int32_t narrow, int32_t threads, void *y) {
     Grid of = grid(low, high, n);
