@@ -30,18 +30,15 @@ from torch import Tensor, nn
 from . import zoo
 from .activation import FoundActivation
 from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
-from .errors import GenotypeError, WeightsError
+from .errors import GenotypeError, GrafsError, WeightsError, first_line, shortened
 from .files import write_json, write_whole
 from .formula import Genotype
-from .ops import nearest
+from .model_config import CONFIG, NOT_MODEL_ARGS, read_config
 
 __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 _FIELDS = ("name", "sha256", "genotype", "beside", "places")
-# Arguments of timm.create_model that would read files or replace what the folder says of itself.
-NOT_MODEL_ARGS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "model_name")
-_FILE_FIELDS = ("file", "hf_hub_filename")  # of timm's description: where else weights would lie
 _SHOWN = 3  # keys in one message
 
 
@@ -229,28 +226,6 @@ def read_record(source: str | Path) -> Record | None:
     return record
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. WeightsError where it is missing, damaged, or names files of its own."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is missing or damaged: {error}") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} is damaged: expected an object")
-    name, arguments = config.get("architecture"), config.get("model_args", {})
-    if not isinstance(name, str) or not timm.is_model(name):
-        raise WeightsError(f"{path}: architecture: timm has no model {name!r}{nearest(str(name), timm.list_models())}")
-    if not isinstance(arguments, dict):
-        raise WeightsError(f"{path}: model_args: expected an object")
-    cfg = config.get("pretrained_cfg")
-    named = [f"model_args: {each}" for each in NOT_MODEL_ARGS if each in arguments]
-    named += [f"pretrained_cfg: {each}" for each in _FILE_FIELDS if isinstance(cfg, dict) and cfg.get(each)]
-    if named:
-        raise WeightsError(f"{path}: {named[0]} is no argument of a model, and a folder names no other file")
-    return config
-
-
 def _record_in(config: dict[str, Any], path: Path) -> Record | None:
     if "activation" not in config:
         return None
@@ -343,8 +318,11 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
     adapted = pretrained and bool(settings.keys() - {"act_layer"})
     try:
         model: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=adapted, **settings)
-    except (TypeError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise WeightsError(f"timm cannot build {config['architecture']} from {path}: {_first_line(error)}") from error
+    except GrafsError:
+        raise
+    except Exception as error:  # whatever an architecture raises for a value that does not fit it
+        how = f"with model_args {shortened(repr(config['model_args']), 300)}" if config.get("model_args") else "from its values"
+        raise WeightsError(f"timm cannot build {config['architecture']} from {path} {how}: {first_line(error)}") from error
     if record is not None:
         _put(model, record, path, strict="features_only" not in settings)
     if pretrained and not adapted:
@@ -398,7 +376,3 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     now = activation_of(model)
     if not now.computes_as(bound):
         raise WeightsError(f"{folder} records {bound}, the model built from it has {now}: set its activations by hand")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
