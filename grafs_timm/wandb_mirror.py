@@ -189,7 +189,7 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def check_mode(mode: str) -> Mode:
-    """``mode``, and what «auto» stands for by W&B's own variables. ValueError for another mode, RunError for a wrong variable."""
+    """``mode``, and what «auto» stands for by W&B's own variables. ValueError for another mode, RunError for a wrong one."""
     if mode not in get_args(Mode):
         raise ValueError(f"wandb_mode is one of {', '.join(get_args(Mode))}, got {mode!r}")
     if mode != "auto":

@@ -186,9 +186,8 @@ def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["s
     record = read_record(source)
     if activation == "same":
         _require_same(inner, record, file)
-    tensors = _tensors(file)
-    _require_fit(inner, tensors, file)
-    inner.load_state_dict(tensors)
+    _require_fit(inner, _shapes(file), file)  # before anything is read that may be of any size
+    inner.load_state_dict(_tensors(file))
     return model
 
 
@@ -214,7 +213,7 @@ def read_record(source: str | Path) -> Record | None:
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
     if "activation" not in metadata:
         return record
@@ -249,10 +248,19 @@ def _record_in(config: dict[str, Any], path: Path) -> Record | None:
     return Record(Bound(name, sha256, genotype, tuple(data["beside"])), tuple(data["places"]))
 
 
+def _shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            names = getattr(opened, "offset_keys", opened.keys)()  # the order of the file, where safetensors tells it
+            return {name: opened.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
 def _tensors(file: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
     return tensors
 
@@ -276,15 +284,15 @@ def _known(noted: Bound, has: Bound) -> Bound:
     return Bound(noted.name, noted.sha256, has.genotype, has.beside) if noted.sha256 and noted.genotype is None else noted
 
 
-def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+def _require_fit(model: nn.Module, shapes: Mapping[str, list[int]], file: Path) -> None:
     own = model.state_dict()
     problems = {
-        "missing": [name for name in own if name not in tensors],
-        "unexpected": [name for name in tensors if name not in own],
+        "missing": [name for name in own if name not in shapes],
+        "unexpected": [name for name in shapes if name not in own],
         "of another shape": [
-            f"{name} {list(tensors[name].shape)} there, {list(tensor.shape)} in the model"
+            f"{name} {shapes[name]} there, {list(tensor.shape)} in the model"
             for name, tensor in own.items()
-            if name in tensors and tensors[name].shape != tensor.shape
+            if name in shapes and shapes[name] != list(tensor.shape)
         ],
     }
     if said := [f"{what}: {', '.join(names[:_SHOWN])}{_more(names)}" for what, names in problems.items() if names]:

@@ -7,6 +7,8 @@ import io
 import json
 import lzma
 import os
+import resource
+import struct
 import subprocess
 import sys
 import tarfile
@@ -17,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from grafs_timm import check, datasets, sources, text_source
 from grafs_timm.data import load_split, open_dataset
-from grafs_timm.errors import DataError
+from grafs_timm.errors import DataError, WeightsError
 from grafs_timm.shards import read_shard
 from grafs_timm.streaming import Stream
 from grafs_timm.tar_stream import read_samples
+from grafs_timm.weights import load_pretrained
 
 MB = 1 << 20
 PNG = io.BytesIO()
@@ -486,3 +490,28 @@ def test_an_image_file_of_a_folder_is_read_up_to_the_limit(tmp_path, monkeypatch
     split = sources.open_source(str(tmp_path), splits={"train": "train"}).splits["train"]
     with pytest.raises(DataError, match=r"0\.png: more than the 256 MB .*MAX_SAMPLE_MB"):
         split.read(0)
+
+
+def test_more_problems_than_anybody_reads_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "_MOST_PROBLEMS", 3)
+    folder = dataset(tmp_path / "set", tarred([(f"{n}.cls", b"0") for n in range(9)]), 9)
+    problems = check.check(folder, quiet=True)[1][0].problems
+    assert len(problems) == 4
+    assert problems[-1] == "train: 7 problems more"  # six samples, and their number
+
+
+def test_weights_of_another_size_are_refused_unread(tmp_path):
+    names = {name: list(tensor.shape) for name, tensor in timm.create_model("test_resnet").state_dict().items()}
+    first = next(iter(names))
+    size = 8 << 30
+    header = json.dumps({first: {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    header += b" " * (-len(header) % 8)
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size)  # which a disk need not have
+    model = timm.create_model("test_resnet")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match=rf"does not fit .*of another shape: {first}"):
+        load_pretrained(model, path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
