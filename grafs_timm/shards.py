@@ -159,8 +159,8 @@ def open_image(content: bytes, where: str, formats: list[str], kind: str) -> Ima
     from PIL import Image
 
     try:
-        if limits.IMAGE.raised:  # by whoever knows the images: so Pillow's own limit is not below
-            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, limits.IMAGE.value)
+        if limits.IMAGE.raised and Image.MAX_IMAGE_PIXELS:  # by whoever knows the images: so Pillow's own limit is not below
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limits.IMAGE.value)
         with Image.open(io.BytesIO(content), formats=formats) as image:
             limits.IMAGE.check(image.width * image.height, f"{where}: {kind} image of {image.height}×{image.width}")
             image.load()
