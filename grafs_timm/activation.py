@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from . import compiled, curve
+from . import compiled, curve, onnx_rules
 from .errors import GrafsWarning, TensorError
 from .formula import Genotype
 from .layout import flat, in_memory, is_freed, together, unflat, watched
@@ -168,7 +168,11 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
         if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, as it does torch's own
             traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
             return traced
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling():
+            return self.genotype(x)
+        if torch.jit.is_tracing():
+            if torch.onnx.is_in_onnx_export():
+                onnx_rules.add()
             return self.genotype(x)
         if is_freed(x):
             raise TensorError(f"an activation: the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")

@@ -16,6 +16,8 @@ from .datasets import DatasetInfo, SplitInfo, open_dataset
 from .errors import DataError
 from .sources import EXTENSIONS
 
+_MOST_PROBLEMS = 10_000  # of a split that are kept
+
 
 @dataclass
 class SplitReport:
@@ -34,6 +36,14 @@ class SplitReport:
     formats: Counter[str] = field(default_factory=Counter)
     text_bytes: int = 0
     problems: list[str] = field(default_factory=list)
+    unsaid: int = 0  # problems beyond those
+
+    def note(self, problem: object) -> None:
+        """Keep a problem, as long as there are not more than anybody reads."""
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(str(problem))
+        else:
+            self.unsaid += 1
 
 
 def check(name: str | Path, split: str | None = None, quiet: bool = False) -> tuple[DatasetInfo, list[SplitReport]]:
@@ -58,13 +68,13 @@ def _check_split(info: DatasetInfo, name: str, spec: SplitInfo, bar: tqdm) -> Sp
         try:
             texts += _check_shard(report, location, spec.sha256.get(filename), classes, bar)
         except DataError as error:
-            report.problems.append(str(error))
+            report.note(error)
         if report.images - before != length:
-            report.problems.append(
-                f"{location}: {report.images - before} good samples, _info.json's shard_lengths say {length}"
-            )
+            report.note(f"{location}: {report.images - before} good samples, _info.json's shard_lengths say {length}")
     if texts and report.images > len(texts):
-        report.problems.append(f"{texts[0]}: no image, only text, as {len(texts)} samples of a split that has images")
+        report.note(f"{texts[0]}: no image, only text, as {len(texts)} samples of a split that has images")
+    if report.unsaid:
+        report.problems.append(f"{name}: {report.unsaid} problems more")
     return report
 
 
@@ -83,7 +93,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
             if found == sha256.lower():
                 report.sha256 += 1
             else:
-                report.problems.append(f"{location}: sha256 is {found}, _info.json says {sha256}")
+                report.note(f"{location}: sha256 is {found}, _info.json says {sha256}")
         for sample in shards.samples(file, location):
             bar.update()
             where = f"{location}: sample {sample['__key__']!r}"
@@ -97,7 +107,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
                 image = np.asarray(shards.decode_image(sample, where))
                 label = shards.label_of(sample, where, classes)
             except DataError as error:
-                report.problems.append(str(error))
+                report.note(error)
                 continue
             report.images += 1
             report.labels[label] += 1

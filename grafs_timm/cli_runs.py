@@ -172,6 +172,14 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     click.echo(f"next      grafs-timm evaluate {recipe} --activation {out}/genotype.json")
 
 
+def _usual_group(mode: Mode, name: str) -> str:
+    """W&B's group of many runs where no option names one. RunError where W&B's variables are wrong: before the first starts."""
+    from .wandb_mirror import check_mode, told
+
+    check_mode(mode)
+    return told("WANDB_RUN_GROUP", name)
+
+
 def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tuple[Mode, str | None], quiet: bool, seeds: int,
               select: bool, where: dict[str, Any]) -> None:  # fmt: skip
     """Several searches, and with ``select`` a choice among them."""
@@ -180,7 +188,8 @@ def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tu
     out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
     devices = launch.devices(device) if where["launcher"] == "local" else (device,)
     mode, group = wandb
-    options = ["--device", devices[0].partition(":")[0], "--wandb", mode, "--wandb-group", group or out.name]
+    group = group or _usual_group(mode, out.name)
+    options = ["--device", devices[0].partition(":")[0], "--wandb", mode, "--wandb-group", group]
     where = {**where, "devices": devices, "quiet": quiet}
     if not select:
         failed = selection.run_searches(chosen, out, seeds, options=options, **where)
@@ -288,7 +297,8 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     if not elsewhere:
         launch.groups(devices, processes)
     where = device if elsewhere else devices[0].partition(":")[0]  # a job sees no GPU but its own
-    options = ["--device", where, "--wandb", wandb, "--wandb-group", out.resolve().name]
+    group = _usual_group(wandb, out.resolve().name)
+    options = ["--device", where, "--wandb", wandb, "--wandb-group", group]
     if print_jobs:
         for line in matrix.print_jobs(chosen, out, options, processes):
             click.echo(line)
@@ -296,7 +306,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     try:
         result = matrix.run_transfer(
             chosen, out, options=options, launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, processes=processes, wandb=wandb, group=out.resolve().name,
+            gpus_per_job=gpus_per_job, retries=retries, processes=processes, wandb=wandb, group=group,
             quiet=quiet,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import load_checkpoint
 from torch import nn
 
 from . import binding, families, surgery, zoo
 from .activations import Also
-from .errors import GrafsError, GrafsWarning, WeightsError
+from .errors import GrafsError, GrafsWarning, WeightsError, first_line
 
 
 def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
@@ -32,7 +34,7 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Also = ()
     if architecture.startswith("local-dir:"):
         return _from_folder(architecture.removeprefix("local-dir:"), None if auto else zoo.resolve(activation), also, settings)
     name = _recommended(architecture) if auto else None
-    model: nn.Module = timm.create_model(architecture, **settings)
+    model = _built(architecture, settings)
     if auto and name is None:
         model.activation_report = surgery.report_of(model, "the default activation")  # type: ignore[assignment]
         return model
@@ -41,6 +43,28 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Also = ()
     model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
     if before is not None:
         binding.warn_if_pretrained(architecture, binding.activation_of(model), before)
+    return model
+
+
+def _built(architecture: str, settings: dict[str, Any]) -> nn.Module:
+    """timm's model. Its errors are timm's own, except for a checkpoint, whose say little and come in a dozen kinds."""
+    checkpoint = settings.get("checkpoint_path")
+    if not checkpoint:
+        model: nn.Module = timm.create_model(architecture, **settings)
+        return model
+    if not Path(checkpoint).is_file():
+        instead = (
+            "load_pretrained(model, folder) takes a folder of save_pretrained" if Path(checkpoint).is_dir() else "no such file"
+        )
+        raise WeightsError(f"checkpoint_path: {checkpoint}: {instead}")
+    model = timm.create_model(architecture, **{key: value for key, value in settings.items() if key != "checkpoint_path"})
+    try:
+        load_checkpoint(model, str(checkpoint))
+    except Exception as error:
+        raise WeightsError(
+            f"checkpoint_path: {checkpoint} does not load into {architecture}: {first_line(error)} (num_classes, in_chans and "
+            "the like must be those that it was trained with; a .safetensors file goes by grafs_timm.load_pretrained too)"
+        ) from error
     return model
 
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from . import limits
 from .augment import augment as apply_augmentations
 from .augment import checked
 from .datasets import DatasetInfo as DatasetInfo
@@ -30,7 +31,7 @@ from .shards import Shard, Wanted, read_shard, size
 # --------------------------------------------------------------------------------------------------- shards -> images
 
 
-_Job = tuple[str, int, str | None, int | None, Wanted]  # the arguments of read_shard
+_Job = tuple[str, int, str | None, int | None, Wanted, limits.Budget]  # the arguments of read_shard
 _LARGE = 16_384  # bytes of an image file, about 128×128 pixels
 
 
@@ -87,8 +88,13 @@ def _load_split(
         raise DataError(f"limit must be at least 1 image, got {limit}")
     limit = min(limit or spec.num_samples, spec.num_samples)
     classes = len(info.classes) if info.classes else None
+    budget = limits.Budget(
+        limits.RESIDENT,
+        f"the images of {info.name}, {split}, are more than is loaded whole; data.loading: stream reads them while training, "
+        "data.image_size makes them smaller",
+    )
     jobs: list[_Job] = [
-        (info.location(name), length, spec.sha256.get(name), classes, Wanted(image_size, channels))
+        (info.location(name), length, spec.sha256.get(name), classes, Wanted(image_size, channels), budget)
         for name, length in zip(spec.filenames, spec.shard_lengths, strict=True)
     ]
     if on_bad_shard == "raise" and isinstance(info.folder, Path):

@@ -7,7 +7,6 @@ downloaded and packed there once.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
-from . import remote
+from . import limits, remote
 from .errors import DataError, UnknownNameError, shortened
 from .ops import nearest
 
@@ -71,6 +70,7 @@ class SplitInfo(BaseModel):
             raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}{none}")
         if self.alt_label:
             raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
+        limits.SAMPLES.check(self.num_samples, f"num_samples is {shortened(str(self.num_samples))}")
         if unlisted := set(self.sha256) - set(self.filenames):
             raise ValueError(f"sha256 of {min(unlisted)!r}, which is not among the filenames")
         return self
@@ -132,7 +132,7 @@ def open_dataset(name: str | Path) -> DatasetInfo:
     UnknownNameError where there is no such data set, DataError where its `_info.json` is missing or wrong.
     """
     text = str(name)
-    if remote.is_url(text.split("::")[0]):
+    if remote.is_url(remote.listed(text)[0]):
         return _of_shards(text) if _spells_shards(text) else _read_info(text)
     found = _folder(text)
     if found is None and _spells_shards(text):
@@ -171,14 +171,15 @@ def info_file(folder: Path) -> Path | None:
 def _info_content(folder: Path | str, path: Path | str) -> tuple[Path | str, bytes]:
     """(where it was found, content) of the file that describes a data set."""
     try:
-        with remote.open_file(path) as file:
-            return path, file.read()
+        return path, remote.read(path, limits.INFO)
     except DataError as error:
         if not isinstance(folder, str) or "404" not in str(error):
             raise
-        with contextlib.suppress(DataError), remote.open_file(other := remote.join(folder, INFO[1])) as file:
-            return other, file.read()
-        raise
+        other = remote.join(folder, INFO[1])
+        try:
+            return other, remote.read(other, limits.INFO)
+        except DataError as second:
+            raise error if "404" in str(second) else second from None
 
 
 def places() -> list[Path]:
@@ -229,7 +230,7 @@ def _find(text: str) -> Path:
 
 def _spells_shards(text: str) -> bool:
     path = re.sub(r"\?.*", "", text) if "://" in text else text
-    return "{" in text or "::" in text or path.endswith(_TARS)
+    return "{" in text or len(remote.listed(text)) > 1 or path.endswith(_TARS)
 
 
 def _of_shards(text: str) -> DatasetInfo:
@@ -256,7 +257,7 @@ def _expanded(text: str) -> list[str]:
     if _expanded_user(text).is_file():
         return [text]  # a shard whose own name has braces
     try:
-        each = itertools.chain.from_iterable(braceexpand.braceexpand(part) for part in text.split("::"))
+        each = itertools.chain.from_iterable(braceexpand.braceexpand(part) for part in remote.listed(text))
         found = list(itertools.islice(each, _MOST_SHARDS + 1))
     except ValueError as error:
         raise DataError(f"{text}: braces that can't be expanded: {error}; such as train-{{000..009}}.tar") from None

@@ -8,6 +8,12 @@ def shortened(text: str, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[-most // 4 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, on one line; its kind where it says nothing, or no more than a key or a number."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return text if " " in text else f"{type(error).__name__}: {text}"
+
+
 class GrafsError(Exception):
     """Base of every error that is the input's fault rather than the program's. Its lines are cut to what can be read."""
 

@@ -27,11 +27,12 @@ from . import shelf, zoo
 from .activation import FoundActivation, activation_class
 from .binding import Bound, activation_of, activations_at
 from .entry import Contents
-from .errors import GrafsError, RunError, WeightsError
+from .errors import GrafsError, RunError, WeightsError, first_line, shortened
 from .files import write_json, write_whole
 from .formula import Genotype
+from .model_config import CONFIG, NOT_MODEL_ARGS, read_config
 from .ops import nearest
-from .weights import CONFIG, NOT_MODEL_ARGS, create_from, describe, load_pretrained, read_config, read_record, save_pretrained
+from .weights import create_from, describe, load_pretrained, read_record, save_pretrained
 
 README = "README.md"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)\s]+)\)")
@@ -161,8 +162,8 @@ def _new(source: Source, model: str | None, arguments: dict[str, Any]) -> nn.Mod
             )
     try:
         built: nn.Module = timm.create_model(model, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise WeightsError(f"timm cannot build {model} with {arguments}: {error}") from error
+    except Exception as error:  # whatever an architecture raises for a value that does not fit it
+        raise WeightsError(f"timm cannot build {model} with {shortened(repr(arguments), 300)}: {first_line(error)}") from error
     layer = activation_class(source.genotype, source.name)
     zoo.replace_activations(built, zoo.Resolved(source.name, layer, source.genotype))
     return built

@@ -26,7 +26,7 @@ from .settings_data import (
     Section,
     checked,
     listed,
-    only_plain,
+    of_a_model,
 )
 from .settings_data import Data as Data
 from .settings_data import Impossible as Impossible
@@ -146,6 +146,11 @@ class Search(Section):
     weights: Weights = Weights()
     architecture: Architecture = Architecture()
     grid: Grid = Grid()
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _of_a_model(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return value and of_a_model(value)
 
     @model_validator(mode="after")
     def _fits_its_length(self) -> Search:
@@ -279,7 +284,7 @@ class Recipe(Section):
     @field_validator("model_kwargs")
     @classmethod
     def _plain_values(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return only_plain(value)
+        return of_a_model(value)
 
     @model_validator(mode="after")
     def _fits_its_data(self) -> Recipe:

@@ -43,6 +43,23 @@ def only_plain(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+_NOT_OF_A_MODEL = {
+    "features_only": "gives feature maps, and what is trained here classifies",
+    "out_indices": "chooses feature maps, and what is trained here classifies",
+    "checkpoint_path": "reads weights that do not say their activation; evaluate.start_from takes a folder of weights",
+    "pretrained_cfg": "names other weights; evaluate.start_from takes timm's own (pretrained) or a folder of weights",
+    "pretrained_cfg_overlay": "names other weights; evaluate.start_from takes timm's own (pretrained) or a folder of weights",
+    "model_name": "is the recipe's own key model",
+}
+
+
+def of_a_model(value: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that a model can be built with, to be trained; ValueError for one that makes something else of it."""
+    if wrong := [name for name in _NOT_OF_A_MODEL if value.get(name) not in (None, False)]:
+        raise ValueError(f"{wrong[0]} {_NOT_OF_A_MODEL[wrong[0]]}; leave it out")
+    return only_plain(value)
+
+
 def checked(section: Any, problems: list[tuple[str, str]]) -> Any:
     if problems:
         raise Impossible(problems)

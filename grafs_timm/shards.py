@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from . import remote
-from .errors import DataError
+from . import limits, remote
+from .errors import DataError, shortened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,9 +47,12 @@ class Shard:
 
 
 def read_shard(
-    location: str, length: int, sha256: str | None = None, classes: int | None = None, wanted: Wanted | None = None
-) -> Shard:
+    location: str, length: int, sha256: str | None = None, classes: int | None = None, wanted: Wanted | None = None,
+    budget: limits.Budget | None = None,
+) -> Shard:  # fmt: skip
     """Read a shard (path or URL) that should hold ``length`` samples with labels below ``classes``, and have this ``sha256``.
+
+    The bytes of its images are taken from ``budget``.
 
     DataError, naming shard and sample, where it does not, cannot be read or decoded, or has images of several sizes that
     ``wanted`` does not bring to one.
@@ -75,6 +78,8 @@ def read_shard(
             if images and pixels.shape[:2] != images[0].shape[:2]:
                 sizes = f"image of {size(pixels)}, those before it {size(images[0])}"
                 raise DataError(f"{where}: {sizes}; set data.image_size to bring all to one")
+            if budget:
+                budget.take(pixels.nbytes, where)
             images.append(pixels)
             labels.append(label_of(sample, where, classes))
     if len(images) < length:
@@ -110,12 +115,14 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
 
     last = None
     try:
-        stream = unpacked(file)
+        stream = unpacked(file, location)
         for sample in group_by_keys(files(stream, location)):
             yield sample
             last = sample["__key__"]
         while stream.read(1 << 20):  # the checksum stands at the very end
             pass
+    except DataError:
+        raise
     except Exception as error:  # zlib and webdataset raise a dozen kinds
         reason = str(error.args[0] if error.args else error)
         after = f" after sample {last!r}" if last else ""
@@ -147,18 +154,23 @@ def decode(content: bytes, extension: str, where: str) -> Image.Image:
 def open_image(content: bytes, where: str, formats: list[str], kind: str) -> Image.Image:
     """An image file's content as mode L (grey) or RGB, by one of the decoders ``formats``.
 
-    DataError beginning with ``where`` for one that can't be decoded whole or has more than 8 bits a channel.
+    DataError beginning with ``where`` for one that can't be decoded whole, has more than 8 bits a channel or is too large.
     """
     from PIL import Image
 
     try:
+        if limits.IMAGE.raised and Image.MAX_IMAGE_PIXELS:  # by whoever knows the images: so Pillow's own limit is not below
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limits.IMAGE.value)
         with Image.open(io.BytesIO(content), formats=formats) as image:
+            limits.IMAGE.check(image.width * image.height, f"{where}: {kind} image of {image.height}×{image.width}")
             image.load()
             if image.mode in _DEEP_MODES:
                 raise DataError(f"{where}: image of mode {image.mode}; 8 bits a channel are read")
             return plain_mode(image)
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise limits.IMAGE.error(f"{where}: {kind} image: {error}") from error
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
         reason = type(error).__name__
         raise DataError(f"{where}: {kind} image is truncated, corrupt or not an image ({reason})") from error
@@ -177,12 +189,27 @@ def _fitted(image: Image.Image, to: int | None) -> Image.Image:
 
     if to is None or image.size == (to, to):
         return image
-    width, height = image.size
+    width, height = (image := within_reach(image, to)).size
     short = min(width, height)
     width, height = int(to * width / short), int(to * height / short)
     image = image.resize((width, height), Image.Resampling.BICUBIC)  # wide enough a filter not to alias
     left, top = round((width - to) / 2), round((height - to) / 2)
     return image.crop((left, top, left + to, top + to))
+
+
+def within_reach(image: Image.Image, to: int) -> Image.Image:
+    """``image`` as it is, or its middle where the short side brought to ``to`` pixels makes it larger than any image may be.
+
+    What is cut off does not come into the square at the centre.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    most = max(limits.IMAGE.value // to**2, 8) * short
+    if long <= most:
+        return image
+    most -= (most - long) % 2  # the same centre
+    left, top = (width - most) // 2 * (width > height), (height - most) // 2 * (height > width)
+    return image.crop((left, top, left + (most if width > height else width), top + (most if height > width else height)))
 
 
 def _greyed(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -195,13 +222,18 @@ def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> 
     """The sample's label. DataError where there is none, or none of ``classes``."""
     if "cls" not in sample:
         raise DataError(f"{where}: no label (cls)")
+    text: bytes = sample["cls"]
     try:
-        label = int(sample["cls"].decode("ascii"))
+        label = int(text.decode("ascii")) if len(text) < 100 else None
     except ValueError:
-        raise DataError(f"{where}: label {sample['cls'][:20]!r} is not an integer") from None
+        label = None
+    if label is None:
+        raise DataError(f"{where}: label {text[:20]!r} is not an integer")
     if not 0 <= label < (classes or 2**31):
         listed = f"; _info.json lists {classes} classes" if classes else ""
-        raise DataError(f"{where}: label {label} is outside 0..{(classes or 2**31) - 1}{listed}")
+        raise DataError(f"{where}: label {shortened(str(label))} is outside 0..{(classes or 2**31) - 1}{listed}")
+    if not classes:
+        limits.CLASSES.check(label + 1, f"{where}: label {label}, and _info.json lists no classes")
     return label
 
 

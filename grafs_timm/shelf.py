@@ -81,7 +81,7 @@ def _files(source: Path) -> list[Path]:
         )
     if (source / ENTRY).is_file():
         if (source / "config.json").is_file():
-            from .weights import read_config
+            from .model_config import read_config
 
             read_config(source)  # refuses one that names files of its own
         return [source / ENTRY]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import limits, remote
 from .datasets import split_word
 from .errors import DataError, GrafsWarning, UnknownNameError
 from .ops import nearest
@@ -275,4 +276,4 @@ def _split(folder: Path, classes: tuple[str, ...], found: dict[str, list[Path]])
     def name(index: int) -> str:
         return files[index].relative_to(folder).as_posix()
 
-    return Split(labels.astype(np.int64), name, lambda index: files[index].read_bytes())
+    return Split(labels.astype(np.int64), name, lambda index: remote.read(files[index], limits.SAMPLE))

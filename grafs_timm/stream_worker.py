@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from . import limits
 from .errors import DataError
-from .shards import decode
+from .shards import decode, within_reach
 from .tar_stream import Sample, read_samples
 
 _ORDER, _MIX, _AUGMENT = 4, 5, 6  # what a number is drawn for: different streams from one seed
@@ -53,6 +54,8 @@ class Task:
     untouched: bool  # an image of that size is taken as it is
     transform: Callable[[Any], Any]
     bounds: tuple[int, ...] = ()
+    reach: int = 0  # pixels to which the transform brings the short side of an image before it crops, 0 where it crops first
+    held: int = 1 << 40  # bytes of files that a worker's buffer may hold
 
     @property
     def count(self) -> int:
@@ -123,9 +126,11 @@ class Worker(IterableDataset[Item]):
         self._said: set[str] = set()  # kinds of notices
         self._skipped: set[str] = set()  # shards
         self._first_damage = ""
+        self._held = 0  # bytes of the files in the buffer
 
     def __iter__(self) -> Iterator[Item]:
         self.epoch, self.start = self.place.tolist()
+        self._held = 0
         self._item, self._said, self._skipped = Item(), set(), set()  # an epoch that was left may not have handed on all
         info = get_worker_info()
         own = ((info.id if info else 0) + self.start) % self.task.workers
@@ -162,12 +167,28 @@ class Worker(IterableDataset[Item]):
         source: Iterator[Any] = self._line(order, begin, needed)
         if task.skip:
             source = self._good(source)
-        mixer = Mixer(itertools.islice(source, count), task.buffer, random.Random(seed))
-        mixed = itertools.islice(mixer, done, None)
+        mixer = Mixer(self._counted(itertools.islice(source, count)), task.buffer, random.Random(seed))
+        mixed = itertools.islice(self._left(mixer), done, None)
         for step in range(own, task.steps, task.workers):
             if step >= self.start:
                 samples = list(itertools.islice(mixed, task.part))
                 yield step, samples, self._spare(mixer.buffer, order, begin + count)
+
+    def _counted(self, source: Iterable[Any]) -> Iterator[Any]:
+        """What goes into the buffer. DataError where the files in it take more memory than they may."""
+        for sample in source:
+            if sample is not None:
+                self._held += len(sample.image)
+                if self._held > self.task.held:
+                    held = f"the files of data.shuffle_buffer ({self.task.buffer}), which a smaller one makes fewer"
+                    raise limits.RESIDENT.error(f"{sample.where}: {held}")
+            yield sample
+
+    def _left(self, mixer: Mixer) -> Iterator[Any]:
+        for sample in mixer:
+            if sample is not None:
+                self._held -= len(sample.image)
+            yield sample
 
     def _spare(self, buffer: list[Sample], order: list[int], end: int) -> Iterator[Sample]:
         # what waits in the buffer, then what follows the worker's piece: known from the order alone, and no turn is lost by it
@@ -269,7 +290,7 @@ class Worker(IterableDataset[Item]):
             pixels = np.array(image)
             return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         try:
-            return torch.as_tensor(self.task.transform(image))
+            return torch.as_tensor(self.task.transform(within_reach(image, self.task.reach) if self.task.reach else image))
         except Exception as error:
             raise DataError(f"{sample.where}: the transform fails on it: {type(error).__name__}: {error}") from error
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from . import limits
 from .data import DatasetInfo
 from .errors import DataError, GrafsWarning, RunError, UnknownNameError
 from .ops import nearest
@@ -96,7 +97,7 @@ class Stream:
             workers=min(workers, steps), buffer=shuffle_buffer, skip=on_bad_shard == "skip", channels=self.channels, size=size,
             one_size=not image_size, untouched=not train and not _CROPS & set(arguments),
             transform=_timm_transform(size, train, arguments, self.mean, self.std, prefetcher=not self._normalised),
-            bounds=bounds,
+            bounds=bounds, reach=_reach(size, train, arguments), held=limits.RESIDENT.value // min(workers, steps),
         )  # fmt: skip
         scale = torch.tensor(self.std, dtype=torch.float64, device="cpu")
         centre = torch.tensor(self.mean, dtype=torch.float64, device="cpu")
@@ -174,7 +175,10 @@ class Stream:
                 probed = list(islice(samples, _PROBED))
                 reasons += [f"; the first reason: {each}" for each in probed if isinstance(each, DataError)]
                 found = [sample for sample in probed if isinstance(sample, Sample)]
-                images = [decode(sample.image, sample.extension, sample.where) for sample in found]
+                images = []  # (size, whether in colour): one image at a time lies decoded
+                for sample in found:
+                    image = decode(sample.image, sample.extension, sample.where)
+                    images.append((image.size, has_colour(image)))
             except DataError as error:
                 if on_bad_shard == "raise":
                     raise
@@ -182,7 +186,7 @@ class Stream:
                 reasons.append(f"; the first reason: {error}")
                 continue
             if images:
-                return images[0].size[::-1], 3 if any(map(has_colour, images)) else 1
+                return images[0][0][::-1], 3 if any(colour for _, colour in images) else 1
         raise DataError(f"{shards[0][0]} and the other shards: not one sample can be read{''.join(reasons[:1])}")
 
 
@@ -238,6 +242,14 @@ def _checked_arguments(transform: Mapping[str, Any], train: bool) -> dict[str, A
     if chosen.get("interpolation") == "random":
         del chosen["interpolation"]
     return chosen
+
+
+def _reach(size: tuple[int, int], train: bool, arguments: Mapping[str, Any]) -> int:
+    """Pixels to which timm's transform brings the short side before it crops; 0 where it crops first."""
+    if train and not arguments.get("no_aug") and str(arguments.get("train_crop_mode") or "rrc") == "rrc":
+        return 0
+    share = arguments.get("crop_pct") or 0.875
+    return math.ceil(max(size) / min(share, 0.5 if train else share))
 
 
 def _timm_transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 LARGEST = 4 << 20  # bytes
@@ -10,12 +11,18 @@ DEEPEST = 40  # brackets within one another
 _LONGEST_INT = 300  # digits; Python refuses to print integers of some thousand
 
 
+def read(path: Path) -> Any:
+    """The value in a file, of which no more than ``LARGEST`` bytes are read. OSError, and ValueError as `parse`."""
+    with path.open("rb") as file:
+        return parse(file.read(LARGEST + 1))
+
+
 def parse(content: bytes) -> Any:
     """The value in ``content``. ValueError, telling what and where, for whatever JSON of this project never holds: too large
     or too deep, no UTF-8, a key twice in an object, NaN or an infinity, integers without end.
     """
     if len(content) > LARGEST:
-        raise ValueError(f"{len(content)} bytes, at most {LARGEST} are read")
+        raise ValueError(f"too large, at most {LARGEST} bytes are read")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -20,16 +20,16 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from webdataset.gopen import gopen, gopen_schemes
-from webdataset.tariterators import group_by_keys
+from webdataset.tariterators import base_plus_ext, group_by_keys
 
-from .errors import DataError
+from . import limits
+from .errors import DataError, shortened
 from .shards import extension_of, label_of
 
 _ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
 _PAUSE = 0.5  # seconds before the second; longer before the next
 _BUFFER = 1 << 20
 _BLOCK = 512
-_LARGEST = 1 << 30  # bytes of one file; a header that asks for more is damaged
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes within a shard
 
 
@@ -115,25 +115,22 @@ class _TransferError(OSError):
     """What another process fetched did not come whole."""
 
 
-class _Raw(io.RawIOBase):
+class _Raw(limits.Bounded):
     """What webdataset opened, as a raw stream that a buffer can stand on."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, location: str) -> None:
+        super().__init__(source, limits.FILE, location)
         self.source = source
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, target: Any) -> int:
         try:
-            data = self.source.read(len(target))
-            if not data and hasattr(self.source, "wait_for_child"):
+            count = super().readinto(target)
+            if not count and hasattr(self.source, "wait_for_child"):
                 self.source.wait_for_child()  # an end is one only where the process that reads says so
         except OSError as error:
             status = getattr(self.source, "status", None)
             raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
-        target[: len(data)] = data
-        return len(data)
+        return count
 
     def close(self) -> None:
         if not self.closed:
@@ -155,7 +152,7 @@ def _opened(location: str) -> Any:
         known = sorted(set(gopen_schemes) - {"__default__", "pipe", "file"})
         if scheme not in known:
             raise DataError(f"{location}: webdataset opens no {scheme}:// addresses; it does {', '.join(known)}")
-        return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER)), _BUFFER)
+        return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER), location), _BUFFER)
     except FileNotFoundError as error:
         what = "no such shard, though _info.json lists it" if scheme is None else f"cannot be opened: {error}"
         raise BrokenShard(f"{location}: {what}") from None
@@ -172,12 +169,14 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
     last = None
     try:
-        stream = unpacked(file)
+        stream = unpacked(file, location)
         for sample in group_by_keys(files(stream, location)):
             yield sample
             last = sample["__key__"]
         while stream.read(_BUFFER):  # the checksum of what is packed stands at the very end
             pass
+    except DataError:
+        raise
     except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
         reason = str(error.args[0] if error.args else error) or type(error).__name__
         after = f" after sample {last!r}" if last else ""
@@ -185,27 +184,69 @@ def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
         raise BrokenShard(f"{location}: {what}{after}: {reason}") from error
 
 
-def unpacked(file: Any) -> Any:
-    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name."""
+def unpacked(file: Any, location: str) -> Any:
+    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name.
+
+    Reading more of it than `limits.FILE` is a DataError.
+    """
     begins = file.peek(10)[:10]
     if begins[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=file), _BUFFER)
-    if begins[:3] == b"BZh" and begins[4:] == b"1AY&SY":
-        return io.BufferedReader(bz2.BZ2File(file), _BUFFER)
-    if begins[:6] == b"\xfd7zXZ\0":
-        return io.BufferedReader(lzma.LZMAFile(file), _BUFFER)
-    return file
+        source: Any = gzip.GzipFile(fileobj=file)
+    elif begins[:3] == b"BZh" and begins[4:] == b"1AY&SY":
+        source = bz2.BZ2File(file)
+    elif begins[:6] == b"\xfd7zXZ\0":
+        source = io.BufferedReader(_Xz(file))
+    else:
+        return file
+    return io.BufferedReader(limits.Bounded(source, limits.FILE, f"{location}: unpacked"), _BUFFER)
+
+
+class _Xz(io.RawIOBase):
+    """xz unpacked in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._rest = file, b""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, limits.XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while True:
+            if self._unpacking.eof:  # another one may follow, after zeros
+                self._rest = (self._unpacking.unused_data or self._file.read(_BUFFER)).lstrip(b"\0")
+                if not self._rest and not self._file.peek(1):
+                    return 0
+                self._begin()
+            elif self._unpacking.needs_input and not self._rest and not (new := self._file.read(_BUFFER)):
+                raise EOFError("it ends within what is packed")
+            elif self._unpacking.needs_input and not self._rest:
+                self._rest = new
+            data, self._rest = self._unpacking.decompress(self._rest, len(target)), b""
+            if data:
+                target[: len(data)] = data
+                return len(data)
 
 
 def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
     """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end.
 
     An empty block ends a tar, and so does the end of its bytes: some writers leave that block out, and whether all is there is
-    told by `_info.json`. ValueError where it ends within a file, or what follows is none.
+    told by `_info.json`. ValueError where it ends within a file, or what follows is none; DataError for a sample past a limit.
     """
     long_name: str | None = None
+    sample = _Extent(location)
     while (header := stream.read(_BLOCK)).count(0) < len(header):
         size, kind = _size(header), header[156:157]
+        regular = kind in (b"0", b"\0", b"7")
+        name = long_name or _name(header)
+        if regular:
+            sample.add(name, size)
+        elif size > limits.HEADER:
+            raise ValueError(f"a header of {size} bytes, where {limits.HEADER} at most are read")
         padded = -(-size // _BLOCK) * _BLOCK
         data = stream.read(padded)
         if len(data) < size:
@@ -215,8 +256,7 @@ def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
             long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
         elif kind == b"x":
             long_name = _pax(content).get("path", long_name)
-        elif kind in (b"0", b"\0", b"7"):
-            name = long_name or _name(header)
+        elif regular:
             if not _META.match(name):
                 yield {"fname": name, "data": content, "__url__": location}
             long_name = None
@@ -229,6 +269,25 @@ def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
     yield {}
 
 
+class _Extent:
+    """How many files and bytes the sample has that is being read: all of it is held until the next one begins."""
+
+    def __init__(self, location: str) -> None:
+        self._location, self._key, self._count, self._bytes = location, "", 0, 0
+        self._most, self._most_files = limits.SAMPLE.value, limits.SAMPLE_FILES.value
+
+    def add(self, name: str, size: int) -> None:
+        """DataError where a file of this name and size is more than a sample may have."""
+        key = base_plus_ext(name)[0] or ""
+        if key != self._key:
+            self._key, self._count, self._bytes = key, 0, 0
+        self._count, self._bytes = self._count + (key != ""), self._bytes + size
+        if self._bytes > self._most:
+            raise limits.SAMPLE.error(f"{self._location}: sample {shortened(key)!r}, file {shortened(name)!r}", self._bytes)
+        if self._count > self._most_files:
+            raise limits.SAMPLE_FILES.error(f"{self._location}: sample {shortened(key)!r}")
+
+
 def _size(header: bytes) -> int:
     """Bytes of content after a header. ValueError where it is none."""
     if len(header) < _BLOCK:
@@ -238,7 +297,7 @@ def _size(header: bytes) -> int:
         size = int(header[124:136].strip(b"\0 ") or b"0", 8)
     except ValueError:
         raise ValueError("no tar header where one should be") from None
-    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != expected or size > _LARGEST:
+    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != expected or size < 0:
         raise ValueError("no tar header where one should be")
     return size
 

@@ -6,13 +6,14 @@ The parts never overlap. What is held out is the tail: the text nearest to what 
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import datasets, remote, shards
+from . import datasets, limits, remote, shards
 from .errors import DataError, UnknownNameError
 from .ops import nearest
 
@@ -32,7 +33,7 @@ class Parts:
 
 def is_text(name: str | Path) -> bool:
     """Whether a name spells text files, one or several joined by ``::``."""
-    return all(part.lower().endswith(SUFFIXES) for part in str(name).split("::"))
+    return all(part.lower().endswith(SUFFIXES) for part in remote.listed(str(name)))
 
 
 def read_parts(
@@ -49,7 +50,7 @@ def read_parts(
     """
     text = "::".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
     if is_text(text):
-        contents = [(part, read_file(find_file(part))) for part in text.split("::")]
+        contents = [(part, read_file(find_file(part))) for part in remote.listed(text)]
         *before, (last, content) = contents
         keep, held = _cut(content, held_out, last)
         train = b"".join([*(each for _, each in before), keep])
@@ -77,12 +78,19 @@ def _of_shards(info: datasets.DatasetInfo, held_out: float, train_split: str, te
 def read_split(info: datasets.DatasetInfo, split: str) -> bytes:
     """A split's samples joined in order. Errors as `read_parts`; also for a shard's checksum and count."""
     spec, found = info.split(split), []
+    budget = limits.Budget(limits.RESIDENT, f"split {split} of {info.name} is longer than what is loaded whole")
     for filename, length in zip(spec.filenames, spec.shard_lengths, strict=True):
         location = info.location(filename)
         with remote.open_file(location) as file:
             if (sha256 := spec.sha256.get(filename)) and (other := shards.checksum(file)) != sha256.lower():
                 raise DataError(f"{location}: sha256 is {other}, _info.json says {sha256}: truncated, or another file")
-            texts = [text_of(sample, f"{location}: sample {sample['__key__']!r}") for sample in shards.samples(file, location)]
+            texts = []
+            for sample in shards.samples(file, location):
+                where = f"{location}: sample {sample['__key__']!r}"
+                texts.append(text_of(sample, where))
+                budget.take(len(texts[-1]), where)
+                if len(texts) > length:
+                    raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
         if len(texts) != length:
             raise DataError(f"{location}: {len(texts)} samples, _info.json's shard_lengths say {length}")
         found += texts
@@ -101,11 +109,11 @@ def text_of(sample: dict[str, Any], where: str) -> bytes:
 
 def read_file(location: str | Path) -> bytes:
     """A text file or URL, unpacked where it is gzip; errors as `read_parts`."""
-    with remote.open_file(location) as file:
-        content = file.read()
+    content = remote.read(location, limits.FILE)
     if content[:2] == b"\x1f\x8b":
         try:
-            content = gzip.decompress(content)
+            packed = gzip.GzipFile(fileobj=io.BytesIO(content))
+            content = io.BufferedReader(limits.Bounded(packed, limits.FILE, f"{location}: unpacked")).read()
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{location}: truncated or corrupt gzip: {error}") from error
     if not content:

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import RunError
-from .wandb_mirror import Mirror, Mode, check_mode, installed
+from .wandb_mirror import Mirror, Mode, check_mode, installed, told
 
 LOG_NAME = "log.jsonl"
 
@@ -31,9 +31,10 @@ LOG_NAME = "log.jsonl"
 class RunLog:
     """The log of the run in ``folder``, opened for appending; a last line that a kill left half-written is dropped.
 
-    ``wandb_mode`` other than «disabled» mirrors numbers to W&B under ``project`` with the run's ``config``, ``name``,
-    ``group`` and ``job_type``; «auto» is online where a key is configured, else offline. The run's id is kept in
-    `wandb_id`, so that a resumed run goes on as the same one there.
+    ``wandb_mode`` other than «disabled» mirrors numbers to W&B under ``project`` (None: WANDB_PROJECT, else grafs-timm) with
+    the run's ``config`` and ``group``, and its ``name`` and ``job_type`` where WANDB_NAME and WANDB_JOB_TYPE don't say others;
+    «auto» is what W&B's own variables say, else online where a key is configured, offline where none is. The run's id is kept
+    in `wandb_id`, so that a resumed run goes on as the same one there.
 
     RunError where the log can't be written, or W&B is asked for and not installed. ValueError for another mode.
     """
@@ -45,7 +46,7 @@ class RunLog:
         config: dict[str, Any] | None = None,
         name: str | None = None,
         group: str | None = None,
-        project: str = "grafs-timm",
+        project: str | None = None,
         job_type: str | None = None,
     ) -> None:
         mode = check_mode(wandb_mode)
@@ -65,7 +66,10 @@ class RunLog:
         self._mirror: Mirror | None = None
         self._mirrored, self._step = 0, 0  # bytes of the log that the mirror has, and lines
         if mode != "disabled":
-            about = {"project": project, "config": _plain(config), "name": name, "group": group, "job_type": job_type}
+            about = {
+                "project": project or told("WANDB_PROJECT", "grafs-timm"), "config": _plain(config), "group": group,
+                "name": told("WANDB_NAME") or name, "job_type": told("WANDB_JOB_TYPE") or job_type,
+            }  # fmt: skip
             self._mirror = Mirror(self.folder, mode, about)
 
     def log(self, kind: str, /, **values: Any) -> None:

@@ -13,9 +13,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from . import parallel, text_source, weights
+from . import parallel, remote, text_source, weights
 from .data import Batches, DatasetInfo, ImageSet, load_split, open_dataset
-from .errors import DataError, GrafsWarning, RecipeError, UnknownNameError
+from .errors import DataError, GrafsError, GrafsWarning, RecipeError, UnknownNameError, first_line, shortened
 from .ops import nearest
 from .settings import Data, Recipe
 from .streaming import Stream
@@ -66,7 +66,7 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
 def dataset_of(data: Data) -> DatasetInfo | None:
     """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
     if data.text and text_source.is_text(data.name):
-        for part in data.name.split("::"):
+        for part in remote.listed(data.name):
             text_source.find_file(part)
         return None
     return open_dataset(data.name)
@@ -107,15 +107,24 @@ def make_model(
     start = weights.starting_from(start_from, recipe.model) if start_from else {}
     try:
         model: nn.Module = timm.create_model(recipe.model, **settings, **start).to(device)
-    except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:  # OSError: weights not to be had
+    except GrafsError:
+        raise
+    except Exception as error:  # weights not to be had, and whatever an architecture raises for a value that does not fit it
         begun = f" from {start_from}" if start_from else ""
-        raise RecipeError(f"model {recipe.model} cannot be built{begun} with {settings}: {_first_line(error)}") from error
+        given = shortened(repr(settings), 300)
+        raise RecipeError(f"model {recipe.model} cannot be built{begun} with {given}: {first_line(error)}") from error
     try:
         with torch.no_grad():
-            made = tuple(model.eval()(blank(shape, device)).shape)
-    except (TypeError, ValueError, RuntimeError, AssertionError, IndexError) as error:
+            output = model.eval()(blank(shape, device))
+        if not isinstance(output, Tensor):
+            raise TypeError(f"it gives a {type(output).__name__} and not one tensor; see model_kwargs")
+        made = tuple(output.shape)
+    except GrafsError:
+        raise
+    except Exception as error:
         what = f"texts of {shape[0]} tokens" if is_text else f"images of {'×'.join(map(str, shape))}"
-        raise RecipeError(f"model {recipe.model} does not take {what}: {_first_line(error)}") from error
+        given = f" with {shortened(repr(recipe.model_kwargs), 300)}" if recipe.model_kwargs else ""
+        raise RecipeError(f"model {recipe.model}{given} does not take {what}: {first_line(error)}") from error
     finally:
         model.train()
     if is_text:
@@ -138,10 +147,6 @@ def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
     slopes = torch.autograd.grad(model(images).sum(), weights, allow_unused=True)
     model.train(was)
     return any(slope is None for slope in slopes)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def make_batches(

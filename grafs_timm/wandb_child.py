@@ -82,8 +82,10 @@ def main() -> None:
     messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(messages, about["finish_timeout"] + about["init_timeout"]), daemon=True).start()
     try:
+        _keep_to(about)
         import wandb
 
+        _drop_wrong(wandb, complain=about["mode"] == "online")
         session = Session(wandb, about)
         _report(reports, "ready", url=session.run.url, folder=os.path.dirname(session.run.dir))
         while (message := messages.get())["do"] != "finish":
@@ -97,6 +99,32 @@ def main() -> None:
     except BaseException as error:
         _report(reports, "failed", why=f"{type(error).__name__}: {error}".strip().splitlines()[0])
     os._exit(0)  # no atexit: W&B's waits for its service without end
+
+
+def _keep_to(about: dict[str, Any]) -> None:
+    """What the run decides is not W&B's to read from the environment, in which other spellings are errors to it."""
+    os.environ["WANDB_MODE"] = about["mode"]
+    for name in ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_DISABLED"):
+        os.environ.pop(name, None)
+
+
+def _drop_wrong(wandb: Any, complain: bool) -> None:
+    """Leave out W&B's variables that it cannot read, or ``complain``: it says which setting that is, and not which variable."""
+    for name, value in list(os.environ.items()):
+        if not name.startswith("WANDB_"):
+            continue
+        try:
+            wandb.Settings().update_from_env_vars({name: value})
+        except AttributeError:  # another W&B, which says it in its own words
+            return
+        except Exception as error:
+            why = str(error).strip().splitlines()
+            reason = next((line.strip() for line in why[2:3]), why[0] if why else type(error).__name__)
+            reason = f"{name}={value[:100]}: {reason.partition(' [type=')[0]}"
+            if complain:
+                raise ValueError(reason) from error
+            print(f"left out: {reason}", file=sys.stderr)
+            del os.environ[name]
 
 
 def _read(messages: queue.SimpleQueue[dict[str, Any]], patience: float) -> None:

@@ -21,14 +21,20 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from .errors import MirrorWarning
+from .errors import MirrorWarning, RunError, shortened
 from .files import write_whole
+from .ops import nearest
 
 Mode = Literal["auto", "disabled", "offline", "online"]
 _CHILD = Path(__file__).with_name("wandb_child.py")
 _START = 15.0  # seconds beyond W&B's own limits, for starting and ending a process
 _OFFLINE = 30.0  # seconds that writing a file may take
 _ROOM = 2**20  # bytes that a disk must take before it is tried again
+_TRUE = ("1", "true", "yes", "on")
+_MODES: dict[str, Mode] = {
+    "online": "online", "offline": "offline", "disabled": "disabled",
+    "dryrun": "offline", "run": "online", "shared": "online",
+}  # fmt: skip
 _BACKLOG = 64 * 2**20  # bytes that a process may leave unread
 
 
@@ -73,7 +79,7 @@ class Mirror:
         if mode == "offline":  # nothing to wait for but this machine, however busy it is
             self._init, self._finish = max(self._init, _OFFLINE), max(self._finish, _OFFLINE)
         self._ready, self._deadline = False, time.monotonic() + self._init + _START
-        about = {**self.about, "dir": str(self.folder), "mode": mode, "pid": os.getpid()}
+        about = {**self.about, "dir": str(_folder_for(self.folder)), "mode": mode, "pid": os.getpid()}
         about |= {"init_timeout": self._init, "finish_timeout": self._finish}
         try:
             (self.folder / "wandb").mkdir(exist_ok=True)
@@ -183,18 +189,26 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def check_mode(mode: str) -> Mode:
-    """``mode``, and what «auto» stands for; ValueError for another."""
+    """``mode``, and what «auto» stands for by W&B's own variables. ValueError for another mode, RunError for a wrong one."""
     if mode not in get_args(Mode):
         raise ValueError(f"wandb_mode is one of {', '.join(get_args(Mode))}, got {mode!r}")
     if mode != "auto":
         return cast(Mode, mode)
-    if not installed():
+    if not installed() or told("WANDB_DISABLED").lower() in _TRUE:
         return "disabled"
-    named = os.environ.get("WANDB_MODE", "")
-    named = {"dryrun": "offline", "run": "online", "shared": "online"}.get(named, named)
-    if named in ("disabled", "offline", "online"):
-        return cast(Mode, named)
-    return "online" if _has_key() else "offline"
+    named = told("WANDB_MODE").lower()
+    if named and named not in _MODES:
+        raise RunError(
+            f"WANDB_MODE={shortened(named)}: W&B's modes are {', '.join(_MODES)}{nearest(named, _MODES)}; --wandb disabled, "
+            "offline or online wins over it"
+        )
+    found = _MODES.get(named) or _MODES.get(_settings_file().get("mode", "").lower())
+    return found or ("online" if _has_key() else "offline")
+
+
+def told(name: str, usual: str = "") -> str:
+    """What the environment's variable ``name`` says; ``usual`` where it is not set or empty."""
+    return os.environ.get(name, "").strip() or usual
 
 
 def installed() -> bool:
@@ -205,22 +219,40 @@ def installed() -> bool:
 
 def _has_key() -> bool:
     """Whether W&B would find a key without asking: in the environment, or in the netrc file for its server."""
-    import configparser
     import netrc
     from urllib.parse import urlsplit
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    settings = configparser.ConfigParser(interpolation=None)
-    unreadable = (configparser.Error, netrc.NetrcParseError, OSError, ValueError, RuntimeError)
-    with contextlib.suppress(*unreadable):
-        settings.read(Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings", encoding="utf-8")
-    server = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="https://api.wandb.ai")
+    unreadable = (netrc.NetrcParseError, OSError, ValueError, RuntimeError)
+    server = told("WANDB_BASE_URL") or _settings_file().get("base_url") or "https://api.wandb.ai"
     for name in [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(*unreadable):
             if urlsplit(server).hostname in netrc.netrc(Path(name).expanduser()).hosts:
                 return True
     return False
+
+
+def _settings_file() -> dict[str, str]:
+    """What `wandb login`, `wandb offline`, `wandb disabled` and the like have written: for this user, and for this folder."""
+    import configparser
+
+    settings = configparser.ConfigParser(interpolation=None)
+    for folder in (Path(told("WANDB_CONFIG_DIR", "~/.config/wandb")), Path(told("WANDB_DIR", "."), "wandb")):
+        with contextlib.suppress(configparser.Error, OSError, ValueError, RuntimeError):
+            settings.read(folder.expanduser() / "settings", encoding="utf-8")
+    return dict(settings["default"]) if settings.has_section("default") else {}
+
+
+def _folder_for(run: Path) -> Path:
+    """Where W&B's files of a run go: WANDB_DIR, where it can be written, else the run's folder."""
+    if named := told("WANDB_DIR"):
+        with contextlib.suppress(OSError, RuntimeError):
+            place = Path(named).expanduser().absolute()
+            (place / "wandb").mkdir(parents=True, exist_ok=True)
+            if os.access(place / "wandb", os.W_OK):
+                return place
+    return run
 
 
 def _run_id(folder: Path) -> str:

@@ -30,18 +30,15 @@ from torch import Tensor, nn
 from . import zoo
 from .activation import FoundActivation
 from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
-from .errors import GenotypeError, GrafsWarning, WeightsError
+from .errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, first_line, shortened
 from .files import write_json, write_whole
 from .formula import Genotype
-from .ops import nearest
+from .model_config import CONFIG, NOT_MODEL_ARGS, read_config
 
 __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 _FIELDS = ("name", "sha256", "genotype", "beside", "places")
-# Arguments of timm.create_model that would read files or replace what the folder says of itself.
-NOT_MODEL_ARGS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "model_name")
-_FILE_FIELDS = ("file", "hf_hub_filename")  # of timm's description: where else weights would lie
 _SHOWN = 3  # keys in one message
 
 
@@ -189,9 +186,8 @@ def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["s
     record = read_record(source)
     if activation == "same":
         _require_same(inner, record, file)
-    tensors = _tensors(file)
-    _require_fit(inner, tensors, file)
-    inner.load_state_dict(tensors)
+    _require_fit(inner, _shapes(file), file)  # before anything is read that may be of any size
+    inner.load_state_dict(_tensors(file))
     return model
 
 
@@ -217,7 +213,7 @@ def read_record(source: str | Path) -> Record | None:
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
     if "activation" not in metadata:
         return record
@@ -227,28 +223,6 @@ def read_record(source: str | Path) -> Record | None:
     if (noted.sha256 or noted.name) != (record.bound.sha256 or record.bound.name):
         raise WeightsError(f"{path}: {CONFIG} says the weights were trained with {record.bound}, {file.name} says {noted}")
     return record
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. WeightsError where it is missing, damaged, or names files of its own."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is missing or damaged: {error}") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} is damaged: expected an object")
-    name, arguments = config.get("architecture"), config.get("model_args", {})
-    if not isinstance(name, str) or not timm.is_model(name):
-        raise WeightsError(f"{path}: architecture: timm has no model {name!r}{nearest(str(name), timm.list_models())}")
-    if not isinstance(arguments, dict):
-        raise WeightsError(f"{path}: model_args: expected an object")
-    cfg = config.get("pretrained_cfg")
-    named = [f"model_args: {each}" for each in NOT_MODEL_ARGS if each in arguments]
-    named += [f"pretrained_cfg: {each}" for each in _FILE_FIELDS if isinstance(cfg, dict) and cfg.get(each)]
-    if named:
-        raise WeightsError(f"{path}: {named[0]} is no argument of a model, and a folder names no other file")
-    return config
 
 
 def _record_in(config: dict[str, Any], path: Path) -> Record | None:
@@ -274,10 +248,19 @@ def _record_in(config: dict[str, Any], path: Path) -> Record | None:
     return Record(Bound(name, sha256, genotype, tuple(data["beside"])), tuple(data["places"]))
 
 
+def _shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            names = getattr(opened, "offset_keys", opened.keys)()  # the order of the file, where safetensors tells it
+            return {name: opened.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
 def _tensors(file: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
     return tensors
 
@@ -300,15 +283,15 @@ def _known(noted: Bound, has: Bound) -> Bound:
     return Bound(noted.name, noted.sha256, has.genotype, has.beside) if noted.sha256 and noted.genotype is None else noted
 
 
-def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+def _require_fit(model: nn.Module, shapes: Mapping[str, list[int]], file: Path) -> None:
     own = model.state_dict()
     problems = {
-        "missing": [name for name in own if name not in tensors],
-        "unexpected": [name for name in tensors if name not in own],
+        "missing": [name for name in own if name not in shapes],
+        "unexpected": [name for name in shapes if name not in own],
         "of another shape": [
-            f"{name} {list(tensors[name].shape)} there, {list(tensor.shape)} in the model"
+            f"{name} {shapes[name]} there, {list(tensor.shape)} in the model"
             for name, tensor in own.items()
-            if name in tensors and tensors[name].shape != tensor.shape
+            if name in shapes and shapes[name] != list(tensor.shape)
         ],
     }
     if said := [f"{what}: {', '.join(names[:_SHOWN])}{_more(names)}" for what, names in problems.items() if names]:
@@ -342,8 +325,11 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
     adapted = pretrained and bool(settings.keys() - {"act_layer"})
     try:
         model: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=adapted, **settings)
-    except (TypeError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
-        raise WeightsError(f"timm cannot build {config['architecture']} from {path}: {_first_line(error)}") from error
+    except GrafsError:
+        raise
+    except Exception as error:  # whatever an architecture raises for a value that does not fit it
+        how = f"with model_args {shortened(repr(config['model_args']), 300)}" if config.get("model_args") else "from its values"
+        raise WeightsError(f"timm cannot build {config['architecture']} from {path} {how}: {first_line(error)}") from error
     if record is not None:
         _put(model, record, path, strict="features_only" not in settings)
     if pretrained and not adapted:
@@ -397,7 +383,3 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     now = activation_of(model)
     if not now.computes_as(bound):
         raise WeightsError(f"{folder} records {bound}, the model built from it has {now}: set its activations by hand")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -82,7 +82,7 @@ class Entry:
     def read(cls, path: Path) -> Entry:
         """What the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
         try:
-            data = strict_json.parse(path.read_bytes())
+            data = strict_json.read(path)
         except (OSError, ValueError, RecursionError) as error:
             raise GenotypeError(f"{path}: not a zoo entry: {error}") from error
         if not isinstance(data, dict) or data.get("format") != _FORMAT:

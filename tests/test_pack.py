@@ -344,7 +344,7 @@ def test_images_behind_links_are_those_that_torchvision_finds(tmp_path, folder, 
 
 def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path, folder):
     (folder / "train" / "bee" / "x.png").symlink_to(tmp_path / "gone.png")
-    with pytest.raises(DataError, match=r"train/bee/x\.png: .*No such file"):
+    with pytest.raises(DataError, match=r"train/bee/x\.png: no such file"):
         pack(str(folder), tmp_path / "out")
 
 

@@ -320,6 +320,13 @@ def test_a_result_that_is_not_finite_is_still_one(tmp_path, monkeypatch):
         ({"model": "vit_tiny_patch16_224"}, "1×8×8"),
         ({"model_kwargs": {"depht": 3}}, "depht"),
         ({"model_kwargs": {"num_classes": 3}}, "10 classes"),
+        ({"model": "test_resnet", "model_kwargs": {"layers": []}}, "layers.*does not take"),
+        ({"model": "test_resnet", "model_kwargs": {"channels": 3}}, "cannot be built"),
+        ({"model": "test_resnet", "model_kwargs": {"norm_layer": "none_such"}}, "cannot be built"),
+        ({"model": "test_resnet", "model_kwargs": {"drop_rate": "high"}}, "drop_rate.*does not take"),
+        ({"model": "test_vit", "model_kwargs": {"img_size": 8, "patch_size": 0}}, "cannot be built"),
+        ({"model": "test_vit", "model_kwargs": {"img_size": [8], "patch_size": 2}}, "cannot be built"),
+        ({"model_kwargs": {"global_pool": ""}}, "global_pool.*does not take"),
     ],
 )
 def test_models_that_do_not_fit(tmp_path, changes, said):

@@ -465,6 +465,16 @@ def test_a_run_that_is_ended_ends_at_once_and_leaves_nothing_behind(tmp_path, se
         ({}, f"machine api.wandb.ai login user password {KEY}", "offline"),  # another server than this one
         ({"WANDB_BASE_URL": ""}, f"machine api.wandb.ai login user password {KEY}", "online"),
         ({}, "machine (damaged", "offline"),
+        *(
+            ({"WANDB_MODE": mode, "WANDB_API_KEY": KEY}, None, "offline")
+            for mode in ("OFFLINE", "Offline", " offline ", "DryRun")
+        ),
+        *(({"WANDB_MODE": mode}, None, "online") for mode in ("ONLINE", "Run", "Shared")),
+        *(({"WANDB_MODE": mode, "WANDB_API_KEY": KEY}, None, "disabled") for mode in ("DISABLED", "Disabled")),
+        *(({"WANDB_DISABLED": word, "WANDB_API_KEY": KEY}, None, "disabled") for word in ("true", "1", "YES", "on", "True ")),
+        *(({"WANDB_DISABLED": word, "WANDB_API_KEY": KEY}, None, "online") for word in ("false", "0", "", "no", "off")),
+        ({"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, None, "disabled"),
+        ({"WANDB_MODE": "", "WANDB_API_KEY": KEY}, None, "online"),
     ],
 )
 def test_the_mode_that_auto_stands_for(tmp_path, monkeypatch, environment, netrc, mode):
@@ -491,3 +501,96 @@ def test_wandb_is_neither_imported_nor_needed_until_asked_for(tmp_path, monkeypa
     with pytest.raises(RunError, match=r"pip install grafs-timm\[wandb\]"):
         RunLog(tmp_path / "b", "offline")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("mode", ["ofline", "off", "true", "none", "0"])
+def test_a_mode_that_wandb_does_not_have_is_told_before_the_run(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(RunError, match=rf"WANDB_MODE={mode}: W&B's modes are online, offline, disabled.*--wandb"):
+        RunLog(tmp_path / "run", "auto")
+    assert check_mode("offline") == "offline"  # an option wins
+
+
+@pytest.mark.parametrize(("written", "mode"), [("offline", "offline"), ("disabled", "disabled"), ("online", "online")])
+def test_what_the_commands_of_wandb_have_set(tmp_path, monkeypatch, written, mode):
+    (tmp_path / "home" / "settings").write_text(f"[default]\nmode = {written}\n")
+    assert check_mode("auto") == mode
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert check_mode("auto") == "offline"
+
+
+def test_wandb_mode_in_any_case_is_mirrored(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("WANDB_MODE", "OFFLINE")
+    with RunLog(tmp_path / "run", "auto") as log:
+        write_epochs(log, 0, 2)
+    assert not warned(recwarn)
+    monkeypatch.delenv("WANDB_MODE")  # the tool that reads the file doesn't take it either
+    assert len(read_offline(files(tmp_path / "run")[-1]).rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WANDB_BASE_URL", "nowhere"), ("WANDB_BASE_URL", "ftp://x"), ("WANDB_BASE_URL", "https://app.wandb.ai"),
+        ("WANDB_BASE_URL", "http://[::1"), ("WANDB_QUIET", "perhaps"), ("WANDB_X_STATS_SAMPLING_INTERVAL", "often"),
+        ("WANDB_API_KEY", f" {KEY} "), ("WANDB_MODE", "OFFLINE"), ("WANDB_MODE", "none"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_a_wrong_variable_is_named_and_offline_does_without_it(tmp_path, monkeypatch, recwarn, impatient, name, value, mode):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv(name, value)
+    with RunLog(tmp_path / "run", mode) as log:
+        write_epochs(log, 0, 2)
+    said = warned(recwarn)
+    if mode == "offline":
+        assert not said
+    else:
+        (line,) = said
+        assert "validation error" not in line
+        assert "wandb sync" in line
+        if name not in ("WANDB_MODE", "WANDB_X_STATS_SAMPLING_INTERVAL", "WANDB_API_KEY"):
+            assert f"{name}={value}: " in line
+    monkeypatch.delenv(name)
+    assert len(read_offline(files(tmp_path / "run")[-1]).rows) == 2
+
+
+def test_wandbs_names_of_things_count_where_no_option_says_others(tmp_path, monkeypatch):
+    for name, value in (
+        ("WANDB_PROJECT", "mine"), ("WANDB_ENTITY", "us"), ("WANDB_NAME", "first"), ("WANDB_RUN_GROUP", "batch"),
+        ("WANDB_TAGS", "a,b"), ("WANDB_JOB_TYPE", "try"), ("WANDB_NOTES", "a note"), ("WANDB_RUN_ID", "taken"),
+        ("WANDB_RESUME", "must"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with RunLog(tmp_path / "a", "offline", name="usual", job_type="search") as log:
+        write_epochs(log, 0, 1)
+    run = read_offline(files(tmp_path / "a")[-1]).run
+    names = [run.get(key) for key in ("project", "entity", "display_name", "run_group", "job_type", "notes")]
+    assert names == ["mine", "us", "first", "batch", "try", "a note"]
+    assert sorted(run["tags"]) == ["a", "b"]
+    assert run["run_id"] == _run_id(tmp_path / "a") != "taken"
+    with RunLog(tmp_path / "b", "offline", project="theirs", group="option") as log:
+        write_epochs(log, 0, 1)
+    run = read_offline(files(tmp_path / "b")[-1]).run
+    assert (run["project"], run["run_group"]) == ("theirs", "option")
+
+
+def test_without_wandbs_names_the_usual_ones_stand(tmp_path):
+    with RunLog(tmp_path / "a", "offline", name="usual", job_type="search", group="g") as log:
+        write_epochs(log, 0, 1)
+    run = read_offline(files(tmp_path / "a")[-1]).run
+    assert [run[key] for key in ("project", "display_name", "job_type", "run_group")] == ["grafs-timm", "usual", "search", "g"]
+
+
+@pytest.mark.parametrize("kind", ["new", "there", "not to be made"])
+def test_wandb_dir_is_where_its_files_go(tmp_path, monkeypatch, kind):
+    place = tmp_path / "elsewhere" / "deep"
+    if kind == "there":
+        place.mkdir(parents=True)
+    if kind == "not to be made":
+        (tmp_path / "elsewhere").write_text("a file")
+    monkeypatch.setenv("WANDB_DIR", str(place))
+    with RunLog(tmp_path / "run", "offline") as log:
+        write_epochs(log, 0, 1)
+    in_run, in_place = ([*(folder / "wandb").glob("offline-run-*")] for folder in (tmp_path / "run", place))
+    assert (len(in_run), len(in_place)) == ((1, 0) if kind == "not to be made" else (0, 1))
