@@ -365,9 +365,10 @@ def streamed(train: bool, **transform: object) -> str:
         (60000, 1, "RGB", streamed(True, train_crop_mode="rkrr")), (60000, 1, "L", streamed(True)),
     ],
 )  # fmt: skip
-def test_memory_stays_where_a_side_is_very_short(tmp_path, width, height, mode, how):
+def test_memory_stays_where_a_side_is_very_short(tmp_path, capsys, width, height, mode, how):
     folder = pictures(tmp_path / "set", image(width, height, mode))
     assert growth(how.replace("FOLDER", repr(str(folder)))) < 900
+    assert len(capsys.readouterr().out.split()) == 1  # no refusal: the image is read
 
 
 @pytest.mark.parametrize(("width", "height"), [(900, 20), (20, 900), (901, 20), (907, 3), (1, 400), (640, 2)])
