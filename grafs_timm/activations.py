@@ -167,7 +167,7 @@ def is_hard_sigmoid(module: nn.Module) -> bool:
         return False
     try:
         with torch.no_grad(), torch.device("cpu"):
-            x = torch.linspace(-8, 8, 65)
+            x = torch.linspace(-8, 8, 65, device="cpu")
             y = hooks.deepcopy(module)(x.clone())
             ends = sorted((float(y[0]), float(y[-1])))
             return y.shape == x.shape and ends == [0, 1] and bool(((y >= 0) & (y <= 1 + 1e-6)).all())

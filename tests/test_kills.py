@@ -46,6 +46,7 @@ def test_a_few_kills(tmp_path):
     killed(tmp_path, ["training", "search"], 3, factor=0.2)
 
 
+@pytest.mark.slow
 def test_a_few_kills_of_a_gpt(tmp_path):
     pytest.importorskip("transformers")
     killed(tmp_path, ["training of text", "search of text"], 3, factor=0.2)
@@ -169,6 +170,7 @@ os.fsync = fsync
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_a_matrix_on_a_full_disk(whole, tmp_path, monkeypatch):
     full = tmp_path / "full"

@@ -344,6 +344,7 @@ def evaluations(folder, recipe, seeds):
     ]
 
 
+@pytest.mark.slow
 def test_ray_without_room_for_a_job(cluster, tmp_path):
     with pytest.raises(RunError, match=r"no node of the Ray cluster has 1 CPUs and 2 GPUs.*1 CPUs, 0 GPUs"):
         run(*evaluations(tmp_path, tmp_path / "none.yaml", 1), launcher="ray", address=cluster.address, gpus_per_job=2)

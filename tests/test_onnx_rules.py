@@ -86,5 +86,5 @@ torch.onnx.export(model, (torch.ones(3),), file, dynamo=False)
 kinds = {node.op_type for node in onnx.load_from_string(file.getvalue()).graph.node}
 assert "Neg" in kinds and "Asinh" not in kinds, kinds
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, encoding="utf-8")
     assert not done.returncode, done.stderr

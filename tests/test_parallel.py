@@ -290,6 +290,7 @@ def test_a_process_that_loses_another_says_so_in_one_message(tiny, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_torchrun_goes_on_by_itself_when_a_worker_is_killed(tiny, whole, tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max-restarts", "1"]

@@ -127,6 +127,7 @@ def stopped(monkeypatch, name, times):
     monkeypatch.setattr(owner, attribute, stop)
 
 
+@pytest.mark.slow
 def test_with_compiled_loops_it_goes_on_to_the_same_bits_too(tmp_path, monkeypatch):
     from grafs_timm import compiled
 
@@ -272,6 +273,7 @@ def test_the_tables_are_compiled_where_that_pays():
     assert _pays(recipe(compile="model"), 1, "cpu")
 
 
+@pytest.mark.slow
 def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     """Compiled without inductor, whose kernels round otherwise; the graphs and what surrounds them are the same."""
     from grafs_timm import run_search as module

@@ -101,6 +101,7 @@ def test_a_finished_one_is_only_read(chosen, here):
         run_selection(recipe(search=SHORT | {"epochs": 5}), out, 3)
 
 
+@pytest.mark.slow
 def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
     out, summary, _ = chosen
     left = [3, 6, 99]

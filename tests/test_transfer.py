@@ -209,6 +209,7 @@ def test_a_finished_matrix(whole, here):
     assert contents(folder / "jobs") == before
 
 
+@pytest.mark.slow
 def test_a_killed_launcher(whole, here, tmp_path):
     """Its jobs die with it; called again, all ends as if nothing had been."""
     out = tmp_path / "m"
@@ -223,6 +224,7 @@ def test_a_killed_launcher(whole, here, tmp_path):
     assert same_results(out, whole[0]) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_a_job(here, tmp_path):
     """The launcher is killed, and what torchrun started ends too; called again it goes on to the end."""
     out = tmp_path / "m"

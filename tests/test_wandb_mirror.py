@@ -376,7 +376,7 @@ def test_a_disk_too_full_for_wandb_costs_one_warning(tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert [line["epoch"] for line in read_log(tmp_path / "run")] == list(range(20))
-    assert output.count("RuntimeWarning: W&B is off for the rest of this run, log.jsonl goes on") == 1, output
+    assert output.count("MirrorWarning: W&B is off for the rest of this run, log.jsonl goes on") == 1, output
     assert output.count("Warning") == 1, output
 
 
@@ -513,7 +513,7 @@ def test_a_mode_that_wandb_does_not_have_is_told_before_the_run(tmp_path, monkey
 
 @pytest.mark.parametrize(("written", "mode"), [("offline", "offline"), ("disabled", "disabled"), ("online", "online")])
 def test_what_the_commands_of_wandb_have_set(tmp_path, monkeypatch, written, mode):
-    (tmp_path / "home" / "settings").write_text(f"[default]\nmode = {written}\n")
+    (tmp_path / "home" / "settings").write_text(f"[default]\nmode = {written}\n", encoding="utf-8")
     assert check_mode("auto") == mode
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert check_mode("auto") == "offline"
@@ -588,7 +588,7 @@ def test_wandb_dir_is_where_its_files_go(tmp_path, monkeypatch, kind):
     if kind == "there":
         place.mkdir(parents=True)
     if kind == "not to be made":
-        (tmp_path / "elsewhere").write_text("a file")
+        (tmp_path / "elsewhere").write_text("a file", encoding="utf-8")
     monkeypatch.setenv("WANDB_DIR", str(place))
     with RunLog(tmp_path / "run", "offline") as log:
         write_epochs(log, 0, 1)
