@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import timm_maps as timm_maps  # isort: skip  # first: it says so where timm is too old for the rest to be imported
-from . import hf_names, screen
-from .create import create_model
-from .families import family_of
-from .registry import register
-from .surgery import Report
-from .zoo import (
-    Entry,
-    act_layer,
-    entries,
-    get_activation,
-    list_activations,
-    replace_activations,
-)
+from .activations import timm_maps as timm_maps  # isort: skip  # first: it says so where timm is too old for the rest to be imported
+from .cli import screen
+from .models import hf_names
+from .models.create import create_model
+from .models.families import family_of
+from .models.registry import register
+from .models.surgery import Report
+from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations, replace_activations
 
 if TYPE_CHECKING:
-    from .search import ActivationSearch
-    from .shelf import add_activation, add_activations
-    from .weights import load_pretrained, save_pretrained
+    from .models.shelf import add_activation, add_activations
+    from .models.weights import load_pretrained, save_pretrained
+    from .search.bilevel import ActivationSearch
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,15 +31,15 @@ hf_names.register()
 
 def __getattr__(name: str) -> Any:
     if name == "ActivationSearch":  # the search is loaded when it is asked for
-        from .search import ActivationSearch
+        from .search.bilevel import ActivationSearch
 
         return ActivationSearch
     if name in ("load_pretrained", "save_pretrained"):
-        from . import weights
+        from .models import weights
 
         return getattr(weights, name)
     if name in ("add_activation", "add_activations"):
-        from . import shelf
+        from .models import shelf
 
         return getattr(shelf, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture
 def plain(monkeypatch):
     """Computes as a process on its own with one thread and without a compiler does: for comparisons bit by bit."""
-    from grafs_timm import compiled
+    from grafs_timm.utils import compiled
 
     monkeypatch.setattr(compiled, "plain_only", True)
     before = torch.get_num_threads()

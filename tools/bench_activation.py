@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from bench_csv import alternate, append, environment
 from torch import Tensor
 
-from grafs_timm import zoo
-from grafs_timm.activation import activation_class
+from grafs_timm.activations.activation import activation_class
+from grafs_timm.activations.formula import Gene, Genotype
 from grafs_timm.errors import GrafsError
-from grafs_timm.formula import Gene, Genotype
+from grafs_timm.zoo import lookup as zoo
 
 # From short to long: what searches tend to find, and worse.
 FORMULAS = {

@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from grafs_timm import screen
-from grafs_timm.data import Batches, DatasetInfo, load_split, open_dataset
-from grafs_timm.streaming import Stream
-from grafs_timm.tar_stream import Sample, read_samples
+from grafs_timm.cli import screen
+from grafs_timm.data.images import Batches, DatasetInfo, load_split, open_dataset
+from grafs_timm.data.streaming import Stream
+from grafs_timm.data.tar_stream import Sample, read_samples
 
 STREAM, RESIDENT = "Stream", "resident Batches"
 TIMM, FOLDER, FOLDER_CROP = "timm wds reader", "ImageFolder + DataLoader", "ImageFolder + DataLoader, crop and flip"

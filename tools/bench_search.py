@@ -33,9 +33,10 @@ import torch
 from torch import Tensor, nn
 
 import grafs_timm
-from grafs_timm import gpt_models, models, screen  # noqa: F401  registers the small models
-from grafs_timm.surgery import find_sites
-from grafs_timm.weight_step import loss_of
+from grafs_timm.cli import screen
+from grafs_timm.models import gpt_models
+from grafs_timm.models.surgery import find_sites
+from grafs_timm.runs.weight_step import loss_of
 
 FEW = 12  # candidates of the small side
 VOCABULARY = 512  # of the GPTs
@@ -225,10 +226,10 @@ def _in_a_process(settings: dict[str, Any], kind: str, batch: int) -> int:
 
 def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[str, Any]]:
     """A search over a training from scratch, at the recipe's lengths, from measured epochs of both."""
-    from grafs_timm.recipe import load_recipe
-    from grafs_timm.run_evaluate import run_evaluate
-    from grafs_timm.run_search import run_search
-    from grafs_timm.tracking import read_log
+    from grafs_timm.config.recipe import load_recipe
+    from grafs_timm.runs.run_search import run_search
+    from grafs_timm.runs.run_training import run_evaluate
+    from grafs_timm.runs.tracking import read_log
 
     recipe = load_recipe(recipe_name)
     epochs, trained = recipe.search.epochs, recipe.evaluate.epochs

@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grafs_timm import screen
-from grafs_timm.cell import Cell
+from grafs_timm.cli import screen
 from grafs_timm.kernels import choose
-from grafs_timm.table import Grid, lookup
+from grafs_timm.search.cell import Cell
+from grafs_timm.search.table import Grid, lookup
 
 try:
     import triton

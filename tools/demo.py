@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 
-from grafs_timm import screen
-from grafs_timm.recipe import load_recipe
-from grafs_timm.run_evaluate import run_evaluate
-from grafs_timm.run_search import run_search
+from grafs_timm.cli import screen
+from grafs_timm.config.recipe import load_recipe
+from grafs_timm.runs.run_search import run_search
+from grafs_timm.runs.run_training import run_evaluate
 
 SEEDS = (0, 1, 2)
 ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classes=10)'

@@ -24,8 +24,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from grafs_timm.activation import FoundActivation
-from grafs_timm.formula import Genotype
+from grafs_timm.activations.activation import FoundActivation
+from grafs_timm.activations.formula import Genotype
 
 Make = Callable[[], nn.Module]
 Pair = tuple[list[Tensor], list[Tensor]]

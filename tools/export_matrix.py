@@ -21,9 +21,10 @@ from deployment_checks import CHECKS, EXACT, FLOAT32, HALF, Check, Make, Outcome
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from grafs_timm import facts, zoo
-from grafs_timm.activation import activation_class
-from grafs_timm.formula import Genotype, random_genotype
+from grafs_timm.activations import facts
+from grafs_timm.activations.activation import activation_class
+from grafs_timm.activations.formula import Genotype, random_genotype
+from grafs_timm.zoo import lookup as zoo
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COLUMNS = ("activation", "formula", "model", "check", "what", "error", "tolerance", "holds", "note")

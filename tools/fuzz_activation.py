@@ -29,9 +29,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from grafs_timm.activation import activation_class
-from grafs_timm.formula import Gene, Genotype
-from grafs_timm.table import Grid, lookup
+from grafs_timm.activations.activation import activation_class
+from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.search.table import Grid, lookup
 
 _KEEP = Gene("identity")
 GELU = Genotype(_KEEP, _KEEP, Gene("left"), _KEEP, Gene("gelu"), Gene("right"))

@@ -35,7 +35,7 @@ import numpy as np
 import yaml
 from same_runs import damaged, differences, progress, unfinished
 
-from grafs_timm.files import write_csv, write_whole
+from grafs_timm.utils.files import write_csv, write_whole
 
 # all processes compute in one way; forked ones that are killed leave a lock of tqdm's behind, which Python says at the end
 PLAIN = {
@@ -130,7 +130,7 @@ def _of_text(
 
 def _command(arguments: list[str], output: str) -> None:
     """In a process forked from one that has imported everything: the command line, in a process group of its own."""
-    from grafs_timm.cli import main
+    from grafs_timm.cli.main import main
 
     os.setsid()
     with open(output, "ab") as file:
@@ -144,7 +144,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 
 def _ready() -> None:
     """Have the process that others are forked from, which takes seconds to import everything."""
-    _CONTEXT.set_forkserver_preload(["grafs_timm.cli", "grafs_timm.run_search", "grafs_timm.run_evaluate"])
+    _CONTEXT.set_forkserver_preload(["grafs_timm.cli.main", "grafs_timm.runs.run_search", "grafs_timm.runs.run_training"])
     first = _CONTEXT.Process(target=time.sleep, args=(0,))
     first.start()
     first.join()

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from grafs_timm.formula import Gene, Genotype, distance
-from grafs_timm.search import ActivationSearch
+from grafs_timm.activations.formula import Gene, Genotype, distance
+from grafs_timm.search.bilevel import ActivationSearch
 
 
 def genotype(u1: str, u2: str, b1: str, u3: str, u4: str, b2: str) -> Genotype:

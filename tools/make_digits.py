@@ -1,4 +1,4 @@
-"""Make the embedded data set grafs_timm/digits from scikit-learn's copy of it. Running it again gives the same bytes.
+"""Make the embedded data set grafs_timm/data/digits from scikit-learn's copy of it. Running it again gives the same bytes.
 
     python tools/make_digits.py [FOLDER]
 
@@ -96,4 +96,4 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "grafs_timm" / "digits")
+    make(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "grafs_timm" / "data" / "digits")

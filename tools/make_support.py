@@ -1,4 +1,4 @@
-"""Examine every architecture of the installed timm and write grafs_timm/support.csv and docs/support.md.
+"""Examine every architecture of the installed timm and write grafs_timm/models/support.csv and docs/support.md.
 
 python tools/make_support.py                # all, some minutes on two cores
 python tools/make_support.py 'convnext*'    # prints rows and writes nothing
@@ -16,7 +16,7 @@ from pathlib import Path
 import timm
 from tqdm import tqdm
 
-from grafs_timm import support
+from grafs_timm.models import support
 
 
 def _examine(name: str) -> support.Row:

@@ -14,8 +14,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from grafs_timm import checkpoint, strict_yaml
-from grafs_timm.tracking import read_log
+from grafs_timm.config import strict_yaml
+from grafs_timm.runs import checkpoint
+from grafs_timm.runs.tracking import read_log
 
 CLOCK = ("time", "seconds")  # keys and columns that say what a clock says
 HIDDEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}|\.lock")

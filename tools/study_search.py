@@ -14,13 +14,13 @@ from typing import Any
 import click
 import numpy as np
 
-from grafs_timm import formula
-from grafs_timm.files import write_csv
-from grafs_timm.recipe import load_recipe
-from grafs_timm.run_evaluate import run_evaluate
-from grafs_timm.run_search import run_search
-from grafs_timm.settings import Recipe
-from grafs_timm.zoo import known_as
+from grafs_timm.activations import formula
+from grafs_timm.config.recipe import load_recipe
+from grafs_timm.config.settings import Recipe
+from grafs_timm.runs.run_search import run_search
+from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.utils.files import write_csv
+from grafs_timm.zoo.lookup import known_as
 
 # name -> what it changes of the recipe; α lr × steps is kept where the number of steps changes
 SETTINGS: dict[str, tuple[str, ...]] = {

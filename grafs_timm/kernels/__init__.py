@@ -11,7 +11,8 @@ from types import ModuleType
 
 import torch
 
-from .. import compiled, ops
+from ..activations import ops
+from ..utils import compiled
 from . import plain
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TensorError
-from ..layout import in_memory, together
+from ..utils.layout import in_memory, together
 from . import plain
 
 ELEMENTS = (torch.float16, torch.bfloat16, torch.float32)  # what the table's elements may be

@@ -1,0 +1,222 @@
+"""A found activation as an nn.Module class that a timm model takes like nn.GELU.
+
+In eager training x alone is kept, and f(x) and g·f′(x) take one pass each over a large tensor: on a CPU along its `curve`, on
+CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each dtype. Small tensors, and
+machines without a compiler, compute the formula operation by operation.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from ..errors import GrafsWarning, TensorError
+from ..utils import compiled
+from ..utils.layout import flat, in_memory, is_freed, together, unflat, watched
+from . import curve, onnx_rules
+from .formula import Genotype
+
+_LARGE = 2**14  # elements; below it the plain formula is as fast
+_NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what the loops and kernels read
+
+
+def _forward(genotype: Genotype, x: Tensor) -> Tensor:
+    """f(x), in one pass where x is large."""
+    return _in_one_pass(x, None, genotype) if _is_large(x) else genotype(x)
+
+
+def _backward(genotype: Genotype, x: Tensor, g: Tensor) -> Tensor:
+    """g·f′(x), in one pass where x is large."""
+    return _in_one_pass(x, g, genotype) if _is_large(x, g) else curve.gradient(genotype, x, g)
+
+
+def _is_large(x: Tensor, *others: Tensor) -> bool:
+    """Whether x, and tensors that go with it, are worth a pass of their own, and are what the loops were written for."""
+    return (
+        in_memory(x)  # first: of a nested or sparse tensor even the size is another question
+        and x.numel() >= _LARGE
+        and x.dtype in _NARROW
+        and x.device.type in ("cpu", "cuda")
+        and all(in_memory(y) and together(x, y) and y.dtype == x.dtype and y.shape == x.shape for y in others)
+        and not watched()
+    )
+
+
+def _in_one_pass(x: Tensor, g: Tensor | None, genotype: Genotype) -> Tensor:
+    values, layout = flat(x.detach())
+    weights = None if g is None else flat(g.contiguous(memory_format=layout))[0]
+    run = curve.evaluate if x.device.type == "cpu" else _by_kernel
+
+    def plain() -> Tensor:
+        return genotype(values) if weights is None else curve.gradient(genotype, values, weights)
+
+    with torch.no_grad():
+        result = compiled.attempt("a found activation", lambda: run(genotype, values, weights), plain)
+    return unflat(result, x.shape, layout)
+
+
+def _by_kernel(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
+    inputs = (x,) if g is None else (x, g)
+    return _kernel(genotype, len(inputs), x.dtype, x.device)(*inputs)
+
+
+@functools.cache
+def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
+    """f(x) of one vector or g·f′(x) of two, of any length, as one compiled kernel."""
+
+    def slope(x: Tensor, g: Tensor) -> Tensor:
+        return torch.func.vjp(genotype, x)[1](g)[0]
+
+    examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]  # one tensor twice would be traced as one
+    return compiled.traced(genotype if inputs == 1 else slope, *examples)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether x is no plain tensor: a subclass, under torch.func's transforms, a tracer's fake of one, or perhaps a dual."""
+    if forward_ad._current_level >= 0:
+        return True  # the formula carries a tangent; what is computed in one pass would lose it
+    return type(x) not in (Tensor, nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+class _KeepInputOnly(torch.autograd.Function):
+    """Eager training keeps x alone and forms the intermediate values again in backward, as GELU does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, genotype: Genotype) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.genotype = genotype
+        return _forward(genotype, x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what is done here will itself be differentiated
+            return curve.recorded_gradient(ctx.genotype, x, g), None
+        return _backward(ctx.genotype, x, g), None
+
+
+_notices: dict[str, str] = {}  # by name: what to say, once, when an activation of that name is first made
+_told: set[str] = set()
+
+
+def tell_once(name: str, notice: str) -> None:
+    """Warn with ``notice`` when an activation called ``name`` is made for the first time in this process."""
+    if name not in _told:
+        _notices[name] = notice
+
+
+class _MadeAtRunTime(type):
+    """The type of the activations' classes, by which pickle knows them: timm's models keep classes they were built from."""
+
+
+def _class_as_data(made: _MadeAtRunTime) -> str | tuple[Any, ...]:
+    if made is FoundActivation:
+        return made.__name__  # this one is imported by its name
+    return _class_from_data, (made.genotype.to_dict(), made.activation_name)  # type: ignore[attr-defined]
+
+
+copyreg.pickle(_MadeAtRunTime, _class_as_data)
+
+
+class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
+    """f(x) of one genotype, elementwise; any shape, float16, bfloat16, float32 or float64, same dtype out.
+
+    Subclasses made by ``activation_class`` carry ``genotype`` and ``activation_name`` and, like every timm activation,
+    take ``inplace`` (accepted and without effect: x is needed for backward). Under ``torch.compile``, export and
+    ``torch.jit.script`` the plain formula is seen, so that a compiler can fuse it with its neighbours.
+    """
+
+    genotype: ClassVar[Genotype]
+    activation_name: ClassVar[str]
+
+    if TYPE_CHECKING:  # seen by torch.jit.script alone, which takes no annotation of a function
+        _scripted_float16: Callable[[Tensor], Tensor]
+        _scripted_bfloat16: Callable[[Tensor], Tensor]
+        _scripted_float32: Callable[[Tensor], Tensor]
+        _scripted_float64: Callable[[Tensor], Tensor]
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        notice = _notices.pop(self.activation_name, None)
+        if notice:
+            _told.add(self.activation_name)
+            warnings.warn(f"{self.activation_name}: {notice}", GrafsWarning, stacklevel=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # the four functions that __prepare_scriptable__ has put here
+            if x.dtype == torch.float16:
+                return self._scripted_float16(x)
+            if x.dtype == torch.bfloat16:
+                return self._scripted_bfloat16(x)
+            if x.dtype == torch.float64:
+                return self._scripted_float64(x)
+            if x.dtype == torch.float32:
+                return self._scripted_float32(x)
+            raise TypeError("an activation takes float16, bfloat16, float32 or float64, got another dtype")
+        else:
+            return self._eager(x)
+
+    @torch.jit.unused
+    def _eager(self, x: Tensor) -> Tensor:
+        if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, as it does torch's own
+            traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+            return traced
+        if torch.compiler.is_compiling():
+            return self.genotype(x)
+        if torch.jit.is_tracing():
+            if torch.onnx.is_in_onnx_export():
+                onnx_rules.add()
+            return self.genotype(x)
+        if is_freed(x):
+            raise TensorError(f"an activation: the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")
+        if _is_transformed(x):
+            return self.genotype(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _KeepInputOnly.apply(x, self.genotype)
+        return _forward(self.genotype, x)
+
+    def extra_repr(self) -> str:
+        return f"{self.activation_name}"
+
+    def __prepare_scriptable__(self) -> FoundActivation:
+        """Called by ``torch.jit.script``, which puts what this returns into the eager model too: so it is the module itself."""
+        self.__dict__ |= _scripted(self.genotype)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_scripted_")}
+
+
+@functools.cache
+def _scripted(genotype: Genotype) -> dict[str, Any]:
+    """The formula as TorchScript, one function of a tensor of any shape for each dtype: what it saturates at is a constant."""
+    return {
+        f"_scripted_{str(dtype).removeprefix('torch.')}": torch.jit.trace(
+            genotype.__call__, torch.zeros(8, dtype=dtype, device="cpu"), check_trace=False
+        )
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    }
+
+
+def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FoundActivation]:
+    return activation_class(Genotype.from_dict(genotype), name)
+
+
+def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActivation]:
+    """The module class of a genotype: ``activation_class(g)()`` is ready to use; the same arguments give the same class."""
+    return _class(genotype, name)
+
+
+@functools.cache  # a cache holds a call with the default left out apart from one that gives it
+def _class(genotype: Genotype, name: str) -> type[FoundActivation]:
+    title = "".join(part.capitalize() for part in re.split(r"\W|_", name) if part) or "Found"
+    contents = {"genotype": genotype, "activation_name": name, "__module__": __name__}
+    return cast(type[FoundActivation], _MadeAtRunTime(title, (FoundActivation,), contents))

@@ -1,0 +1,85 @@
+"""What a found function is like, computed from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..zoo.entry import Facts
+from . import gains
+from .activation import activation_class
+from .curve import gradient
+from .formula import Genotype
+
+LOW, HIGH, _INTERVALS = -10.0, 10.0, 20_000
+_SIDE = 1e-7  # how far beside a knot its one-sided slopes are taken
+_JUMP = 1e-3  # of a slope, beside its size: less is rounding or curvature
+_FLAT = 1e-9  # of the largest slope: less is no direction
+
+
+def of(genotype: Genotype) -> Facts:
+    """As `entry.Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
+    x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
+    y, (places, beside) = genotype(x), _jumps(genotype)
+    # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest
+    slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
+    return Facts(
+        gain=round(gains.gain(genotype), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
+        lipschitz=round(slopes.abs().max().item(), 6), kinks=places, monotone=_direction(slopes),
+        fp16=finite_in(genotype, torch.float16), bf16=finite_in(genotype, torch.bfloat16),
+    )  # fmt: skip
+
+
+def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return gradient(function, x, torch.ones_like(x))
+
+
+def _direction(slopes: Tensor) -> Literal["rising", "falling", "no"]:
+    flat = _FLAT * slopes.abs().max()
+    rises, falls = bool((slopes > flat).any()), bool((slopes < -flat).any())
+    if rises == falls:
+        return "no"
+    return "rising" if rises else "falling"
+
+
+def kinks(function: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
+    """Where f′ jumps within [−10, 10], in rising order, to six decimals."""
+    return _jumps(function)[0]
+
+
+def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
+    """The kinks, and the slopes on both sides of each.
+
+    Every interval between whose ends f′ differs is halved, always on the side with more of the difference, until it is known
+    whether that stays, as at a kink, or goes with the width, as where f is only curved.
+    """
+    x = torch.linspace(
+        LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64, device="cpu"
+    )  # kinks at round numbers lie between
+    slope = _slope(function, x)
+    suspects = torch.nonzero((slope[1:] - slope[:-1]).abs() > _JUMP * (1 + slope[1:].abs())).flatten()
+    low, high, left, right = x[:-1][suspects], x[1:][suspects], slope[:-1][suspects], slope[1:][suspects]
+    for _ in range(36):  # 1e-3 / 2**36, about the distance of neighbouring numbers
+        middle = (low + high) / 2
+        own = _slope(function, middle)
+        first = (own - left).abs() >= (right - own).abs()
+        high, right = torch.where(first, middle, high), torch.where(first, own, right)
+        low, left = torch.where(first, low, middle), torch.where(first, left, own)
+    stays = (right - left).abs() > _JUMP * (1 + right.abs())
+    found: list[float] = []
+    for place in ((low + high) / 2)[stays].tolist():
+        if not found or place - found[-1] > 1e-5:
+            found.append(round(place, 6) + 0.0)  # no negative zero
+    return tuple(found), torch.cat([left[stays], right[stays]])
+
+
+def finite_in(genotype: Genotype, dtype: torch.dtype) -> bool:
+    """Whether f and its gradient are finite for every finite number of a 16-bit ``dtype``, as a training computes them."""
+    patterns = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16).view(dtype)
+    x = patterns[patterns.isfinite()].requires_grad_()
+    y = activation_class(genotype)()(x)
+    (slope,) = torch.autograd.grad(y.sum(dtype=torch.float32), x, materialize_grads=True) if y.requires_grad else (y,)
+    return bool(y.isfinite().all() and slope.isfinite().all())

@@ -1,0 +1,105 @@
+"""The command line: arguments and calls, nothing more. The commands stand in cli_runs, cli_publish, cli_zoo and cli_data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import GrafsError
+from . import campaign as cli_campaign
+from . import data as cli_data
+from . import publish as cli_publish
+from . import runs as cli_runs
+from . import screen
+from . import zoo as cli_zoo
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Given(click.ParamType):
+    """Text or a path that is not empty: a shell makes an unset variable so, and the default would take its place in silence."""
+
+    def __init__(self, kind: click.ParamType) -> None:
+        self.kind, self.name = kind, kind.name
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty: name something, or leave it out. Is a variable unset?", parameter, context)
+        return self.kind.convert(value, parameter, context)
+
+
+def _refuse_empty(command: click.Command) -> None:
+    """Take no empty text and no empty path in any parameter of ``command`` and of the commands below it."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.types.StringParamType | click.Path):
+            parameter.type = _Given(parameter.type)
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _refuse_empty(below)
+
+
+class _Group(click.Group):
+    """Prints the errors that are the input's fault as one message, exit code 1, without a traceback; notices as notes."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        screen.never_die()
+        with screen.plain_notes():
+            return super().main(*arguments, **settings)
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except GrafsError as error:
+            text = f"error: {error}"
+            _say_once(lambda: click.secho(text, fg="red", err=True))
+            sys.exit(1)
+        except UnicodeEncodeError as error:
+            if (advice := screen.unnameable(error)) is None:
+                raise
+            _say_once(lambda: click.secho(f"error: {advice}", fg="red", err=True))
+            sys.exit(1)
+        except click.ClickException as error:
+            _say_once(error.show)
+            sys.exit(error.exit_code)
+
+
+def _say_once(say: Callable[[], None]) -> None:
+    """However many processes torchrun started, and all have met the same error."""
+    from ..utils import parallel
+
+    parallel.first_to_say(say)
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT)
+@click.version_option(__version__)
+def main() -> None:
+    """Search activation functions by gradient descent, and load found ones by name in timm.
+
+    \b
+    grafs-timm search                     a search on the embedded digits, seconds on two cores
+    grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
+    grafs-timm search resnet_cifar10 --seeds 8 --select     searches, and a choice among what they found
+    grafs-timm transfer resnet_cifar10 --activation NAME    activations x models x data x seeds, and a report
+    grafs-timm publish CAMPAIGN           a zoo entry with its evidence;  zoo list, zoo verify
+    grafs-timm exec train.py ...          timm's own scripts with the zoo's names
+    """
+    from ..jobs.launch import end_with_stdin
+
+    end_with_stdin()
+
+
+_RUNS = (cli_runs.search, cli_runs.evaluate, cli_runs.transfer)
+for command in (
+    *_RUNS,
+    cli_campaign.campaign,
+    cli_publish.publish,
+    cli_zoo.zoo,
+    cli_zoo.models,
+    cli_zoo.execute,
+    cli_data.data,
+):
+    main.add_command(command)
+_refuse_empty(main)

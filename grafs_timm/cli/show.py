@@ -1,0 +1,56 @@
+"""What `grafs-timm zoo show` tells of an entry, in lines of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..publishing import claims
+from ..publishing.card_evidence import mean
+from ..zoo.entry import Batch, Contents, Facts, Metric
+
+
+def lines(contents: Contents) -> Iterator[str]:
+    """Facts, then each batch: where it comes from, how it was chosen, what was measured."""
+    yield f"family  {contents.family}{f', what grafs_{contents.family} loads' if contents.alias else ''}"
+    warned = claims.not_shown(contents)
+    yield f"        {warned or 'recommended'}"
+    yield from _facts(contents.facts)
+    for batch in contents.batches:
+        yield ""
+        yield from _batch(batch)
+    for again in contents.verified:
+        place = f"{again.model} on {again.data}, seed {again.seed}"
+        measure = claims.of(contents.batches[0])
+        reported, now = (f"{value:.{measure.digits}f}{measure.suffix}" for value in (again.reported, again.again))
+        yield f"trained again: {place}: {reported}, now {now}"
+
+
+def _facts(facts: Facts) -> Iterator[str]:
+    kinks = ", ".join(f"{place:g}" for place in facts.kinks) or "none"
+    shape = "not monotone" if facts.monotone == "no" else facts.monotone
+    yield f"on [−10, 10]: from {facts.low:.4g} to {facts.high:.4g}, slope at most {facts.lipschitz:.4g}, kinks {kinks}, {shape}"
+    halves = [name for name, finite in (("float16", facts.fp16), ("bfloat16", facts.bf16)) if finite]
+    yield f"gain {facts.gain:.4f}; finite in {' and '.join(halves) or 'no 16-bit format'}"
+
+
+def _batch(batch: Batch) -> Iterator[str]:
+    own = batch.provenance
+    how = "measured on" if own.search_seed is None else f"found by search seed {own.search_seed} on"
+    yield f"{how} {own.model}, {own.data}: {own.budget}"
+    yield f"on {own.hardware}, torch {own.versions.get('torch', 'unknown')}, {own.date}, commit {own.commit}"
+    yield f"choice: {batch.choice.why}"
+    yield f"choice: {batch.choice.searched_against_random}"
+    if batch.cost:
+        yield f"cost: {batch.cost.ratio:.2f} × GELU, forward and backward; {batch.cost.device}"
+    for model, data in batch.places:
+        yield f"{model} on {data}"
+        for row in batch.metrics:
+            if (row.model, row.data) == (model, data):
+                yield f"  {_row(row, batch)}"
+
+
+def _row(row: Metric, batch: Batch) -> str:
+    name = "this" if row.activation == batch.label else row.activation
+    measure = claims.of(batch)
+    beside = f"   beside {row.difference.to} {claims.interval(row.difference, measure)}" if row.difference else ""
+    return f"{name:14s} {mean(row.mean, row.sd, measure)}{measure.suffix} (n = {row.n}){beside}"

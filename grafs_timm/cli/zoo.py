@@ -1,0 +1,189 @@
+"""Commands that tell of activations and architectures, and run scripts with the zoo's names: zoo, models, exec."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..errors import GrafsError
+
+
+@click.group()
+def zoo() -> None:
+    """Look at the activations that load by name.
+
+    \b
+    Example: grafs-timm zoo list
+    """
+
+
+@zoo.command("list")
+@click.argument("pattern", default="*")
+def zoo_list(pattern: str) -> None:
+    """Names, formulas and what was measured. PATTERN as in a shell: 'grafs_vit*'.
+
+    \b
+    Example: grafs-timm zoo list 'grafs_resnet*'
+    """
+    from ..zoo import lookup as shelf
+
+    for name in shelf.list_activations(pattern):
+        entry = shelf.get_activation(name)
+        what = f"-> {entry.name}" if name != entry.name else entry.formula
+        click.echo(f"{name:28s} {what}" + (f"   ({entry.notice})" if entry.notice else ""))
+
+
+@zoo.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The entry's genotype with all derived fields, as JSON.")
+def zoo_show(name: str, as_json: bool) -> None:
+    """An activation's formula and evidence. NAME: a zoo name or a genotype.json.
+
+    \b
+    Example: grafs-timm zoo show grafs_resnet
+    """
+    from ..zoo import lookup as shelf
+
+    found = shelf.resolve(name)
+    if found.genotype is None:
+        raise GrafsError(f"{name} is timm's own activation, not one of the zoo")
+    if as_json:
+        click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1))
+        return
+    more: list[str] = []
+    if found.name in shelf.names():
+        from .show import lines
+
+        use = f'use     timm.create_model(..., act_layer="{found.name}")   after   import grafs_timm'
+        more = [*lines(shelf.get_activation(found.name).contents), use]
+    click.echo(f"{found.name}\n  f(x)    {found.genotype.text}\n  LaTeX   {found.genotype.latex}\n  sha256  {found.sha256}")
+    if found.genotype.bound is not None:
+        click.echo(f"  bound   growing operations saturate at ±{found.genotype.bound:g}")
+    for line in more:
+        click.echo(f"  {line}".rstrip())
+
+
+@zoo.command("plot")
+@click.argument("names", nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("activations.png"),
+    show_default=True,
+    help="PNG, PDF or SVG file.",
+)
+def zoo_plot(names: tuple[str, ...], out: Path) -> None:
+    """Draw activations and their slopes beside ReLU, GELU and SiLU.
+
+    \b
+    Example: grafs-timm zoo plot grafs_resnet runs/c10_s2/genotype.json --out mine.png
+    """
+    from ..activations import plots
+    from ..zoo import lookup as shelf
+
+    drawn = {}
+    for name in names:
+        found = shelf.resolve(name)
+        drawn[name] = found.genotype or found.layer()
+    click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
+
+
+@zoo.command("verify")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--zoo", "folder", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: the one in use]"
+)
+@click.option("--retrain", is_flag=True, help="Repeat one training of each NAME, and compare.")
+@click.option("--record", is_flag=True, help="With --retrain: write what came out into the entry.")
+@click.option("--seed", type=click.IntRange(0), help="With --retrain: the training seed.  [default: the lowest]")
+@click.option("--data", help="With --retrain: where the data lie, as the other commands take it.")
+@click.option("--device", default="auto", show_default=True, help="With --retrain.")
+def zoo_verify(
+    names: tuple[str, ...], folder: Path | None, retrain: bool, record: bool, seed: int | None, data: str | None, device: str
+) -> None:
+    """Recompute every number of the zoo's entries from their evidence, and compare.
+
+    \b
+    Example: grafs-timm zoo verify grafs_resnet
+             grafs-timm zoo verify grafs_resnet --retrain --data path/to/cifar10
+    """
+    from ..utils import resources
+    from ..zoo import lookup as shelf
+
+    place = folder or resources.folder("zoo")
+    if folder is None:
+        names = tuple(shelf.get_activation(name).name for name in names)
+    if retrain:
+        _retrain(place, names, record, seed, data, device)
+        return
+    if record or data or seed is not None:
+        raise click.UsageError("--record, --seed and --data go with --retrain")
+    from ..publishing.verify import verify
+
+    checked = verify(place, names)
+    for each in checked:
+        click.echo(str(each))
+    if not all(each.ok for each in checked):
+        raise click.exceptions.Exit(1)
+
+
+def _retrain(folder: Path, names: tuple[str, ...], record: bool, seed: int | None, data: str | None, device: str) -> None:
+    from ..jobs import launch
+    from ..publishing.retrain import retrain
+
+    if not names:
+        raise click.UsageError("--retrain takes the NAME of an entry: it trains for as long as the entry's recipe says")
+    for name in names:
+        again = retrain(folder, name, seed=seed, data=data, device=launch.devices(device)[0], record=record)
+        click.echo(str(again))
+
+
+@click.command()
+@click.argument("pattern", default="*")
+@click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the table that ships.")
+def models(pattern: str, measure: bool) -> None:
+    """How each timm architecture takes an activation. PATTERN as in a shell: 'convnext*'.
+
+    \b
+    act_layer    what timm's own act_layer= reaches, given a class: all, more, part, ignored, refused
+    by_name      the same, given a zoo name
+    replaced     places that grafs_timm.create_model fills
+    main_left    a block's own activations that stay;  others_left: gates and side networks, which stay by rule
+
+    \b
+    Example: grafs-timm models 'swin*'
+    """
+    import timm
+
+    from ..models import support
+
+    if measure:
+        names = timm.list_models(pattern)
+        if not names:
+            raise GrafsError(f"timm has no architecture {pattern!r}")
+        rows = [support.examine(name) for name in names]
+    else:
+        rows = support.table(pattern)
+        if support.timm_version() != timm.__version__:
+            click.echo(
+                f"the table is of timm {support.timm_version()}, here is {timm.__version__}: --measure looks again", err=True
+            )
+    click.echo(support.as_text(rows))
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("script", type=click.Path(path_type=Path))
+@click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
+def execute(script: Path, arguments: tuple[str, ...]) -> None:
+    """Run a Python script, such as timm's train.py, that may then name the zoo's activations. ARGS are the script's own.
+
+    \b
+    Example: timm's scripts, from its repository
+      grafs-timm exec train.py --data-dir path/to/images --model resnet50 --model-kwargs act_layer=grafs_resnet
+      torchrun --nproc_per_node 4 -m grafs_timm exec train.py ...
+    """
+    from .script import run_script
+
+    run_script(script, arguments)

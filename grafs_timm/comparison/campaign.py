@@ -1,0 +1,387 @@
+"""A campaign: the searches and trainings that a zoo entry rests on, which of them its ledger has, and which come next.
+
+The plan follows from the recipe and the ledger alone, so any machine goes on where another stopped. Trainings run in blocks,
+every activation with one seed before any has the next: each prefix is a fair paired comparison.
+"""
+
+from __future__ import annotations
+
+import statistics as means
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ..activations.formula import Genotype
+from ..activations.ops import nearest
+from ..config.recipe import load_recipe
+from ..config.settings import Campaign as Settings
+from ..config.settings import Recipe
+from ..errors import RunError, UnknownNameError
+from ..runs.folder import differences
+from ..runs.training import measured_on
+from . import campaign_files, ledger
+from . import contenders as candidates
+from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
+from .contenders import Candidate
+from .ledger import Ledger, Line
+from .results import compared_by
+from .statistics import Place, Result, difference
+
+BUDGETS = ("reduced", "standard", "full")
+SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
+
+# family: its recipe by budget
+RECIPES: dict[str, dict[str, str]] = {
+    family: {"reduced": f"{stem}_reduced", "standard": f"{stem}_standard", "full": stem}
+    for family, stem in (
+        ("resnet", "resnet_cifar10"),
+        ("gpt", "gpt_tinystories"),
+        ("vit", "vit_cifar10"),
+        ("mlp_mixer", "mlp_mixer_cifar10"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search or training of a campaign. ``function``: sha256 or name, as the ledger's lines have it."""
+
+    kind: Literal["search", "training"]
+    label: str
+    genotype: Genotype | None
+    function: str
+    model: str
+    data: str
+    seed: int
+    recipe: Recipe
+    split: str
+
+    @property
+    def key(self) -> str:
+        return ledger.key(self.kind, self.recipe.sha256, self.function, self.model, self.data, self.seed, self.split)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.model, self.data)
+
+    def __str__(self) -> str:
+        return f"search s{self.seed}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Retired:
+    """An activation that gets no further seeds: its paired held-out difference to the default after ``after`` seeds."""
+
+    label: str
+    after: int
+    mean: float
+    low: float
+    high: float
+
+
+def function_of(candidate: Candidate) -> str:
+    return candidate.sha256 or candidate.label
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The campaign whose ledger is ``folder``. ``given``: the activations it was told to train, by label.
+
+    A ``closed`` one is only read: its searches ran by ``recipe``, its trainings by those in recipes/; nothing more is wanted.
+    """
+
+    family: str
+    folder: Path
+    recipe: Recipe
+    given: Mapping[str, Candidate]
+    ledger: Ledger
+    closed: bool = False
+
+    # ------------------------------------------------------------------------------------------------- reading, writing
+
+    @classmethod
+    def open(cls, family: str, budget: str, zoo: Path) -> Campaign:
+        """The family's campaign of that budget, by the recipe that ships; its ledger may be empty. Nothing is written.
+
+        Raises:
+            UnknownNameError: for a family or a budget that there is not.
+            RunError: where the folder holds records of another recipe, with the keys that differ.
+        """
+        if family not in RECIPES:
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, RECIPES)}")
+        if budget not in BUDGETS:
+            raise UnknownNameError(f"no budget {budget!r}{nearest(budget, BUDGETS)}")
+        stem = RECIPES[family][budget]
+        folder = zoo / family / "evidence" / f"{stem.removeprefix(f'{family}_').split('_')[0]}_{budget}"
+        return cls.plan(family, load_recipe(stem), folder)
+
+    @classmethod
+    def plan(cls, family: str, recipe: Recipe, folder: Path) -> Campaign:
+        """A campaign by ``recipe`` with what ``folder`` has of it; nothing is written. Errors as `open`."""
+        recipe = resolved(recipe)
+        asked, models = recipe.transfer, [recipe.model]
+        found = candidates.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
+        given, _ = candidates.labelled(found, {})
+        if (folder / ACTIVATIONS).exists():  # the last that a campaign begins with
+            there = cls.read(folder)
+            if there.closed:
+                raise RunError(f"{folder} is closed: its recipe is of an older version, and nothing can be added to it")
+            _same_recipes(there, recipe)
+            given = {**there.given, **given}
+        return cls(family, folder, recipe, given, Ledger.read(folder))._checked()
+
+    @classmethod
+    def read(cls, folder: str | Path, lines: tuple[str, ...] | None = None) -> Campaign:
+        """The campaign in ``folder``; with ``lines``, ids of `Ledger.ids`, as it was when its ledger held these alone.
+
+        Raises:
+            RunError: naming the file, and the line in it, for what is missing, damaged, or was made by another recipe.
+        """
+        folder = Path(folder)
+        if not (folder / RECIPE).is_file() or not (folder / ACTIVATIONS).is_file():
+            raise RunError(f"{folder} is no ledger: it holds no {RECIPE} and {ACTIVATIONS}")
+        recipe, known = read_recipe(folder / RECIPE), Ledger.read(folder)
+        own, (given, closed) = known if lines is None else known.only(lines), read_activations(folder / ACTIVATIONS)
+        return cls(folder.absolute().parent.parent.name, folder, recipe, given, own, closed)._checked()
+
+    def write(self) -> None:
+        """Write what the folder needs beside its lines; equal files stay as they are."""
+        campaign_files.write(self.folder, self.recipe, self.given, self.closed)
+
+    def merge(self, other: str | Path) -> list[Path]:
+        """Take the lines of the ledger in the folder ``other`` that are not here; returns the files written.
+
+        Raises:
+            RunError: as `read`; or where it is the ledger of another recipe. Nothing was written then.
+        """
+        theirs = Campaign.read(other)
+        _same_recipes(self, theirs.recipe)
+        known = {line.sha256 for line in self.ledger.lines}
+        new = [line for line in theirs.ledger.lines if line.sha256 not in known]
+        for line in new:
+            self.check(line, theirs.ledger.where(line))
+        return ledger.add(self.folder, new)
+
+    def _checked(self) -> Campaign:
+        for line in self.ledger.lines:
+            self.check(line, self.ledger.where(line))
+        return self
+
+    def check(self, line: Line, where: str) -> None:
+        """RunError, naming ``where`` it stands, for a line that was made by a recipe which is not this campaign's."""
+        if line.recipe in self._recipes:
+            return
+        raise RunError(
+            f"{where}: made by the recipe {line.recipe[:12]}…, which is none of this campaign's "
+            f"({', '.join(sorted(each[:12] for each in self._recipes))}): its key does not fit"
+        )
+
+    @cached_property
+    def _recipes(self) -> set[str]:
+        own = {self.recipe.for_searching().sha256, *(each.sha256 for each in self.trainings_by.values())}
+        return own | {each.sha256 for each in self._further}
+
+    @cached_property
+    def _further(self) -> list[Recipe]:
+        return [read_recipe(path) for path in sorted((self.folder / FURTHER).glob("*.yaml"))]
+
+    # ---------------------------------------------------------------------------------------------------- what there is
+
+    @property
+    def settings(self) -> Settings:
+        assert self.recipe.campaign
+        return self.recipe.campaign
+
+    @property
+    def home(self) -> Place:
+        return Place(self.recipe.model, data_label(self.recipe.data))
+
+    @cached_property
+    def trainings_by(self) -> dict[Place, Recipe]:
+        """The recipe of trainings at each place, the searches' own first."""
+        if self.closed:
+            there = {Place(each.model, data_label(each.data)): each for each in self._further if measured_on(each) == "test"}
+            return dict(sorted(there.items(), key=lambda item: item[0] != self.home))
+        places = {self.home: self.recipe.for_training()}
+        for each in self.settings.places:
+            places[Place(each.model, data_label(each.data))] = self.recipe.for_training(each.model, each.data)
+        return places
+
+    @cached_property
+    def default(self) -> str:
+        """The default activation of the family. RunError where it isn't known."""
+        usual = candidates.usual(self.recipe.model)
+        if usual is None:
+            raise RunError(f"{self.recipe.model} is of no known family, so there is no default activation to compare with")
+        return usual
+
+    @cached_property
+    def searches(self) -> dict[int, Line]:
+        """The search that counts of each seed."""
+        own = self.recipe.for_searching().sha256
+        found = {line.seed: line for line in self.ledger.first().values() if line.kind == "search" and line.recipe == own}
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def activations(self) -> dict[str, Candidate]:
+        """Everything that is compared, by label: what was given, then what the searches found, same functions once."""
+        found = [
+            Candidate(f"{SEARCHES}_s{seed}", "found", Genotype.from_dict(line.genotype, derived=False), SEARCHES, seed)
+            for seed, line in self.searches.items()
+        ]
+        seeds = {each.sha256: each.search_seed for each in reversed(found)}
+        given = {  # what a search found again is one of its functions, under the label that it has
+            label: replace(each, kind="found", batch=SEARCHES, search_seed=seeds[each.sha256]) if each.sha256 in seeds else each
+            for label, each in self.given.items()
+        }
+        return candidates.labelled(found, given)[0]
+
+    @cached_property
+    def found_as(self) -> dict[int, str]:
+        """{search seed: the label under which what it found is trained}."""
+        return {
+            seed: label
+            for label, each in self.activations.items()
+            for seed in (each.search_seed, *each.also)
+            if seed is not None and seed in self.searches
+        }
+
+    @cached_property
+    def same_as(self) -> dict[str, str]:
+        """{label of a search's function: the baseline that it is up to scales}; these are not trained once more."""
+        baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
+        found = {}
+        for label, each in self.activations.items():
+            if each.search_seed is not None and each.genotype and (name := candidates.usual_as(each.genotype, baselines)):
+                found[label] = name
+        return found
+
+    def results(self, split: Literal["test", "validation"]) -> list[Result]:
+        """A row for each training with a figure of ``split``, by seed, then in the order of `activations`."""
+        labels = {function_of(each): label for label, each in self.activations.items()}
+        own, rows = {each.sha256 for each in self.trainings_by.values()}, []
+        for line in self.ledger.first().values():
+            if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
+                continue
+            label = labels.get(line.function) or f"other_{line.function[:8]}"
+            rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
+        order = {label: number for number, label in enumerate(self.activations)}
+        return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
+
+    # ---------------------------------------------------------------------------------------------------- what comes next
+
+    def stages(self) -> Iterator[list[Job]]:
+        """Everything that is wanted as far as it is known, in order; a stage may hang on the results of those before it.
+
+        The last one yielded is the first that is not done, if any: what follows it is not known yet.
+        """
+        if self.closed:
+            return
+        own, given = self.settings, list(self.given)
+        first = [self._training(label, self.home, 0) for label in given]
+        first += [self._search(seed) for seed in range(own.searches)]
+        yield first
+        if self.left(first):
+            return
+        early = min(own.seeds, own.retire_after)
+        block = [self._training(label, self.home, seed) for seed in range(early) for label in self._trained]
+        yield block
+        if self.left(block):
+            return
+        going = [label for label in self._trained if label not in self.retired()]
+        block = [self._training(label, self.home, seed) for seed in range(early, own.seeds) for label in going]
+        yield block
+        if self.left(block):
+            return
+        kept = self.kept()
+        yield [self._training(label, self.home, seed) for seed in range(own.seeds, own.keep_seeds) for label in kept]
+        for place in list(self.trainings_by)[1:]:
+            yield [self._training(label, place, seed) for seed in range(own.place_seeds) for label in kept]
+
+    def jobs(self) -> list[Job]:
+        """All that is known to be wanted, done or not, in order."""
+        return [job for stage in self.stages() for job in stage]
+
+    def left(self, jobs: list[Job]) -> list[Job]:
+        """Those of ``jobs`` that the ledger has no line of."""
+        known = self.ledger.first()
+        return [job for job in jobs if job.key not in known]
+
+    def retired(self) -> dict[str, Retired]:
+        """Activations that get no further seeds, by the rule in the recipe: looked at once, after ``retire_after`` seeds."""
+        own, found = self.settings, dict[str, Retired]()
+        if self.closed or own.retire_after > own.seeds:
+            return found
+        table = self._scores()
+        theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
+        for label, seeds in table.items():
+            ours = {seed: score for seed, score in seeds.items() if seed < own.retire_after}
+            if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
+                continue
+            apart = difference(ours, theirs)
+            if apart.mean is not None and apart.low is not None and apart.high is not None and apart.high < -own.retire_below:
+                found[label] = Retired(label, own.retire_after, apart.mean, apart.low, apart.high)
+        return found
+
+    def kept(self) -> list[str]:
+        """The activations that go on: the default, the best found function, then the best others, by mean held-out figures."""
+        own, retired, table = self.settings, self.retired(), self._scores()
+        mean = {
+            label: means.fmean(scores)
+            for label, seeds in table.items()
+            if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
+        }
+        order = sorted(mean, key=lambda label: -mean[label])
+        found = [label for label in order if self.activations[label].search_seed is not None]
+        return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
+
+    @property
+    def _trained(self) -> list[str]:
+        return [label for label in self.activations if label not in self.same_as]
+
+    def _scores(self) -> dict[str, dict[int, float]]:
+        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
+        table: dict[str, dict[int, float]] = {}
+        for row in self.results("validation"):
+            if row.place == self.home and row.has_figure and row.activation in self.activations:
+                table.setdefault(row.activation, {})[row.seed] = row.score
+        return table
+
+    def _search(self, seed: int) -> Job:
+        home = self.home
+        return Job("search", f"s{seed}", None, "search", *home, seed, self.recipe.for_searching(), "architecture")
+
+    def _training(self, label: str, place: Place, seed: int) -> Job:
+        each, recipe = self.activations[label], self.trainings_by[place]
+        return Job("training", label, each.genotype, function_of(each), *place, seed, recipe, "both")
+
+
+def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
+    """Every campaign with a ledger in the zoo folder, by family; only of ``families`` if given. Errors as `Campaign.read`."""
+    found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
+    there = {path.parent.parent.name for path in found}
+    for family in families:
+        if family not in there | set(RECIPES):
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, [*there, *RECIPES])}")
+    return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
+
+
+def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Candidate | None, text: bool) -> Result:
+    last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
+    kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
+    sha256 = line.function if line.genotype is not None else None
+    return Result(
+        label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
+        float(last[f"{split}_loss"]), split, len(line.log), seconds, compared_by(text),
+    )  # fmt: skip
+
+
+def _same_recipes(there: Campaign, recipe: Recipe) -> None:
+    """RunError, with the keys that differ, where searches or trainings of the two recipes are not the same."""
+    pairs = ((there.recipe.for_searching(), recipe.for_searching()), (there.recipe.for_training(), recipe.for_training()))
+    for own, other in pairs:
+        if own.sha256 != other.sha256:
+            changed = differences(own.model_dump(mode="json"), other.model_dump(mode="json"))
+            raise RunError(f"{there.folder} holds records of another recipe\n  " + "\n  ".join(changed[:5]))

@@ -1,0 +1,215 @@
+"""The activations that are compared: given by name, by file or as a batch of searches, beside baselines and random cells."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..activations import formula, timm_maps
+from ..activations.formula import Genotype
+from ..activations.ops import nearest
+from ..errors import GenotypeError, GrafsError, UnknownNameError
+from ..models import families
+from ..utils import resources
+from ..zoo import lookup as zoo
+
+Kind = Literal["found", "random", "baseline"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One activation under the ``label`` that it has in folders and reports.
+
+    ``batch`` is the folder of searches that ``search_seed`` belongs to; ``also`` are the batch's further seeds whose searches
+    ended in the same function, up to scales that neighbouring layers absorb. ``genotype`` is None for timm's own.
+    """
+
+    label: str
+    kind: Kind
+    genotype: Genotype | None = None
+    batch: str | None = None
+    search_seed: int | None = None
+    also: tuple[int, ...] = ()
+
+    @property
+    def sha256(self) -> str | None:
+        return self.genotype.sha256 if self.genotype else None
+
+    @property
+    def formula(self) -> str:
+        return self.genotype.text if self.genotype else self.label
+
+    def twins(self) -> dict[str, int]:
+        """The labels of the further searches that ended in this function, with their seeds."""
+        return {safe(f"{self.batch}_s{seed}"): seed for seed in self.also}
+
+    def same_as(self, other: Candidate) -> bool:
+        """Whether one training serves both: the same genotype, or within a batch of searches the same function."""
+        if (self.kind, self.batch) != (other.kind, other.batch):
+            return False
+        if self.genotype is None or other.genotype is None:
+            return self.label == other.label and self.genotype is other.genotype
+        if self.sha256 == other.sha256:
+            return True
+        return self.batch is not None and same_function(self.genotype, other.genotype)
+
+
+def safe(text: str, taken: Collection[str] = ()) -> str:
+    """``text`` as the name of one folder: letters, digits and ``._+-`` only, not hidden, none of ``taken`` in any case."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:80] or "unnamed"
+    used, number, name = {each.lower() for each in taken}, 1, plain
+    while name.lower() in used:
+        number += 1
+        name = f"{plain}_{number}"
+    return name
+
+
+def gather(
+    activations: Sequence[str], baselines: Sequence[str], models: Iterable[str], random: int, random_seed: int
+) -> list[Candidate]:
+    """Baselines, the models' usual activations among them; what is given; random cells. Labels are not yet told apart.
+
+    UnknownNameError or GenotypeError, with the nearest right names, for what is no activation.
+    """
+    names = dict.fromkeys([name.lower() for name in baselines] + [each for model in models if (each := usual(model))])
+    found = [_named(name, "baseline") for name in names]
+    for text in activations:
+        found += [each for each in given(text) if each.kind != "baseline" or each.label not in names]
+    return found + [
+        Candidate(f"random{number}", "random", cell) for number, cell in enumerate(random_cells(random, random_seed))
+    ]
+
+
+def merged(candidates: Iterable[Candidate], known: Iterable[Candidate] = ()) -> list[Candidate]:
+    """``known``, then what of ``candidates`` is new under labels of their own; same functions are one, with all its seeds."""
+    return list(labelled(candidates, {each.label: each for each in known})[0].values())
+
+
+def labelled(candidates: Iterable[Candidate], known: Mapping[str, Candidate]) -> tuple[dict[str, Candidate], list[str]]:
+    """As ``merged``, by label; and the labels that stand for ``candidates``, each once."""
+    ours, labels = dict(known), []
+    for candidate in candidates:
+        same = next((each for each in ours.values() if each.same_as(candidate)), None)
+        if same is None:
+            same = replace(candidate, label=safe(candidate.label, ours))
+        elif candidate.search_seed is not None and candidate.search_seed not in (same.search_seed, *same.also):
+            same = replace(same, also=(*same.also, candidate.search_seed))
+        ours[same.label] = same
+        labels.append(same.label)
+    return ours, list(dict.fromkeys(labels))
+
+
+def usual(model: str) -> str | None:
+    """The activation that the model's family is used with, by its timm name; None where the family isn't known."""
+    from ..models import small_models as models  # noqa: F401  registers the small models of the paper
+
+    families.check_name(model)
+    try:
+        return families.usual_activation(model)
+    except UnknownNameError:
+        return None
+
+
+def random_cells(count: int, seed: int) -> Iterator[Genotype]:
+    """The first ``count`` cells drawn as ``formula.random_genotype`` draws them that are functions of x with finite values.
+
+    A search can't end in another either: it would not train. Nothing else is left out. For x in [−5, 5], in float64.
+    """
+    rng, x = np.random.default_rng(seed), torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")
+    while count:
+        cell = formula.random_genotype(rng)
+        values = cell(x)
+        if values.isfinite().all() and float(values.max() - values.min()) > 1e-9 * float(values.abs().max()):
+            count -= 1
+            yield cell
+
+
+def given(text: str) -> list[Candidate]:
+    """What a name, a genotype file or a folder of searches stands for; errors as `gather`."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _searches(path)
+    if text.endswith(".json") or "/" in text:
+        path = path if path.exists() else _shipped(text) or path
+        label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
+        return [Candidate(label, "found", formula.load(path), search_seed=_search_seed(path.parent))]
+    return [_named(text.lower())]
+
+
+def _shipped(text: str) -> Path | None:
+    """The file of that path below recipes/, such as ``functions/authors_wrn.json``, if it is one."""
+    root = resources.folder("recipes").resolve()
+    path = (root / text).resolve()
+    return path if path.is_file() and root in path.parents else None
+
+
+def _run_name(folder: Path) -> str:
+    """Of a run folder; one that is only called after its seed, as in a batch, takes the batch's name before it."""
+    return f"{folder.parent.name}_{folder.name}" if re.fullmatch(r"s\d+", folder.name) else folder.name
+
+
+def _named(name: str, kind: Kind | None = None) -> Candidate:
+    if name in zoo.names():
+        return Candidate(name, "found", zoo.names()[name].genotype)
+    if timm_maps.layer(name) is None:
+        known = [*zoo.names(), *timm_maps.own_names()]
+        what = "" if kind else "; or give a genotype.json or a folder of searches"
+        raise UnknownNameError(f"no activation {name!r}{nearest(name, dict.fromkeys(known))}{what}")
+    return Candidate(name, "baseline")
+
+
+def _searches(folder: Path) -> list[Candidate]:
+    """Every genotype.json below, in the order of search seeds; one that lies in the folder itself is a search on its own."""
+    batch = folder.resolve().name
+    if (folder / "genotype.json").is_file():
+        return given(str(folder / "genotype.json"))
+    files = sorted(folder.rglob("genotype.json"))
+    if not files:
+        raise GenotypeError(f"{folder}: no genotype.json below; a search writes it when it ends")
+    found = []
+    for file in files:
+        seed = _search_seed(file.parent)
+        name = f"s{seed}" if seed is not None else "_".join(file.parent.relative_to(folder).parts)
+        found.append(Candidate(f"{batch}_{name}", "found", formula.load(file), batch, seed))
+    return sorted(found, key=lambda each: (each.search_seed is None, each.search_seed or 0))
+
+
+def _search_seed(folder: Path) -> int | None:
+    """Of the search whose run folder this is; None where it is none."""
+    for name in ("run.json", "summary.json"):
+        try:
+            about: Any = json.loads((folder / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(about, dict) and about.get("kind") == "search" and isinstance(about.get("seed"), int):
+            return int(about["seed"])
+    return None
+
+
+@functools.cache
+def same_function(a: Genotype, b: Genotype) -> bool:
+    """Whether two genotypes are one function up to an outer and an inner scale; the same genotype where one isn't finite."""
+    try:
+        return a.sha256 == b.sha256 or formula.same_function(a, b)
+    except (ValueError, GrafsError):
+        return False
+
+
+@functools.cache
+def usual_as(genotype: Genotype, names: tuple[str, ...] = zoo.USUAL) -> str | None:
+    """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
+    for name in names:
+        try:
+            if formula.same_function(genotype, zoo.resolve(name).layer()):
+                return name
+        except ValueError:  # not finite everywhere
+            return None
+    return None

@@ -1,0 +1,334 @@
+"""The words of a matrix's report, in GitHub's Markdown: claim and evidence first, then the tables, then how to read them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from ..utils.markdown import code, duration, many, plain
+from ..utils.markdown import table as grid
+from .ranking import contrast_verdict, p_value, signed, verdict
+from .report_table import GroupRow, Row, Table
+from .statistics import ACCURACY, Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
+
+MOST_LINES = 40  # of a list of what is missing
+
+HOW_TO_READ = """\
+- **mean ± sd**: over training seeds. One training shows no spread, so none is given.
+- **n**: trainings with a figure; «4 of 5» says that one gave none, and that the mean flatters an activation which lost it.
+  Collapsed trainings ended at chance or with a loss that isn't finite; they count in the mean as they were measured.
+- **difference**: {of}, each training beside the baseline's of the same seed, averaged; in brackets the 95 % t
+  interval over these pairs. It speaks of other training seeds, not of other models or data. Without brackets there is too
+  little to take an interval from. «2 of 3» pairs: the third seed has no figure on one side, and is left out.
+- **p (Holm)**: of the difference to the usual activation, adjusted for all activations compared with it in that table.
+- **groups**: the mean over searches, or over random cells, of their own means; the sd over searches stands apart from the one
+  over training seeds. The interval holds both. The best of several searches is picked by luck as well as by merit.
+- Training seeds that had a part in choosing an activation make its difference lean upwards."""
+
+
+_OF = {
+    "accuracy": "in points of accuracy, above 0 where it is higher",
+    "loss": "in nats of loss per token, above 0 where the loss is lower",
+}
+
+
+def markdown(
+    table: Table,
+    *,
+    title: str,
+    failed: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+    cost: str | None,
+    formulas: Mapping[str, str],
+    pictures: Sequence[str],
+) -> str:
+    """The whole report.md; ``pictures`` are links relative to it."""
+    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
+    parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
+    parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
+    parts += [
+        _failures(table, failed),
+        ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
+        _not_measured(table, notes),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+_ALT = {
+    "forest.png": "Paired differences to the usual activation with their 95 % intervals",
+    "heatmap.png": "Mean result of every activation, coloured by its difference to the usual one",
+}
+
+
+def _claims(table: Table) -> list[str]:
+    """One line for every batch of searches and for every found activation of no batch, over all places."""
+    lines: list[str] = []
+    told: set[str] = set()
+    for group in table.groups:
+        if group.kind == "found" and group.several:
+            told.update(group.members)
+            own = [row for (other, _), row in table.group_rows.items() if other == group]
+            lines.append(f"**{_claim(plain(group.label), own, group.noun, table.measure)}**" + _weak(table, group.members))
+    for label, first in table.activations.items():
+        if first.kind == "found" and label not in told:
+            rows = [row for (other, _), row in table.rows.items() if other == label]
+            one = " It is one search, which shows no spread over searches." if first.batch is not None else ""
+            lines.append(f"**{_claim(code(label), rows, 'activations', table.measure)}**{one}" + _weak(table, [label]))
+    return ["\n\n".join(lines) if lines else "**No found activation is in this matrix.**"]
+
+
+def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str, measure: Measure) -> str:
+    if len(rows) == 1:
+        (row,) = rows
+        if row.to_usual is None or row.usual is None:
+            return f"{subject}, {plain(str(row.place))}: no usual activation to compare with."
+        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun, measure)}."
+    found = Counter(_side(row.to_usual) for row in rows)
+    counts = [f"{word} in {found[word]}" for word in ("better", "not distinguishable", "worse", "no interval") if found[word]]
+    names = {row.usual for row in rows if row.usual}
+    usual = code(names.pop()) if len(names) == 1 else "the model's usual activation"
+    return f"{subject} against {usual}, over {len(rows)} pairs of model and data: {', '.join(counts)}."
+
+
+def _weak(table: Table, labels: Sequence[str]) -> str:
+    """What the claim leaves out, or holds that is hardly a training."""
+    lost = sum(len(table.missing(label, place)) for label in labels for place in table.places)
+    collapsed = sum(table.rows[label, place].collapsed for label in labels for place in table.places)
+    text = f" {lost} of its trainings gave no figure and are not in this." if lost else ""
+    return text + (f" {collapsed} of its trainings collapsed and are in this as they were measured." if collapsed else "")
+
+
+def _side(own: Difference | None) -> str:
+    if own is None or own.low is None or own.high is None:
+        return "no interval"
+    return "better" if own.low > 0 else "worse" if own.high < 0 else "not distinguishable"
+
+
+def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None) -> list[str]:
+    if not table.results:
+        return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
+    split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
+    size = f"{many(len(table.activations), 'activation')} × {many(len(table.places), 'pair')} of model and data"
+    lines = [
+        f"{table.with_figure} of {table.planned} trainings have a figure: {size} × {many(len(table.seeds), 'training seed')}.",
+        f"{table.measure.noun.capitalize()} on the {split} split after {', '.join(map(str, epochs))} epochs.",
+    ]
+    if table.with_figure < table.planned:
+        lines.insert(0, "**This matrix is incomplete.**")
+    collapsed = sum(row.collapsed for row in table.rows.values())
+    if collapsed:
+        lines.append(f"{many(collapsed, 'training')} collapsed (at chance or with a loss that isn't finite).")
+    if not table.classes and table.measure is ACCURACY:
+        lines.append("Trainings at chance were not looked for: the numbers of classes were not given.")
+    lines.append(_intervals(table.intervals))
+    seconds = [row.seconds for row in table.results if row.seconds is not None]
+    if seconds:
+        every = "" if len(seconds) == len(table.results) else f" ({len(seconds)} of {len(table.results)} trainings timed)"
+        lines.append(f"Training took {duration(sum(seconds))} in all{every}.")
+    if cost:
+        lines.append(plain(cost))
+    return [" ".join(lines) + _counted_failures(failed)]
+
+
+def _intervals(count: int) -> str:
+    if not count:
+        return "Too little was trained for any 95 % interval."
+    if count == 1:
+        return "One interval of 95 % stands below: were there no difference, it would exclude 0 in 5 % of such matrices."
+    return f"{count} intervals of 95 % stand below: were there no difference, about {count / 20:.1f} of them would exclude 0."
+
+
+def _counted_failures(failed: Sequence[tuple[str, str]]) -> str:
+    return f" {many(len(failed), 'job')} failed." if failed else ""
+
+
+def _usual_rank(table: Table) -> list[str]:
+    rows = [table.rows[label, place] for place in table.places if (label := table.usual_at(place))]
+    ranked = [(row, row.rank) for row in rows if row.rank is not None]
+    if not ranked:
+        return []
+    counts = {place: sum(table.rows[label, place].rank is not None for label in table.activations) for place in table.places}
+    lines = ["## Rank of the usual activation", ""]
+    cells = [[plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
+    lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
+    lines += [
+        "",
+        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. "
+        "Near means change places with other seeds.",
+    ]
+    if len(ranked) > 1:
+        mean = sum(rank for _, rank in ranked) / len(ranked)
+        lines[-1] += f" Mean rank {mean:.1f} over {len(ranked)} pairs of model and data."
+    return lines
+
+
+def _place(table: Table, place: Place) -> list[str]:
+    usual = table.usual_at(place)
+    beside = f"difference to {code(usual)} [95 %]" if usual else "difference to the usual"
+    rows = [table.rows[label, place] for label in table.activations]
+    lines = [f"## {plain(str(place))}", ""]
+    if not usual:
+        named = table.usual.get(place.model)
+        why = f"{code(named)} was not trained" if named else f"none is given for {plain(place.model)}"
+        lines += [f"No usual activation to compare with: {why}.", ""]
+    heads = ["activation", "kind", "mean ± sd", "n", beside, "pairs", "p (Holm)", "rank"]
+    lines += grid(heads, [_row(row, table.measure) for row in rows])
+    lines += _groups(table, place)
+    others = [name for name in table.baselines if name != usual]
+    compared = [row for row in rows if row.kind != "baseline"]
+    if others and compared:
+        lines += ["", "Differences to the other baselines:", ""]
+        cells = [
+            [code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared
+        ]
+        cells += [
+            [
+                plain(group.label),
+                *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others),
+            ]
+            for group in table.groups
+            if group.several
+        ]
+        lines += grid(["", *map(code, others)], cells)
+    return lines
+
+
+def _row(row: Row, measure: Measure) -> list[str]:
+    own = row.to_usual
+    count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
+    count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
+    label = code(row.activation) + (" (usual)" if row.activation == row.usual else "")
+    return [
+        label,
+        row.kind,
+        _mean(row.mean.mean, row.mean.sd, measure),
+        count,
+        _shown(own, measure),
+        _pairs(own),
+        p_value(row.p),
+        _rank(row.rank),
+    ]
+
+
+def _groups(table: Table, place: Place) -> list[str]:
+    rows = [row for (group, where), row in table.group_rows.items() if where == place and group.several]
+    if not rows:
+        return []
+    usual, measure = table.usual_at(place), table.measure
+    heads = ["group", "members", "mean", "sd over members", "sd over training seeds"]
+    heads += [f"difference to {code(usual)} [95 %]" if usual else "difference to the usual", "pairs"]
+    cells = []
+    for row in rows:
+        own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
+        between = _shown(row.to_usual, measure), _pairs(row.to_usual)
+        cells.append(
+            [
+                plain(row.group.label),
+                f"{own.members}{lost}",
+                _mean(own.mean, None, measure),
+                *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)),
+                *between,
+            ]
+        )
+    lines = ["", "Drawn several times, each draw counted once:", "", *grid(heads, cells)]
+    for row in rows:
+        if row.group.kind == "found":
+            lines += ["", *_best(table, row), *_contrast(table, row.group, place)]
+    return lines
+
+
+def _best(table: Table, row: GroupRow) -> list[str]:
+    means = {label: table.rows[label, row.place].mean.mean for label in row.group.members}
+    known = {label: value for label, value in means.items() if value is not None}
+    if len(known) < 2:
+        return []
+    best = max(known, key=lambda label: known[label])
+    return [
+        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}"
+        f"{table.measure.suffix}. That is no estimate of what a",
+        f"search gives: the largest of {len(known)} draws from one normal distribution is expected "
+        f"{expected_maximum(len(known)):.2f} sd above their mean.",
+    ]
+
+
+def _contrast(table: Table, group: Group, place: Place) -> list[str]:
+    cells = [label for label, row in table.activations.items() if row.kind == "random"]
+    own_scores = scores(table.results)
+    ours, theirs = ([own_scores.get((label, place), {}) for label in labels] for labels in (group.members, cells))
+    own = searched_against_random(ours, theirs)
+    return ["", f"Searched against random: {contrast_verdict(own, table.measure)}."] if own else []
+
+
+def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
+    known = [(label, formulas[label]) for label in table.activations if label in formulas]
+    return ["## Formulas", "", *grid(["activation", "f(x)"], [[code(a), code(b)] for a, b in known])] if known else []
+
+
+def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
+    lines = []
+    if failed:
+        lines += [
+            "## Failed jobs",
+            "",
+            *grid(["job", "reason"], [[code(job), plain(_cut(reason))] for job, reason in failed]),
+        ]
+    gaps = [
+        (label, place, seeds) for label in table.activations for place in table.places if (seeds := table.missing(label, place))
+    ]
+    if gaps:
+        cells = [
+            [code(label), plain(str(place)), f"{len(seeds)} of {len(table.seeds)}", _runs(seeds)]
+            for label, place, seeds in gaps
+        ]
+        lines += ["", "Trainings without a figure:", ""] if failed else ["## Missing trainings", ""]
+        lines += grid(["activation", "model and data", "without a figure", "seeds"], cells[:MOST_LINES])
+        if len(cells) > MOST_LINES:
+            lines += ["", f"And {len(cells) - MOST_LINES} more; summary.csv has them all."]
+    return lines
+
+
+def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
+    kinds = Counter(row.kind for row in table.activations.values())
+    lines = [plain(note) for note in notes]
+    if len(table.seeds) == 1:
+        lines.append("The spread over training seeds: there is one seed.")
+    if kinds["found"] and not any(group.kind == "found" and group.several for group in table.groups):
+        lines.append("The spread over searches: no batch has more than one search here.")
+    if kinds["found"] and not kinds["random"]:
+        lines.append("Random cells of the same space, the control of the search.")
+    if not kinds["baseline"]:
+        lines.append("Baselines.")
+    if table.results and table.results[0].split == "validation":
+        lines.append("The test split: everything is measured on data held out from the training split.")
+    return ["## What was not measured", "", *(f"- {line}" for line in lines)] if lines else []
+
+
+def _cut(text: str, longest: int = 300) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _mean(mean: float | None, sd: float | None, measure: Measure) -> str:
+    return "–" if mean is None else measure.value(mean) + ("" if sd is None else f" ± {measure.sd(sd)}")
+
+
+def _sd(value: float | None, measure: Measure) -> str:
+    return "–" if value is None else measure.sd(value)
+
+
+def _rank(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _shown(own: Difference | None, measure: Measure) -> str:
+    return "–" if own is None else signed(own, measure)
+
+
+def _pairs(own: Difference | None) -> str:
+    return "–" if own is None else f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
+
+
+def _runs(seeds: Sequence[int]) -> str:
+    """Seeds with neighbours joined: «0–3, 7»."""
+    spans = [[seed for _, seed in span] for _, span in groupby(enumerate(seeds), key=lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}–{span[-1]}" for span in spans)

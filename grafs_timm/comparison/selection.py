@@ -1,0 +1,355 @@
+"""From searches to a choice: one search is one draw, so several run, and short trainings tell which of them is worth having.
+
+The field is what the searches found, same functions once, and a random cell of the same space for each search. Round by round
+it trains with the same seeds as the family's usual activation and loses its worse half; those left train once more, with seeds
+that had no part in choosing them. Accuracy is of images held out of the training split: neither searches nor trainings see
+them, and the test split is never opened. If nothing is shown to beat the usual activation, that is the choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..activations import formula
+from ..config import strict_yaml
+from ..config.recipe import parse_recipe
+from ..config.settings import Recipe
+from ..data.images import open_dataset
+from ..errors import RecipeError, RunError
+from ..jobs.launch import Job, Outcome, run_jobs
+from ..runs import folder as runs
+from ..runs.tracking import read_log
+from ..runs.training import dataset_of
+from ..utils.files import locked, write_json, write_whole
+from ..zoo import lookup as zoo
+from . import contenders as candidates
+from . import ranking, report
+from .contenders import Candidate
+from .results import no_result, read_result
+from .statistics import Contrast, Result, mean, scores, searched_against_random
+
+FORMAT = "grafs-selection/1"
+NOT_COMPARED = "not compared: the field was small enough for the last trainings"
+_MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
+
+
+_VALIDATED = {"measure": "validation"}
+
+
+def held_out(recipe: Recipe) -> Recipe:
+    """The recipe with images held out for choosing, where it names no number of them.
+
+    A tenth of the training split, of text its validation part; where ``train_images`` leaves some of it unused, of those,
+    up to as many as are trained on.
+    RecipeError where the split has too few.
+    """
+    evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
+    recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
+    if data.text:
+        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
+    if data.validation_images:
+        return recipe
+    info = open_dataset(data.name).splits.get(data.train_split)
+    there = info.num_samples if info else 0
+    count = there // 10 if data.train_images is None else min(data.train_images, there - data.train_images)
+    count = min(count, _MOST_HELD_OUT)
+    if count < 1:
+        raise RecipeError(
+            f"data.validation_images: {data.name} has {there} training images and train_images takes all; a choice needs some "
+            "that are held out: lower data.train_images"
+        )
+    return recipe.model_copy(update={"data": data.model_copy(update={"validation_images": count})})
+
+
+def of_length(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe with an evaluation of ``epochs``, its warm-up and its drops of the learning rate moved in proportion."""
+    old, share = recipe.evaluate, epochs / recipe.evaluate.epochs
+    decay = tuple(dict.fromkeys(max(round(epoch * share), 1) for epoch in old.weights.decay_epochs))
+    warmup = min(round(old.weights.warmup_epochs * share), epochs - 1)
+    weights = old.weights.model_copy(update={"decay_epochs": decay, "warmup_epochs": warmup})
+    return recipe.model_copy(update={"evaluate": old.model_copy(update={"epochs": epochs, "weights": weights})})
+
+
+def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str] = ()) -> list[Job]:
+    """A search for each seed from 0 on, in ``folder``/s<seed>."""
+    jobs = []
+    for seed in range(searches):
+        own = folder / f"s{seed}"
+        arguments = ("search", str(recipe), "--seed", str(seed), "--out", str(own), "--resume", "--quiet", *options)
+        jobs.append(Job(f"search s{seed}", arguments, own))
+    return jobs
+
+
+@dataclass
+class Selection:
+    """A choice under way in ``folder``. ``launch`` are the arguments of ``run_jobs`` that say where jobs run."""
+
+    recipe: Recipe
+    folder: Path
+    searches: int
+    options: Sequence[str] = ()
+    launch: Mapping[str, Any] = field(default_factory=dict)
+    failed: list[Outcome] = field(default_factory=list)
+    trained: list[Result] = field(default_factory=list)  # every training, of all rounds
+    rounds: list[str] = field(default_factory=list)  # lines of the report
+
+    def __post_init__(self) -> None:
+        usual = candidates.usual(self.recipe.model)
+        if usual is None:
+            raise RecipeError(
+                f"model: {self.recipe.model} is of no known family, so there is no usual activation to compare with"
+            )
+        self.usual = Candidate(usual, "baseline")
+
+    def search(self) -> list[Candidate]:
+        """Run the searches; what they found, same functions once. RunError where none ended."""
+        jobs = search_jobs(self.folder / "recipe.yaml", self.folder / "searches", self.searches, self.options)
+        self._run(jobs)
+        if not any(job.done for job in jobs):
+            raise RunError(f"none of the {len(jobs)} searches ended: {self.failed[0].message}")
+        return candidates.merged(candidates.given(str(self.folder / "searches")))
+
+    def train(self, field: Sequence[Candidate], epochs: int, seeds: Sequence[int]) -> list[Result]:
+        """Train each of ``field`` with each seed for ``epochs``; one that fails is a row without a figure."""
+        recipe = of_length(self.recipe, epochs)
+        file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
+        _write_once(file, recipe.to_yaml())
+        jobs, rows = {}, []
+        for candidate in field:
+            name = candidate.label
+            if candidate.genotype:
+                name = str(self.folder / "activations" / f"{candidate.label}.json")
+                _write_once(Path(name), candidate.genotype)
+            for seed in seeds:
+                folder = self.folder / "trainings" / f"{epochs}_epochs" / candidate.label / f"s{seed}"
+                arguments = ("evaluate", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
+                job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
+                jobs[job] = (candidate, seed)
+        self._run(list(jobs))
+        for job, (candidate, seed) in jobs.items():
+            place = (candidate, recipe.model, recipe.data.name, seed)
+            rows.append(
+                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text))
+            )
+        self.trained += rows
+        return rows
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        outcomes = run_jobs(jobs, **self.launch)
+        self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
+
+    def halve(self, field: list[Candidate], rows: list[Result]) -> list[Candidate]:
+        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
+        own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
+        ordered = sorted(field, key=lambda each: -own[each.label])
+        left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
+        measure = rows[0].measure
+        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
+        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
+        return left
+
+
+def run_searches(
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+) -> list[Outcome]:  # fmt: skip
+    """Search ``searches`` times, seeds from 0 on, each in ``out``/s<seed>; returns those that failed.
+
+    ``out`` is a batch of searches, as ``transfer`` takes it. RunError where it is in use, or holds searches of another recipe.
+    """
+    folder = Path(out).absolute()
+    with locked(folder):
+        _check_recipe(folder, recipe, {}, {})
+        _write_once(folder / "recipe.yaml", recipe.to_yaml())
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        return [outcome for outcome in outcomes if outcome.state == "failed"]
+
+
+def run_selection(
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+) -> dict[str, Any]:
+    """Search ``searches`` times and choose; returns the summary, which stands in ``out``/summary.json too.
+
+    ``options`` are further arguments of each job's command, ``launch`` arguments of ``run_jobs``. ``out`` gets recipe.yaml,
+    searches/s<seed>, trainings/, report.md, final/ (the report of the last trainings), and genotype.json where a found function
+    is recommended. Called again it goes on; a finished one is only read. RunError where the folder is in use or
+    another choice's.
+    """
+    folder, recipe = Path(out).absolute(), held_out(recipe)
+    _check_folder(folder, recipe, searches)
+    with locked(folder):
+        if (folder / "summary.json").exists():
+            return runs.read_json(folder / "summary.json")
+        write_json(folder / "selection.json", {"format": FORMAT, "searches": searches, "recipe_sha256": recipe.sha256})
+        _write_once(folder / "recipe.yaml", recipe.to_yaml())
+        selection = Selection(recipe, folder, searches, options, launch)
+        return _choose(selection)
+
+
+def _choose(selection: Selection) -> dict[str, Any]:
+    settings, epochs = selection.recipe.select, selection.recipe.evaluate.epochs
+    found = selection.search()
+    ended = sum(1 + len(each.also) for each in found)
+    cells = candidates.random_cells(ended, selection.recipe.transfer.random_seed)
+    random = [Candidate(f"random{number}", "random", cell) for number, cell in enumerate(cells)]
+    field, rows, first = [*found, *random], [], None
+    while len(field) > settings.keep:
+        number = len(selection.rounds)
+        seeds = range(number * settings.seeds, (number + 1) * settings.seeds)
+        rows += selection.train([*field, selection.usual], settings.epochs or max(epochs // 4, 1), seeds)
+        first = first or contrast(rows, {each.label: 1 + len(each.also) for each in found})
+        field = selection.halve(field, [row for row in rows if row.activation in {*_labels(field), selection.usual.label}])
+    used = len(selection.rounds) * settings.seeds
+    fresh = range(used, used + settings.final_seeds)
+    final = selection.train([*field, selection.usual], settings.final_epochs or epochs, fresh)
+    ranked = ranking.rank(final, {selection.recipe.model: selection.usual.label}, chosen_on=range(used))
+    chosen, why = ranking.recommend(ranked)
+    return _finish(selection, found, {each.label: each for each in field}, final, ranked, first, chosen, why)
+
+
+def _finish(
+    selection: Selection, found: Sequence[Candidate], field: Mapping[str, Candidate], final: list[Result],
+    ranked: ranking.Ranking, first: Contrast | None, chosen: str, why: str,
+) -> dict[str, Any]:  # fmt: skip
+    folder, recipe = selection.folder, selection.recipe
+    usual = [row for row in final if row.activation == selection.usual.label]
+    cost = costs(_searching(selection), selection.trained, usual, recipe.evaluate.epochs)
+    genotype = field[chosen].genotype if chosen in field else None
+    table = [
+        {
+            "activation": row.activation, "kind": row.kind, "formula": field[row.activation].formula,
+            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
+            "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
+        }
+        for row in ranked.rows
+    ]  # fmt: skip
+    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
+    summary = {
+        "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
+        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        "searches": selection.searches, "distinct": len(found),
+        "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
+        "searched_against_random": compared, "cost": cost,
+        "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],
+    }  # fmt: skip
+    info = dataset_of(recipe.data)
+    classes = info.classes if info else None
+    report.write_report(
+        # what was picked from a batch doesn't stand for it
+        [replace(row, batch=None) for row in final], folder / "final",
+        classes={recipe.data.name: len(classes)} if classes else None,
+        usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
+        failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
+        formulas={label: each.formula for label, each in field.items()},
+        notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
+    )  # fmt: skip
+    report.write_results(selection.trained, folder / "trainings.csv")
+    write_whole(folder / "report.md", _text(selection, found, summary))
+    if genotype:
+        formula.save(genotype, folder / "genotype.json")
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
+    """Seconds of the searches and of the trainings, and all of it in trainings of ``epochs`` with the usual activation.
+
+    ``usual``: trainings with it, by whose seconds an epoch is counted.
+    """
+    training = math.fsum(row.seconds or 0.0 for row in trained)
+    each = [row.seconds / row.epochs for row in usual if row.seconds]
+    full = epochs * sum(each) / len(each) if each else math.nan
+    units = (searching + training) / full if full else math.nan
+    return {
+        "search_seconds": round(searching, 1), "training_seconds": round(training, 1),
+        "full_training_seconds": round(full, 1) if math.isfinite(full) else None,
+        "full_trainings": round(units, 2) if math.isfinite(units) else None,
+    }  # fmt: skip
+
+
+def _searching(selection: Selection) -> float:
+    """Seconds of all searches."""
+    seconds = 0.0
+    for seed in range(selection.searches):
+        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
+        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+    return seconds
+
+
+def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
+    """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
+    kinds = {row.activation: row.kind for row in rows}
+    searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
+    for (label, _), seeds in scores(rows).items():
+        if kinds[label] == "random":
+            random.append(seeds)
+        searched += [seeds] * searches.get(label, 0)
+    return searched_against_random(searched, random)
+
+
+def _sortable(seeds: Mapping[int, float]) -> float:
+    own = mean(seeds)
+    return -math.inf if own.lost or own.mean is None else own.mean
+
+
+def _labels(field: Sequence[Candidate]) -> list[str]:
+    return [each.label for each in field]
+
+
+def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str, Any]) -> str:
+    cost, recipe = summary["cost"], selection.recipe
+    lines = [
+        f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
+        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
+        f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
+        f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
+        f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
+        "## Ranking", "", f"| | formula | beside {summary['usual']} |", "|---|---|---|",
+        *(f"| {row['activation']} | `{row['formula'].replace('|', '¦')}` | {row['verdict']} |" for row in summary["ranking"]),
+        "", "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
+        "## Rounds", "", *(f"- {line}" for line in summary["rounds"]), "",
+        f"In round 1, {summary['searched_against_random']}.", "",
+        "## Searches", "", "| | ended in | the same as | search seeds |", "|---|---|---|---|",
+        *(_search_row(each) for each in found),
+        "", *(f"- failed: {line}" for line in summary["failed"]),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _held_out_words(recipe: Recipe) -> str:
+    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
+
+
+def _search_row(found: Candidate) -> str:
+    assert found.genotype
+    same, seeds = zoo.known_as(found.genotype) or "", ", ".join(map(str, (found.search_seed, *found.also)))
+    return f"| {found.label} | `{found.formula.replace('|', '¦')}` | {same} | {seeds} |"
+
+
+def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:
+    """RunError where ``folder`` holds something else than this choice."""
+    inside = [item.name for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
+    if inside and "selection.json" not in inside:
+        raise RunError(f"{folder} is not empty and holds no choice among searches; name an empty or a new folder with --out")
+    if inside:
+        there = runs.read_json(folder / "selection.json").get("searches")
+        _check_recipe(folder, recipe, {"searches": there}, {"searches": searches})
+
+
+def _check_recipe(folder: Path, recipe: Recipe, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """RunError, naming the keys, where the recipe in ``folder`` or another fact differs."""
+    file = folder / "recipe.yaml"
+    if file.exists():
+        there = {**there, "recipe": parse_recipe(strict_yaml.read(file), str(file)).model_dump(mode="json")}
+        here = {**here, "recipe": recipe.model_dump(mode="json")}
+    if differing := runs.differences(dict(there), dict(here)):
+        raise RunError(f"{folder} belongs to another recipe or number; name another --out\n  " + "\n  ".join(differing[:5]))
+
+
+def _write_once(path: Path, content: Any) -> None:
+    if not path.exists():
+        formula.save(content, path) if isinstance(content, formula.Genotype) else write_whole(path, content)

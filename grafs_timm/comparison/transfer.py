@@ -1,0 +1,244 @@
+"""The matrix of trainings: which are left, how long they will take, have them run, and what came of all."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+from ..config.settings import Recipe
+from ..errors import RunError
+from ..jobs.launch import Job, Outcome, run_jobs
+from ..runs.tracking import Mode, RunLog
+from ..runs.training import dataset_of, measured_on
+from ..utils import parallel
+from ..utils.files import locked
+from . import contenders as candidates
+from . import estimate, report
+from .matrix import Cell, Matrix
+from .results import no_result, read_result
+from .statistics import Result
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What a call came to: the outcomes of the cells it was to have done, and the report of all (None without a result)."""
+
+    outcomes: tuple[Outcome, ...]
+    report: Path | None
+
+    def count(self, state: str) -> int:
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state == "failed"]
+
+
+def run_transfer(
+    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
+    workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
+    gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
+    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
+    warm: bool = False,
+) -> Transferred:  # fmt: skip
+    """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
+
+    ``options`` are further arguments of each ``grafs-timm evaluate``; torchrun starts it where ``processes`` are several. The
+    rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
+    table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
+    started several of this one. Errors of ``Matrix.plan`` before anything is written.
+    """
+    if parallel.launched() > 1:
+        raise RunError("transfer starts processes of its own; call it without torchrun")
+    with locked(out):
+        matrix = Matrix.plan(recipe, out)
+        matrix.write()
+        outcomes = run_jobs(
+            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
+            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
+        )  # fmt: skip
+        path = write_report(matrix, outcomes)
+        if path and wandb != "disabled":
+            _show_report(matrix, path, wandb, group)
+        return Transferred(tuple(outcomes), path)
+
+
+def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
+    """The recipe with ``on_bad_shard`` in every data section; those that are only a name follow the recipe's own."""
+    changed = {"on_bad_shard": choice}
+    sections = [each if each.model_fields_set == {"name"} else each.model_copy(update=changed) for each in recipe.transfer.data]
+    transfer = recipe.transfer.model_copy(update={"data": tuple(sections)})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=changed), "transfer": transfer})
+
+
+def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = (), processes: int = 1) -> list[str]:
+    """One shell command for each cell that isn't done, once what they need stands in ``out``. Errors as ``run_transfer``."""
+    with locked(out):
+        matrix = Matrix.plan(recipe, out)
+        matrix.write()
+    return [shlex.join(job.command) for job in jobs(matrix, options, processes) if not job.done]
+
+
+def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> list[Job]:
+    """One for each cell of this call; the larger the model and its data, the higher its cost."""
+    costs = {(model, data): _relative_cost(matrix, model, data) for model in matrix.models for data in matrix.data}
+    return [
+        Job(
+            cell.name,
+            (
+                "evaluate", str(matrix.recipe_file(cell.model, cell.data)),
+                "--activation", matrix.activation_argument(cell.activation), "--seed", str(cell.seed),
+                "--out", str(matrix.job_folder(cell)), "--resume", "--quiet", *options,
+            ),
+            matrix.job_folder(cell),
+            costs[cell.model, cell.data],
+            processes,
+        )
+        for cell in matrix.wanted
+    ]  # fmt: skip
+
+
+def _relative_cost(matrix: Matrix, model: str, data: str) -> float:
+    section = matrix.data[data]
+    info = dataset_of(section)
+    split = info.splits.get(section.train_split) if info else None
+    images = section.train_images or (split.num_samples if split else 1)
+    return float(images * estimate.parameters(matrix.cell_recipe(model, data)))
+
+
+# --------------------------------------------------------------------------------------------------- before it runs
+
+
+def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, processes: int = 1) -> str:
+    """The cells and an estimate of their time as text; nothing is written.
+
+    ``workers`` run at once, each of ``processes`` on such a ``device``.
+    """
+    matrix = Matrix.plan(recipe, out)
+    states = {cell: _state(matrix, cell) for cell in matrix.wanted}
+    lines = [f"{'activation':24s} {'model':28s} {'data':20s} seed  state"]
+    lines += [f"{c.activation:24s} {c.model:28s} {c.data:20s} {c.seed:4d}  {state}" for c, (state, _) in states.items()]
+    counts = Counter(state.split()[0] for state, _ in states.values())
+    lines += ["", f"{len(states)} jobs: {counts['done']} done, {counts['half']} half done, {counts['to']} to do"]
+    total, unknown = 0.0, []
+    for model, data in dict.fromkeys((cell.model, cell.data) for cell in states):
+        left = sum(epochs for cell, (_, epochs) in states.items() if (cell.model, cell.data) == (model, data))
+        if not left:
+            continue
+        per_epoch, source = _epoch_seconds(matrix, model, data, device, processes)
+        if per_epoch is None:
+            unknown.append(f"{model} on {data}")
+            continue
+        total += left * per_epoch
+        lines.append(f"{model} on {data}: {left} epochs of {per_epoch:.2g} s ({source})")
+    without = f", without {', '.join(unknown)}, which could not be timed" if unknown else ""
+    share = f"; ÷ {workers} workers: {duration(total / workers)}" if workers > 1 else ""
+    if counts["done"] < len(states):
+        lines.append(f"estimate, beside the start of each process and its data: {duration(total)} in all{share}{without}")
+    return "\n".join(lines)
+
+
+def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
+    """(as shown, epochs that are left)."""
+    folder, epochs = matrix.job_folder(cell), matrix.recipe.evaluate.epochs
+    if (folder / "summary.json").exists():
+        return "done", 0
+    done = estimate.epochs_done(folder) if (folder / "checkpoint.pt").exists() else 0
+    return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
+
+
+def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes: int) -> tuple[float | None, str]:
+    folders = [matrix.job_folder(cell) for cell in matrix.cells() if (cell.model, cell.data) == (model, data)]
+    measured = estimate.epoch_seconds(folders)
+    if measured is not None:
+        return measured, "measured, in this matrix"
+    of = f" of one of {processes} processes" if processes > 1 else ""
+    seconds = estimate.timed_epoch(matrix.cell_recipe(model, data), device, processes)
+    return seconds, f"from 3 training steps{of} on {device} here"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+# --------------------------------------------------------------------------------------------------- after it ran
+
+
+def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
+    """What each cell came to: every finished one, and without a figure those of the ``failed`` folders.
+
+    A search that ended in the function of another stands there on its own, so that the spread over searches is theirs.
+    RunError for a summary that can't be read.
+    """
+    found = []
+    for cell in matrix.cells():
+        folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
+        if (folder / "summary.json").exists():
+            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+        elif folder in failed:
+            recipe = matrix.cell_recipe(cell.model, cell.data)
+            place = (candidate, cell.model, cell.data, cell.seed)
+            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
+        else:
+            continue
+        found.append(row)
+        found += [replace(row, activation=label, search_seed=seed) for label, seed in candidate.twins().items()]
+    return found
+
+
+def notes(matrix: Matrix) -> list[str]:
+    """What a reader of the report must know of the activations."""
+    said = [
+        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function, "
+        "up to scales; it is trained once, and stands there for each of them."
+        for each in matrix.activations.values()
+        if each.also
+    ]
+    if any(each.kind == "random" for each in matrix.activations.values()):
+        said.append("Random cells that are constant or not finite on [−5, 5]: they are left out of the draw.")
+    return said
+
+
+def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
+    """The report of every finished cell, those of earlier calls too; None where there is none."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    found = results(matrix, {outcome.job.folder for outcome in failed})
+    if not any(row.has_figure for row in found):
+        return None
+    formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
+    for each in matrix.activations.values():
+        formulas |= dict.fromkeys(each.twins(), each.formula)
+    return report.write_report(
+        found,
+        matrix.folder,
+        usual=matrix.usual(),
+        title=f"Transfer of activations: {matrix.folder.name}",
+        failed=[(outcome.job.name, outcome.message) for outcome in failed],
+        notes=notes(matrix),
+        formulas=formulas,
+        classes=_classes(matrix),
+    )
+
+
+def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+    found, name = results(matrix), matrix.folder.name
+    columns = [field.name for field in fields(Result)]
+    config = matrix.recipe.model_dump(mode="json")
+    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+        log.log("report", trainings=len(found))
+        log.table("results", columns, [list(astuple(row)) for row in found])
+        for picture in sorted((matrix.folder / "plots").glob("*.png")):
+            log.image(picture.stem, picture)
+        for file in (path, matrix.folder / "results.csv", matrix.folder / "summary.csv"):
+            log.artifact(f"{candidates.safe(name)}-{file.stem}", "report", file)
+
+
+def _classes(matrix: Matrix) -> dict[str, int]:
+    infos = {label: dataset_of(section) for label, section in matrix.data.items()}
+    return {label: len(info.classes) for label, info in infos.items() if info and info.classes}

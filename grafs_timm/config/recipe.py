@@ -1,0 +1,198 @@
+"""Recipes as files: YAML that is checked against the schema in `settings` before anything runs.
+
+Unknown keys, wrong types and impossible values are errors that name the file, the whole path of the key and the nearest
+right name; all of them are listed at once. ``load_recipe`` reads a file or a name from recipes/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ..activations.ops import nearest
+from ..errors import RecipeError, shortened
+from ..utils.resources import folder
+from . import strict_yaml
+from .settings import Impossible, Recipe
+from .strict_yaml import describe
+
+
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> Recipe:  # fmt: skip
+    """The recipe in a file, or of that name in recipes/, with ``key=value`` overrides such as ``search.epochs=3``.
+
+    A value is read as YAML, but where the key takes text it is that text as it stands, in quotes or not: ``data.name=2024`` and
+    ``data.name=set #2`` name data sets. A section (``data=digits``) is replaced as a whole. ``given`` has values by the path of
+    their key, taken as they are, after the overrides. RecipeError where the recipe doesn't exist, is no recipe, or an override
+    names no key of it.
+    """
+    path = _find(name_or_path)
+    settings = strict_yaml.read(path)
+    overridden = {_override(settings, text) for text in overrides}
+    for name, value in (given or {}).items():
+        _put(settings, name.split("."), value, name)
+    return parse_recipe(settings, str(path), overridden)
+
+
+def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | frozenset[str] = frozenset()) -> Recipe:
+    """A parsed mapping as a Recipe. RecipeError lists every problem, one a line, each beginning with ``source``."""
+    try:
+        return Recipe.model_validate(settings)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            for whole, what in _explain(problem):
+                key = ".".join(map(shortened, whole.split(".")))
+                note = " (set by --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
+                lines.append(f"{source}: {key}: {what}{note}" if key else f"{source}: {what}{note}")
+        raise RecipeError("\n".join(lines)) from None
+    except RecursionError:
+        raise RecipeError(f"{source}: nested too deeply") from None
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    recipes = folder("recipes")
+    if path.name == str(path):
+        for name in (path.name, f"{path.name}.yaml"):
+            if name.endswith(".yaml") and (recipes / name).is_file():
+                return recipes / name
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder; a recipe is a file")
+    names = sorted(file.stem for file in recipes.glob("*.yaml"))
+    raise RecipeError(f"no recipe {str(path)!r}: neither a file nor a name in recipes/{nearest(path.stem, names)}")
+
+
+def _section_at(keys: Sequence[Any]) -> type[BaseModel] | None:
+    """The schema of the section at this path; None inside model_kwargs, a list or a plain value."""
+    section: type[BaseModel] = Recipe
+    for key in keys:
+        if isinstance(key, int):  # an entry of a list of sections: the list itself stood for their schema
+            continue
+        field = section.model_fields.get(key) if isinstance(key, str) else None
+        kind = field.annotation if field else None
+        if get_origin(kind) is tuple:
+            kind = get_args(get_args(kind)[0])[0] if get_origin(get_args(kind)[0]) is Annotated else get_args(kind)[0]
+        sections = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not sections:  # Text | None is a section too
+            return None
+        section = sections[0]
+    return section
+
+
+def _override(settings: dict[Any, Any], text: str) -> str:
+    """Put one ``key=value`` into ``settings``; returns the key."""
+    name, equals, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {text}: expected key=value, for example search.epochs=3")
+    _put(settings, keys, _value(keys, value, f"--set {text}"), f"--set {text}")
+    return ".".join(keys)
+
+
+def _value(keys: Sequence[str], text: str, source: str) -> Any:
+    """What ``text`` stands for where the key at this path is set."""
+    section = _section_at(keys[:-1])
+    field = section.model_fields.get(keys[-1]) if section else None
+    either = _either(field.annotation if field else None)
+    kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in either]
+    plain = text.strip()
+    quoted = len(plain) > 1 and plain[0] == plain[-1] and plain[0] in "'\""
+    mapping = plain.startswith("{") and plain.endswith("}")
+    as_typed = not mapping if keys == ["data"] else str in kinds and not (type(None) in kinds and plain in ("null", "~", ""))
+    return text if as_typed and not quoted else strict_yaml.parse(text, source)
+
+
+def _either(kind: Any) -> tuple[Any, ...]:
+    """The kinds that a union is of; any other kind alone."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str) -> None:
+    """Put a value at the path ``keys``; RecipeError, beginning with ``source``, for a path that no recipe has."""
+    at: Any = settings
+    for depth, key in enumerate(keys):
+        section = _section_at(keys[:depth])
+        if section is not None and key not in section.model_fields:
+            unknown = ".".join(keys[: depth + 1])
+            source, unknown = shortened(source), shortened(unknown)
+            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, section.model_fields)}")
+        if section is None and keys[0] != "model_kwargs":
+            raise RecipeError(f"{source}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")
+        if depth == len(keys) - 1:
+            at[key] = value
+            return
+        inner = at.get(key)
+        if keys[: depth + 1] == ["data"] and isinstance(inner, str):
+            inner = {"name": inner}
+        # what is not a mapping here is wrong in the file already, and gives way to the override
+        at[key] = inner if isinstance(inner, dict) else {}
+        at = at[key]
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "model_type": "a mapping of keys",
+    "model_attributes_type": "a mapping of keys",
+    "dict_type": "a mapping of keys",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+    "string_too_short": "text that is not empty",
+}
+_BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", "≥"),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "≤"),
+}
+
+
+def _explain(problem: Any) -> list[tuple[str, str]]:
+    """One of pydantic's errors as (path of the key, what is wrong), several where it gathers several."""
+    kind, place, got = problem["type"], problem["loc"], problem["input"]
+    context = problem.get("ctx", {})
+    path = ".".join(str(key) for key in place)
+    if kind == "value_error":
+        error = context["error"]
+        if isinstance(error, Impossible):
+            return [(f"{path}.{key}" if path else key, what) for key, what in error.problems]
+        return [(path, str(error))]
+    if kind == "extra_forbidden":
+        section = _section_at(place[:-1])
+        return [(path, f"unknown key{nearest(place[-1], section.model_fields if section else ())}")]
+    if kind == "invalid_key":
+        return [(path, f"keys are text, got {describe(place[-1])}")]
+    if kind == "missing":
+        return [(path, "missing")]
+    if kind == "literal_error":
+        allowed = [str(value) for value in _choices(place)]
+        expected = f"one of {', '.join(allowed)}" if allowed else context["expected"]
+    elif kind in _BOUNDS:
+        bound, sign = _BOUNDS[kind]
+        expected = f"a number {sign} {context[bound]:g}"
+    elif kind in _EXPECTED:
+        expected = _EXPECTED[kind]
+    else:
+        return [(path, f"{problem['msg']}, got {describe(got)}")]
+    return [(path, f"expected {expected}, got {describe(got)}")]
+
+
+def _choices(place: Sequence[Any]) -> tuple[Any, ...]:
+    """The values that the Literal at this path takes."""
+    keys = [key for key in place if isinstance(key, str)]
+    section = _section_at(keys[:-1])
+    field = section.model_fields.get(keys[-1]) if section and keys else None
+    if field is None:
+        return ()
+    kinds = (field.annotation, *get_args(field.annotation))
+    return next((get_args(kind) for kind in kinds if all(isinstance(value, str) for value in get_args(kind) or (0,))), ())

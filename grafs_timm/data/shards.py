@@ -1,0 +1,251 @@
+"""One shard: a tar of ``KEY.webp|png|jpg`` and ``KEY.cls`` -> arrays, or a DataError that names what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, shortened
+from ..utils import limits, remote
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Extension -> the decoder to try first. Only these three decoders ever see a file.
+FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
+_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What images are brought to: ``image_size`` pixels square, 1 or 3 ``channels``; None leaves them as they are."""
+
+    image_size: int | None = None
+    channels: int | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds: images [N,C,H,W], C=1 if all of them are grey, else 3, and labels [N].
+
+    How many images were resized, made grey from colour, and repeated from grey into colour, is counted.
+    """
+
+    location: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    resized: int = 0
+    greyed: int = 0
+    repeated: int = 0
+
+
+def read_shard(
+    location: str, length: int, sha256: str | None = None, classes: int | None = None, wanted: Wanted | None = None,
+    budget: limits.Budget | None = None,
+) -> Shard:  # fmt: skip
+    """Read a shard (path or URL) that should hold ``length`` samples with labels below ``classes``, and have this ``sha256``.
+
+    The bytes of its images are taken from ``budget``.
+
+    DataError, naming shard and sample, where it does not, cannot be read or decoded, or has images of several sizes that
+    ``wanted`` does not bring to one.
+    """
+    wanted = wanted or Wanted()
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    resized = greyed = 0
+    with remote.open_file(location) as file:
+        if sha256 and (found := checksum(file)) != sha256.lower():
+            raise DataError(f"{location}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
+        for sample in samples(file, location):
+            where = f"{location}: sample {sample['__key__']!r}"
+            if len(images) == length:
+                raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
+            original = decode_image(sample, where)
+            image = _fitted(original, wanted.image_size)
+            resized += image is not original
+            if wanted.channels == 1 and original.mode == "RGB":
+                image, colour = _greyed(image)
+                greyed += colour
+            pixels = np.asarray(image)
+            if images and pixels.shape[:2] != images[0].shape[:2]:
+                sizes = f"image of {size(pixels)}, those before it {size(images[0])}"
+                raise DataError(f"{where}: {sizes}; set data.image_size to bring all to one")
+            if budget:
+                budget.take(pixels.nbytes, where)
+            images.append(pixels)
+            labels.append(label_of(sample, where, classes))
+    if len(images) < length:
+        raise DataError(f"{location}: {len(images)} samples, _info.json's shard_lengths say {length}: truncated?")
+    stack = _stacked(images)
+    repeated = sum(image.ndim == 2 for image in images) if stack.shape[1] == 3 else 0
+    return Shard(location, stack, np.array(labels, np.int64), resized, greyed, repeated)
+
+
+def checksum(file: BinaryIO) -> str:
+    """sha256 of an open file, which is left at its beginning."""
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    file.seek(0)
+    return found
+
+
+def samples_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The samples of a shard that is a file, see `samples`."""
+    with remote.open_file(path) as file:
+        yield from samples(file, str(path))
+
+
+def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
+    """webdataset's samples of one open tar, its errors turned into a DataError.
+
+    The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
+    reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
+    """
+    from webdataset.tariterators import group_by_keys
+
+    from .tar_stream import files, unpacked
+
+    last = None
+    try:
+        stream = unpacked(file, location)
+        for sample in group_by_keys(files(stream, location)):
+            yield sample
+            last = sample["__key__"]
+        while stream.read(1 << 20):  # the checksum stands at the very end
+            pass
+    except DataError:
+        raise
+    except Exception as error:  # zlib and webdataset raise a dozen kinds
+        reason = str(error.args[0] if error.args else error)
+        after = f" after sample {last!r}" if last else ""
+        reason = reason or type(error).__name__
+        raise DataError(f"{location}: truncated, corrupt or not a tar{after}: {reason}") from error
+
+
+def decode_image(sample: dict[str, Any], where: str) -> Image.Image:
+    """The sample's image, loaded, of mode L (grey) or RGB."""
+    extension = extension_of(sample, where)
+    return decode(sample[extension], extension, where)
+
+
+def extension_of(sample: dict[str, Any], where: str) -> str:
+    """Under which extension the sample has its image. DataError where it has none."""
+    extension = next((name for name in FORMATS if name in sample), None)
+    if extension is None:
+        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
+        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
+    return extension
+
+
+def decode(content: bytes, extension: str, where: str) -> Image.Image:
+    """An image file of a shard as mode L (grey) or RGB, whichever of the formats it is; errors as `open_image`."""
+    formats = sorted({*FORMATS.values()}, key=lambda name: name != FORMATS[extension])
+    return open_image(content, where, formats, extension)
+
+
+def open_image(content: bytes, where: str, formats: list[str], kind: str) -> Image.Image:
+    """An image file's content as mode L (grey) or RGB, by one of the decoders ``formats``.
+
+    DataError beginning with ``where`` for one that can't be decoded whole, has more than 8 bits a channel or is too large.
+    """
+    from PIL import Image
+
+    try:
+        if limits.IMAGE.raised and Image.MAX_IMAGE_PIXELS:  # by whoever knows the images: so Pillow's own limit is not below
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limits.IMAGE.value)
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            limits.IMAGE.check(image.width * image.height, f"{where}: {kind} image of {image.height}×{image.width}")
+            image.load()
+            if image.mode in _DEEP_MODES:
+                raise DataError(f"{where}: image of mode {image.mode}; 8 bits a channel are read")
+            return plain_mode(image)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise limits.IMAGE.error(f"{where}: {kind} image: {error}") from error
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
+        reason = type(error).__name__
+        raise DataError(f"{where}: {kind} image is truncated, corrupt or not an image ({reason})") from error
+
+
+def plain_mode(image: Image.Image) -> Image.Image:
+    """An image as mode L if it is grey, else RGB; transparency is dropped."""
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
+
+
+def _fitted(image: Image.Image, to: int | None) -> Image.Image:
+    """The centre ``to``×``to`` pixels after the short side was made that long: timm's evaluation transform at crop_pct 1."""
+    from PIL import Image
+
+    if to is None or image.size == (to, to):
+        return image
+    width, height = (image := within_reach(image, to)).size
+    short = min(width, height)
+    width, height = int(to * width / short), int(to * height / short)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)  # wide enough a filter not to alias
+    left, top = round((width - to) / 2), round((height - to) / 2)
+    return image.crop((left, top, left + to, top + to))
+
+
+def within_reach(image: Image.Image, to: int) -> Image.Image:
+    """``image`` as it is, or its middle where the short side brought to ``to`` pixels makes it larger than any image may be.
+
+    What is cut off does not come into the square at the centre.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    most = max(limits.IMAGE.value // to**2, 8) * short
+    if long <= most:
+        return image
+    most -= (most - long) % 2  # the same centre
+    left, top = (width - most) // 2 * (width > height), (height - most) // 2 * (height > width)
+    return image.crop((left, top, left + (most if width > height else width), top + (most if height > width else height)))
+
+
+def _greyed(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The luma of a colour image by ITU-R BT.601, and whether the image was in colour at all."""
+    red, green, blue = image.split()
+    return image.convert("L"), not red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> int:
+    """The sample's label. DataError where there is none, or none of ``classes``."""
+    if "cls" not in sample:
+        raise DataError(f"{where}: no label (cls)")
+    text: bytes = sample["cls"]
+    try:
+        label = int(text.decode("ascii")) if len(text) < 100 else None
+    except ValueError:
+        label = None
+    if label is None:
+        raise DataError(f"{where}: label {text[:20]!r} is not an integer")
+    if not 0 <= label < (classes or 2**31):
+        listed = f"; _info.json lists {classes} classes" if classes else ""
+        raise DataError(f"{where}: label {shortened(str(label))} is outside 0..{(classes or 2**31) - 1}{listed}")
+    if not classes:
+        limits.CLASSES.check(label + 1, f"{where}: label {label}, and _info.json lists no classes")
+    return label
+
+
+def size(image: NDArray[np.uint8]) -> str:
+    """Height×width of [H,W] or [H,W,3], for a message."""
+    return f"{image.shape[0]}×{image.shape[1]}"
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """[H,W] and [H,W,3] arrays of one size -> [N,C,H,W], C=1 if all are grey."""
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+        stack = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+        return stack[:, :1] if (stack == stack[:, :1]).all() else stack
+    return np.stack(images)[:, None]

@@ -1,0 +1,310 @@
+"""What a worker process of `streaming.Stream` does: reads its part of an epoch, mixes, decodes, augments, collates.
+
+The samples of an epoch stand in one long line, shard after shard, in an order drawn from (seed, epoch). Rank after rank and
+worker after worker takes the next piece of it, each as long as its batches need: so no sample comes twice, none is short, and
+there may be fewer shards than workers. Where a piece begins within a shard, the samples before it are read over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ..errors import DataError
+from ..utils import limits
+from .shards import decode, within_reach
+from .tar_stream import Sample, read_samples
+
+_ORDER, _MIX, _AUGMENT = 4, 5, 6  # what a number is drawn for: different streams from one seed
+
+
+def number(*parts: int) -> int:
+    """An integer in [0, 2⁶³) that depends on ``parts`` alone."""
+    state = np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the workers of all ranks have in common, the same for every epoch. ``bounds`` of evaluation: see `Stream`."""
+
+    shards: tuple[tuple[str, int], ...]  # location, samples
+    classes: int
+    train: bool
+    seed: int
+    part: int  # samples of a batch that are this rank's
+    steps: int
+    rank: int
+    workers: int
+    buffer: int
+    skip: bool  # go on past damaged samples and shards
+    channels: int
+    size: tuple[int, int]  # H, W of what comes out
+    one_size: bool  # the images have that size already, or are refused
+    untouched: bool  # an image of that size is taken as it is
+    transform: Callable[[Any], Any]
+    bounds: tuple[int, ...] = ()
+    reach: int = 0  # pixels to which the transform brings the short side of an image before it crops, 0 where it crops first
+    held: int = 1 << 40  # bytes of files that a worker's buffer may hold
+
+    @property
+    def count(self) -> int:
+        return sum(length for _, length in self.shards)
+
+
+@dataclass
+class Item:
+    """What travels to the main process: a batch, or None with what was found behind the last one."""
+
+    images: Tensor | None = None
+    labels: NDArray[np.int64] | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, str] = field(default_factory=dict)  # kind -> text
+    error: str | None = None
+
+    def pin_memory(self) -> Item:
+        """Called by the loader where batches go to a GPU."""
+        self.images = self.images if self.images is None else self.images.pin_memory()
+        return self
+
+
+class Mixer:
+    """A shuffle buffer: items in an order that depends on the generator, the buffer's size and their number alone.
+
+    It gives its first when a quarter full, and takes in two for one given until it is full.
+    """
+
+    def __init__(self, source: Iterable[Any], size: int, generator: random.Random) -> None:
+        self.buffer: list[Any] = []
+        self._source, self._size, self._generator = iter(source), max(size, 1), generator
+
+    def __iter__(self) -> Iterator[Any]:
+        begin = max(self._size // 4, 1)
+        for item in self._source:
+            self.buffer.append(item)
+            if len(self.buffer) < self._size:
+                self.buffer.extend(itertools.islice(self._source, 1))
+            if len(self.buffer) >= begin:
+                yield self._pick()
+        while self.buffer:
+            yield self._pick()
+
+    def _pick(self) -> Any:
+        index, buffer = int(self._generator.random() * len(self.buffer)), self.buffer
+        buffer[index], buffer[-1] = buffer[-1], buffer[index]
+        return buffer.pop()
+
+
+def has_colour(image: Image.Image) -> bool:
+    """Whether any pixel is not grey; WebP knows no grey images, only such ones."""
+    if image.mode == "L":
+        return False
+    pixels = np.asarray(image)
+    return not (pixels == pixels[..., :1]).all()
+
+
+class Worker(IterableDataset[Item]):
+    """The batches of an epoch; each of the loader's processes makes every ``workers``-th of them.
+
+    ``place``, int64 [2] in shared memory, says which epoch, and which of its batches is the first: the processes stay.
+    """
+
+    def __init__(self, task: Task, place: Tensor) -> None:
+        self.task, self.place = task, place
+        self.epoch = self.start = 0
+        self._item = Item()
+        self._said: set[str] = set()  # kinds of notices
+        self._skipped: set[str] = set()  # shards
+        self._first_damage = ""
+        self._held = 0  # bytes of the files in the buffer
+
+    def __iter__(self) -> Iterator[Item]:
+        self.epoch, self.start = self.place.tolist()
+        self._held = 0
+        self._item, self._said, self._skipped = Item(), set(), set()  # an epoch that was left may not have handed on all
+        info = get_worker_info()
+        own = ((info.id if info else 0) + self.start) % self.task.workers
+        try:
+            for step, samples, spare in self._training(own) if self.task.train else self._evaluation(own):
+                if batch := self._batch(step, samples, spare):
+                    images, labels = zip(*batch, strict=True)
+                    self._item.images, self._item.labels = torch.stack(images), np.array(labels, np.int64)
+                yield self._handed()  # an empty one too: the workers take turns
+        except DataError as error:
+            self._item.error = str(error)
+        if self._item != Item():
+            yield self._handed()
+
+    def _handed(self) -> Item:
+        item, self._item = self._item, Item()
+        return item
+
+    # ------------------------------------------------------------------------------------ which samples, in what order
+
+    def _training(self, own: int) -> Iterator[tuple[int, list[Sample], Iterator[Sample]]]:
+        """(step, its samples, others to replace those that cannot be decoded) of the worker ``own``."""
+        task, epoch = self.task, self.epoch
+        order = np.random.default_rng(number(task.seed, epoch, _ORDER)).permutation(len(task.shards)).tolist()
+        before = sum(len(range(worker, task.steps, task.workers)) for worker in range(own))
+        begin = (task.rank * task.steps + before) * task.part
+        count = len(range(own, task.steps, task.workers)) * task.part
+        done = len(range(own, min(self.start, task.steps), task.workers)) * task.part
+        seed = number(task.seed, epoch, task.rank, own, _MIX)
+        needed = None
+        if done and not task.skip:  # then the order is known beforehand, and shards that were used up need not be read
+            needed = np.zeros(count, bool)
+            needed[list(itertools.islice(Mixer(range(count), task.buffer, random.Random(seed)), done, None))] = True
+        source: Iterator[Any] = self._line(order, begin, needed)
+        if task.skip:
+            source = self._good(source)
+        mixer = Mixer(self._counted(itertools.islice(source, count)), task.buffer, random.Random(seed))
+        mixed = itertools.islice(self._left(mixer), done, None)
+        for step in range(own, task.steps, task.workers):
+            if step >= self.start:
+                samples = list(itertools.islice(mixed, task.part))
+                yield step, samples, self._spare(mixer.buffer, order, begin + count)
+
+    def _counted(self, source: Iterable[Any]) -> Iterator[Any]:
+        """What goes into the buffer. DataError where the files in it take more memory than they may."""
+        for sample in source:
+            if sample is not None:
+                self._held += len(sample.image)
+                if self._held > self.task.held:
+                    held = f"the files of data.shuffle_buffer ({self.task.buffer}), which a smaller one makes fewer"
+                    raise limits.RESIDENT.error(f"{sample.where}: {held}")
+            yield sample
+
+    def _left(self, mixer: Mixer) -> Iterator[Any]:
+        for sample in mixer:
+            if sample is not None:
+                self._held -= len(sample.image)
+            yield sample
+
+    def _spare(self, buffer: list[Sample], order: list[int], end: int) -> Iterator[Sample]:
+        # what waits in the buffer, then what follows the worker's piece: known from the order alone, and no turn is lost by it
+        yield from list(buffer)
+        yield from itertools.islice(self._good(self._line(order, end)), self.task.count)
+        raise DataError(f"{self.task.shards[0][0]} and the other shards: not one image can be decoded")
+
+    def _evaluation(self, own: int) -> Iterator[tuple[int, list[Sample], Iterator[Sample]]]:
+        bounds = self.task.bounds
+        needed = np.zeros(bounds[-1] - bounds[0], bool)
+        steps = [step for step in range(own, self.task.steps, self.task.workers) if step >= self.start]
+        for step in steps:
+            needed[bounds[step] - bounds[0] : bounds[step + 1] - bounds[0]] = True
+        line, place = self._line(range(len(self.task.shards)), bounds[0], needed), bounds[0]
+        for step in steps:
+            found = list(itertools.islice(line, bounds[step] - place, bounds[step + 1] - place))
+            place = bounds[step + 1]
+            yield step, [sample for sample in found if sample is not None], iter(())
+
+    def _line(self, order: Iterable[int], begin: int, needed: NDArray[np.bool_] | None = None) -> Iterator[Sample | None]:
+        """The samples from place ``begin`` of the line on, round and round; None in the place of a damaged one.
+
+        ``needed`` says of as many places from ``begin`` on whether they are; a shard without one is not opened.
+        """
+        place = -(begin % self.task.count)
+        for shard in itertools.cycle(order):
+            length = self.task.shards[shard][1]
+            first, end = max(-place, 0), place + length
+            if end > 0:
+                read = needed is None or bool(needed[max(place, 0) : end].any())
+                samples = self._shard(shard) if read else iter(())
+                yield from itertools.islice(itertools.chain(samples, itertools.repeat(None)), first, length)
+            place = end
+
+    def _shard(self, index: int) -> Iterator[Sample | None]:
+        location, length = self.task.shards[index]
+        try:
+            for found in read_samples(location, length, self.task.classes):
+                if isinstance(found, DataError):
+                    self._damaged(location, found)
+                    yield None
+                else:
+                    yield found
+        except DataError as error:
+            self._damaged(location, error)
+
+    def _good(self, line: Iterator[Sample | None]) -> Iterator[Sample]:
+        missing, most = 0, self.task.count
+        for sample in line:
+            missing = missing + 1 if sample is None else 0
+            if missing > most:
+                reason = f"; the first reason: {self._first_damage}" if self._first_damage else ""
+                raise DataError(f"{self.task.shards[0][0]} and the other shards: not one sample can be read{reason}")
+            if sample is not None:
+                yield sample
+
+    def _damaged(self, shard: str, error: DataError) -> None:
+        if not self.task.skip:
+            raise error
+        self._first_damage = self._first_damage or str(error)
+        if shard not in self._skipped:
+            self._skipped.add(shard)
+            self._item.skipped[shard] = str(error).removeprefix(f"{shard}: ")
+
+    # -------------------------------------------------------------------------------------------- from bytes to tensors
+
+    def _batch(self, step: int, samples: list[Sample], spare: Iterator[Sample]) -> list[tuple[Tensor, int]]:
+        # one seed a batch: a resumed epoch begins with a batch
+        seed = number(self.task.seed, self.epoch, step, self.task.rank, _AUGMENT)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        batch = []
+        for sample in samples:
+            tensor = self._tensor(sample)
+            while tensor is None and self.task.train:
+                sample = next(spare)
+                tensor = self._tensor(sample)
+            if tensor is not None:
+                batch.append((tensor, sample.label))
+        return batch
+
+    def _tensor(self, sample: Sample) -> Tensor | None:
+        """[C,H,W]; None where the image is damaged and is to be skipped."""
+        try:
+            image = decode(sample.image, sample.extension, sample.where)
+        except DataError as error:
+            self._damaged(sample.shard, error)
+            return None
+        image = self._converted(image, sample)
+        fits = image.size == self.task.size[::-1]
+        if self.task.one_size and not fits:
+            height, width = self.task.size
+            raise DataError(
+                f"{sample.where}: image of {image.height}×{image.width}, the first one {height}×{width}; "
+                "with image_size the images are brought to one size"
+            )
+        if fits and self.task.untouched:
+            pixels = np.array(image)
+            return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        try:
+            return torch.as_tensor(self.task.transform(within_reach(image, self.task.reach) if self.task.reach else image))
+        except Exception as error:
+            raise DataError(f"{sample.where}: the transform fails on it: {type(error).__name__}: {error}") from error
+
+    def _converted(self, image: Image.Image, sample: Sample) -> Image.Image:
+        wanted = "L" if self.task.channels == 1 else "RGB"
+        if image.mode == wanted:
+            return image
+        if wanted == "RGB":
+            self._say("grey", f"grey images, such as {sample.where}, are converted to colour")
+        elif "colour" not in self._said and has_colour(image):
+            self._say("colour", f"colour images, such as {sample.where}, are converted to grey")
+        return image.convert(wanted)
+
+    def _say(self, kind: str, notice: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self._item.notices[kind] = notice

@@ -1,0 +1,289 @@
+"""webdataset shards -> batches, read while training: for sets that do not fit the device (``data.loading: stream``).
+
+`Stream` has the interface of `data.Batches`. Worker processes read the shards, decode and apply timm's ``create_transform``
+(`stream_worker`); batches travel as bytes and are normalised on the device.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import multiprocessing
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..activations.ops import nearest
+from ..errors import DataError, GrafsWarning, RunError, UnknownNameError
+from ..utils import limits
+from .images import DatasetInfo
+from .shards import decode
+from .stream_worker import Item, Task, Worker, has_colour
+from .tar_stream import Sample, read_samples
+
+# What Stream itself gives to create_transform, or has no use for, and what says it instead.
+_OWN = {
+    "input_size": "image_size", "is_training": "the split", "mean": "mean", "std": "std", "use_prefetcher": "", "normalize": "",
+    "separate": "", "tf_preprocessing": "", "re_num_splits": "", "naflex": "", "patch_size": "", "max_seq_len": "",
+    "patchify": "", "patchify_channels_last": "", "patchify_flatten": "",
+}  # fmt: skip
+_CROPS = {"crop_pct", "crop_mode", "crop_border_pixels"}
+_EVALUATION = {"interpolation", *_CROPS}
+_PATIENCE = 1800  # seconds without a batch from a worker, after which its source counts as dead
+_PROBED = 16  # images looked at to tell a grey set from one of colour
+
+
+class Stream:
+    """Batches of a split, streamed from its shards: the same for the same (seed, epoch, step), workers and share.
+
+    Training (``train``): the order of the shards is drawn from (seed, epoch), mixed within ``shuffle_buffer`` samples a worker.
+    An epoch is ``num_samples // batch_size`` batches on every rank and takes no sample twice; the fewer than ``batch_size``
+    samples left over are others in each epoch. Evaluation: every sample once and in order, the last batch smaller.
+    ``batch_size`` is that of a step over all ranks; ``share`` (rank, of how many) gets ``batch_size // ranks`` of it, in
+    training and evaluation alike, and reads a piece of the epoch of its own: in evaluation sum over the ranks.
+
+    ``image_size`` in pixels, square: what the transform brings images to; None leaves them as they are, all of one size.
+    ``channels``: 1 or 3, to which grey and colour images are converted (said in ``notices``); None: that of the first images.
+    ``transform``: arguments of ``timm.data.create_transform``; in evaluation those that concern it (crop, interpolation) count,
+    and images that have ``image_size`` already are neither resized nor cropped unless they ask for it.
+    ``mean`` and ``std`` per channel, of pixels in [0, 1]: timm's for ImageNet by default.
+
+    ``on_bad_shard``: ``raise`` a DataError, or ``skip`` what is missing or damaged, with one warning a shard; ``skipped`` then
+    has the reason of each. In training other samples take its place and the epoch keeps its length: samples further down the
+    line, or, for an image that cannot be decoded, one that waits in the buffer. In evaluation batches become smaller: count
+    labels.
+    The shards' sha256 are not compared (`grafs_timm.data.images.load_split` does that).
+
+    Errors: UnknownNameError for a split or transform argument that isn't there, the nearest named; DataError for impossible
+    settings and, from ``epoch``, for damaged shards and images that don't fit; RunError where a worker process is lost.
+    """
+
+    def __init__(
+        self, info: DatasetInfo, split: str, batch_size: int, *, train: bool, seed: int = 0, image_size: int | None = None,
+        channels: int | None = None, transform: Mapping[str, Any] | None = None, mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None, workers: int = 4, shuffle_buffer: int = 2048,
+        on_bad_shard: Literal["raise", "skip"] = "raise", share: tuple[int, int] = (0, 1), num_classes: int | None = None,
+        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        if split not in info.splits:
+            raise UnknownNameError(f"{info.name} has no split {split!r}{nearest(split, info.splits)}")
+        spec = info.splits[split]
+        rank, ranks = share
+        self.num_samples, self.device, self.dtype = spec.num_samples, torch.device(device), dtype
+        self.skipped: dict[str, str] = {}
+        self.notices: dict[str, str] = {}  # what of images was converted, and how: said once each
+        self._loader: DataLoader[Item] | None = None
+        self._place, self._turn = torch.zeros(2, dtype=torch.int64, device="cpu").share_memory_(), 0
+        _check_counts(batch_size, ranks, workers, shuffle_buffer, spec.num_samples, train)
+        self.num_classes = num_classes or len(info.classes or ())
+        if not self.num_classes:
+            raise DataError(f"{info.name}: streaming needs the classes in _info.json; a whole set is read to count them")
+        shards = tuple(zip(map(info.location, spec.filenames), spec.shard_lengths, strict=True))
+        arguments = _checked_arguments(transform or {}, train)
+        size, found = ((image_size, image_size), channels) if image_size and channels else self._look(shards, on_bad_shard)
+        self.channels, size = channels or found or 3, (image_size, image_size) if image_size else size
+        self.image_shape = (self.channels, *size)
+        self.mean, self.std = _moments(mean, std, self.channels)
+        steps, bounds = _steps(spec.num_samples, batch_size, rank, ranks, train)
+        # timm's random erasing comes after the normalisation: then the workers do both
+        self._normalised = bool(arguments.get("re_prob")) and train
+        self._task = Task(
+            shards=shards, classes=self.num_classes, train=train, seed=seed, part=batch_size // ranks, steps=steps, rank=rank,
+            workers=min(workers, steps), buffer=shuffle_buffer, skip=on_bad_shard == "skip", channels=self.channels, size=size,
+            one_size=not image_size, untouched=not train and not _CROPS & set(arguments),
+            transform=_timm_transform(size, train, arguments, self.mean, self.std, prefetcher=not self._normalised),
+            bounds=bounds, reach=_reach(size, train, arguments), held=limits.RESIDENT.value // min(workers, steps),
+        )  # fmt: skip
+        scale = torch.tensor(self.std, dtype=torch.float64, device="cpu")
+        centre = torch.tensor(self.mean, dtype=torch.float64, device="cpu")
+        self._factor = (1 / (255 * scale)).float().to(self.device)[:, None, None]
+        self._offset = (-centre / scale).float().to(self.device)[:, None, None]
+
+    def __len__(self) -> int:
+        """Batches in an epoch, the same on every rank."""
+        return self._task.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part.
+
+        One epoch of a stream at a time. What ``start`` leaves out is not decoded, and shards with nothing else are not opened
+        unless damaged ones are skipped.
+        """
+        if start >= len(self):
+            return
+        self._turn += 1
+        turn = self._turn
+        try:
+            for item in self._begun(epoch, start):
+                self._note(item)
+                if item.images is not None and item.labels is not None:
+                    yield self._finished(item.images), torch.from_numpy(item.labels).to(self.device)
+                    if turn != self._turn:
+                        break
+        except Exception as error:
+            self.close()  # now: what lies in a traceback is collected late, and its worker processes with it
+            if isinstance(error, RuntimeError) and "DataLoader" in str(error):
+                what = str(error).splitlines()[0]
+                raise RunError(f"a worker process of the data stream was lost, for want of memory perhaps: {what}") from error
+            raise
+        if turn != self._turn:
+            raise RuntimeError("this epoch was ended by another or by close(); two at once need two streams")
+
+    def close(self) -> None:
+        """End the worker processes; another epoch starts new ones."""
+        self._turn += 1
+        self._loader = None
+
+    def _begun(self, epoch: int, start: int) -> Iterator[Item]:
+        """The workers' items; the workers are started in the first epoch and stay."""
+        self._place.copy_(torch.tensor([epoch, start], device="cpu"))
+        if self._loader is None:
+            self._loader = DataLoader(
+                Worker(self._task, self._place), batch_size=None, num_workers=self._task.workers, collate_fn=_as_it_is,
+                pin_memory=self.device.type == "cuda", timeout=_PATIENCE, persistent_workers=True,
+                multiprocessing_context=_how_to_start(), generator=torch.Generator(),  # the default one belongs to the training
+            )  # fmt: skip
+        return iter(self._loader)
+
+    def _finished(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
+        return (images if self._normalised else images * self._factor + self._offset).to(self.dtype)
+
+    def _note(self, item: Item) -> None:
+        for shard, reason in item.skipped.items():
+            if shard not in self.skipped:
+                self.skipped[shard] = reason
+                warnings.warn(f"{shard}: skipped, or a part of it: {reason}", GrafsWarning)
+        for kind, notice in item.notices.items():
+            if kind not in self.notices:
+                self.notices[kind] = notice
+                warnings.warn(notice, GrafsWarning)
+        if item.error:
+            raise DataError(item.error)
+
+    def _look(self, shards: Sequence[tuple[str, int]], on_bad_shard: str) -> tuple[tuple[int, int], int]:
+        """((height, width), channels) of the first images that can be read."""
+        reasons = []
+        for location, length in shards:
+            try:
+                samples = read_samples(location, length, self.num_classes)
+                probed = list(islice(samples, _PROBED))
+                reasons += [f"; the first reason: {each}" for each in probed if isinstance(each, DataError)]
+                found = [sample for sample in probed if isinstance(sample, Sample)]
+                images = []  # (size, whether in colour): one image at a time lies decoded
+                for sample in found:
+                    image = decode(sample.image, sample.extension, sample.where)
+                    images.append((image.size, has_colour(image)))
+            except DataError as error:
+                if on_bad_shard == "raise":
+                    raise
+                self._note(Item(skipped={location: str(error).removeprefix(f"{location}: ")}))
+                reasons.append(f"; the first reason: {error}")
+                continue
+            if images:
+                return images[0][0][::-1], 3 if any(colour for _, colour in images) else 1
+        raise DataError(f"{shards[0][0]} and the other shards: not one sample can be read{''.join(reasons[:1])}")
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _how_to_start() -> str | None:
+    # fork: other ways import the caller's script anew, which then needs a guarded __main__, and torch with it
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+def _check_counts(batch_size: int, ranks: int, workers: int, buffer: int, samples: int, train: bool) -> None:
+    for name, value in (("batch_size", batch_size), ("workers", workers), ("shuffle_buffer", buffer)):
+        if value < 1:
+            raise DataError(f"{name} must be at least 1, got {value}")
+    if batch_size % ranks:
+        raise DataError(f"batches of {batch_size} do not divide into {ranks} equal parts")
+    if train and samples < batch_size:
+        raise DataError(f"{samples} images do not fill one batch of {batch_size}")
+
+
+def _steps(samples: int, batch_size: int, rank: int, ranks: int, train: bool) -> tuple[int, tuple[int, ...]]:
+    """Batches in an epoch; in evaluation also where in the split each of this rank's batches begins, and the last one ends."""
+    if train:
+        return samples // batch_size, ()
+    part = batch_size // ranks
+    begin, end = samples * rank // ranks, samples * (rank + 1) // ranks
+    steps = math.ceil(math.ceil(samples / ranks) / part)
+    if samples // ranks < steps:
+        raise DataError(f"{samples} images leave one of {ranks} ranks without any in batches of {batch_size}")
+    # a rank whose piece is shorter by that one sample which would be a batch of its own makes two of its last
+    starts = [min(begin + step * part, end - (steps - step)) for step in range(steps)]
+    return steps, (*starts, end)
+
+
+def _checked_arguments(transform: Mapping[str, Any], train: bool) -> dict[str, Any]:
+    from timm.data import create_transform
+
+    known = [name for name in inspect.signature(create_transform).parameters if name not in _OWN]
+    for name in transform:
+        if name in _OWN:
+            instead = f"; {_OWN[name]} says that" if _OWN[name] else ""
+            raise DataError(f"transform.{name} is set by the stream{instead}; arguments: {', '.join(known)}")
+        if name not in known:
+            raise UnknownNameError(f"transform: timm's create_transform has no argument {name!r}{nearest(name, known)}")
+    if train:
+        return dict(transform)
+    chosen = {name: value for name, value in transform.items() if name in _EVALUATION}
+    if chosen.get("interpolation") == "random":
+        del chosen["interpolation"]
+    return chosen
+
+
+def _reach(size: tuple[int, int], train: bool, arguments: Mapping[str, Any]) -> int:
+    """Pixels to which timm's transform brings the short side before it crops; 0 where it crops first."""
+    if train and not arguments.get("no_aug") and str(arguments.get("train_crop_mode") or "rrc") == "rrc":
+        return 0
+    share = arguments.get("crop_pct") or 0.875
+    return math.ceil(max(size) / min(share, 0.5 if train else share))
+
+
+def _timm_transform(
+    size: tuple[int, int],
+    train: bool,
+    arguments: dict[str, Any],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    prefetcher: bool,
+) -> Any:
+    from timm.data import create_transform
+
+    try:
+        return create_transform(
+            size, is_training=train, mean=mean, std=std, use_prefetcher=prefetcher,
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()},
+        )  # fmt: skip
+    except Exception as error:  # whatever timm and torchvision raise for a wrong value
+        given = ", ".join(f"{name}: {value}" for name, value in arguments.items())
+        raise DataError(f"timm makes no transform of {{{given}}}: {type(error).__name__}: {error}") from error
+
+
+def _moments(
+    mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    out = []
+    for name, values, default in (("mean", mean, IMAGENET_DEFAULT_MEAN), ("std", std, IMAGENET_DEFAULT_STD)):
+        if values is None:
+            values = default if channels == 3 else (sum(default) / 3,)
+        if len(values) != channels:
+            raise DataError(f"{name} of {len(values)} channels for images of {channels}")
+        out.append(tuple(map(float, values)))
+    if min(out[1]) <= 0:
+        raise DataError(f"std must be above 0, got {list(out[1])}")
+    return out[0], out[1]

@@ -1,0 +1,324 @@
+"""One shard as a stream: opened wherever it lies, its samples one after another, undecoded.
+
+`shards.read_shard` takes a whole shard into memory and checks it; here a sample is handed on as soon as its bytes are there,
+so that sets of any size can be read, also over the network. URLs go through webdataset's own openers (``gopen``), except
+``pipe:``, which would run a command that stands in a data set's file. The headers are read here and not by ``tarfile``:
+with small images that alone costs as much as decoding them. `shards` reads by the same functions, so that what loads whole
+streams too.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from webdataset.gopen import gopen, gopen_schemes
+from webdataset.tariterators import base_plus_ext, group_by_keys
+
+from ..errors import DataError, shortened
+from ..utils import limits
+from .shards import extension_of, label_of
+
+_ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
+_PAUSE = 0.5  # seconds before the second; longer before the next
+_BUFFER = 1 << 20
+_BLOCK = 512
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes within a shard
+
+
+class Sample(NamedTuple):
+    """One labelled image as its file's bytes."""
+
+    shard: str
+    key: str
+    extension: str
+    image: bytes
+    label: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.shard}: sample {self.key!r}"
+
+
+class BrokenShard(DataError):
+    """The rest of a shard cannot be read; over the network another attempt may."""
+
+
+def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
+    """The ``length`` samples of a shard in order; in the place of a damaged one the DataError, not raised.
+
+    ``location`` is a path or a URL. DataError is raised, before the last sample is handed out, where the shard cannot be read
+    or its number of samples is another. A connection that drops is taken up again twice.
+    """
+    done, attempts = 0, _ATTEMPTS if "://" in location else 1
+    for attempt in range(1, attempts + 1):
+        try:
+            for index, found in enumerate(_read_once(location, length, classes)):
+                if index >= done:
+                    yield found
+                    done += 1
+            return
+        except BrokenShard:
+            if attempt == attempts:
+                raise
+            time.sleep(_PAUSE * attempt)
+
+
+def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
+    count, last = 0, None  # the last is held back until what follows it is known to be right
+    with _opened(location) as stream:
+        for raw in _grouped(stream, location):
+            if count == length:
+                raise DataError(f"{location}: sample {raw['__key__']!r}: more samples than the {length} of shard_lengths")
+            count += 1
+            found = _parsed(raw, location, classes)
+            if count < length:
+                yield found
+            else:
+                last = found
+    if last is None:
+        raise BrokenShard(f"{location}: {count} samples, _info.json's shard_lengths say {length}: truncated?")
+    yield last
+
+
+def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample | DataError:
+    where = f"{location}: sample {raw['__key__']!r}"
+    try:
+        extension, label = extension_of(raw, where), label_of(raw, where, classes)
+    except DataError as error:
+        return error
+    return Sample(location, raw["__key__"], extension, raw[extension], label)
+
+
+# ------------------------------------------------------------------------------------------------------- opening
+
+
+# exit statuses of curl, which reads for webdataset
+_CURL = {
+    6: "the host is unknown",
+    7: "nothing answers there",
+    18: "the connection broke off",
+    22: "the server has no such file, or refuses it",
+    28: "nothing came for too long",
+    56: "the connection broke off",
+}
+
+
+class _TransferError(OSError):
+    """What another process fetched did not come whole."""
+
+
+class _Raw(limits.Bounded):
+    """What webdataset opened, as a raw stream that a buffer can stand on."""
+
+    def __init__(self, source: Any, location: str) -> None:
+        super().__init__(source, limits.FILE, location)
+        self.source = source
+
+    def readinto(self, target: Any) -> int:
+        try:
+            count = super().readinto(target)
+            if not count and hasattr(self.source, "wait_for_child"):
+                self.source.wait_for_child()  # an end is one only where the process that reads says so
+        except OSError as error:
+            status = getattr(self.source, "status", None)
+            raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            with contextlib.suppress(Exception):  # a reader that stops early is no fault of the transfer's
+                if process := getattr(self.source, "proc", None):
+                    process.terminate()
+                self.source.close()
+        super().close()
+
+
+def _opened(location: str) -> Any:
+    """The shard's bytes, buffered. DataError for an address that is not read, BrokenShard where nothing is there."""
+    if location.startswith("pipe:"):
+        raise DataError(f"{location}: commands named by a data set are not run; give a folder or a URL")
+    scheme = location.partition("://")[0].lower() if "://" in location else None
+    try:
+        if scheme is None:
+            return open(location, "rb", buffering=_BUFFER)
+        known = sorted(set(gopen_schemes) - {"__default__", "pipe", "file"})
+        if scheme not in known:
+            raise DataError(f"{location}: webdataset opens no {scheme}:// addresses; it does {', '.join(known)}")
+        return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER), location), _BUFFER)
+    except FileNotFoundError as error:
+        what = "no such shard, though _info.json lists it" if scheme is None else f"cannot be opened: {error}"
+        raise BrokenShard(f"{location}: {what}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):  # which is a ValueError too
+            raise
+        raise BrokenShard(f"{location}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
+    """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
+    last = None
+    try:
+        stream = unpacked(file, location)
+        for sample in group_by_keys(files(stream, location)):
+            yield sample
+            last = sample["__key__"]
+        while stream.read(_BUFFER):  # the checksum of what is packed stands at the very end
+            pass
+    except DataError:
+        raise
+    except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
+        reason = str(error.args[0] if error.args else error) or type(error).__name__
+        after = f" after sample {last!r}" if last else ""
+        what = "cannot be read" if isinstance(error, _TransferError) else "truncated, corrupt or not a tar"
+        raise BrokenShard(f"{location}: {what}{after}: {reason}") from error
+
+
+def unpacked(file: Any, location: str) -> Any:
+    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name.
+
+    Reading more of it than `limits.FILE` is a DataError.
+    """
+    begins = file.peek(10)[:10]
+    if begins[:2] == b"\x1f\x8b":
+        source: Any = gzip.GzipFile(fileobj=file)
+    elif begins[:3] == b"BZh" and begins[4:] == b"1AY&SY":
+        source = bz2.BZ2File(file)
+    elif begins[:6] == b"\xfd7zXZ\0":
+        source = io.BufferedReader(_Xz(file))
+    else:
+        return file
+    return io.BufferedReader(limits.Bounded(source, limits.FILE, f"{location}: unpacked"), _BUFFER)
+
+
+class _Xz(io.RawIOBase):
+    """xz unpacked in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._rest = file, b""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, limits.XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while True:
+            if self._unpacking.eof:  # another one may follow, after zeros
+                self._rest = (self._unpacking.unused_data or self._file.read(_BUFFER)).lstrip(b"\0")
+                if not self._rest and not self._file.peek(1):
+                    return 0
+                self._begin()
+            elif self._unpacking.needs_input and not self._rest and not (new := self._file.read(_BUFFER)):
+                raise EOFError("it ends within what is packed")
+            elif self._unpacking.needs_input and not self._rest:
+                self._rest = new
+            data, self._rest = self._unpacking.decompress(self._rest, len(target)), b""
+            if data:
+                target[: len(data)] = data
+                return len(data)
+
+
+def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
+    """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end.
+
+    An empty block ends a tar, and so does the end of its bytes: some writers leave that block out, and whether all is there is
+    told by `_info.json`. ValueError where it ends within a file, or what follows is none; DataError for a sample past a limit.
+    """
+    long_name: str | None = None
+    sample = _Extent(location)
+    while (header := stream.read(_BLOCK)).count(0) < len(header):
+        size, kind = _size(header), header[156:157]
+        regular = kind in (b"0", b"\0", b"7")
+        name = long_name or _name(header)
+        if regular:
+            sample.add(name, size)
+        elif size > limits.HEADER:
+            raise ValueError(f"a header of {size} bytes, where {limits.HEADER} at most are read")
+        padded = -(-size // _BLOCK) * _BLOCK
+        data = stream.read(padded)
+        if len(data) < size:
+            raise ValueError("it ends within a file")
+        content = data[:size]
+        if kind == b"L":  # GNU's and POSIX's ways of giving the next file a long name
+            long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
+        elif kind == b"x":
+            long_name = _pax(content).get("path", long_name)
+        elif regular:
+            if not _META.match(name):
+                yield {"fname": name, "data": content, "__url__": location}
+            long_name = None
+        elif kind == b"S":
+            raise ValueError("a sparse file, which is not read; make the tar without --sparse")
+        elif kind != b"g":
+            long_name = None
+        if len(data) < padded:
+            raise ValueError("it ends within a file")
+    yield {}
+
+
+class _Extent:
+    """How many files and bytes the sample has that is being read: all of it is held until the next one begins."""
+
+    def __init__(self, location: str) -> None:
+        self._location, self._key, self._count, self._bytes = location, "", 0, 0
+        self._most, self._most_files = limits.SAMPLE.value, limits.SAMPLE_FILES.value
+
+    def add(self, name: str, size: int) -> None:
+        """DataError where a file of this name and size is more than a sample may have."""
+        key = base_plus_ext(name)[0] or ""
+        if key != self._key:
+            self._key, self._count, self._bytes = key, 0, 0
+        self._count, self._bytes = self._count + (key != ""), self._bytes + size
+        if self._bytes > self._most:
+            raise limits.SAMPLE.error(f"{self._location}: sample {shortened(key)!r}, file {shortened(name)!r}", self._bytes)
+        if self._count > self._most_files:
+            raise limits.SAMPLE_FILES.error(f"{self._location}: sample {shortened(key)!r}")
+
+
+def _size(header: bytes) -> int:
+    """Bytes of content after a header. ValueError where it is none."""
+    if len(header) < _BLOCK:
+        raise ValueError("it ends within a header")
+    try:
+        expected = int(header[148:156].strip(b"\0 "), 8)
+        size = int(header[124:136].strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        raise ValueError("no tar header where one should be") from None
+    if sum(header) - sum(header[148:156]) + 8 * ord(" ") != expected or size < 0:
+        raise ValueError("no tar header where one should be")
+    return size
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0" and (prefix := header[345:500].split(b"\0", 1)[0]):
+        name = prefix + b"/" + name
+    return name.decode(errors="surrogateescape")
+
+
+def _pax(content: bytes) -> dict[str, str]:
+    """The records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError where they are none."""
+    records = {}
+    while content.strip(b"\0"):
+        length = int(content.split(b" ", 1)[0])
+        if not 0 < length <= len(content):
+            raise ValueError("a damaged extended header")
+        key, _, value = content[:length].split(b" ", 1)[1].rstrip(b"\n").partition(b"=")
+        if key.startswith(b"GNU.sparse"):
+            raise ValueError("a sparse file, which is not read; make the tar without --sparse")
+        records[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
+        content = content[length:]
+    return records

@@ -1,0 +1,147 @@
+"""Which activation a model computes with, as weights are bound to it: read off the model's own modules."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from timm.layers import create_act
+from timm.utils import unwrap_model
+from torch import nn
+
+from ..activations import timm_maps
+from ..activations.activation import FoundActivation, activation_class
+from ..activations.formula import Genotype
+from ..errors import GrafsWarning, WeightsError
+from .surgery import find_sites
+
+# Names stand for these values; with others the module is another function. A threshold has no usual one.
+_SHAPE: dict[type[nn.Module], dict[str, float]] = {
+    nn.LeakyReLU: {"negative_slope": 0.01}, nn.ELU: {"alpha": 1.0}, nn.CELU: {"alpha": 1.0},
+    nn.RReLU: {"lower": 1 / 8, "upper": 1 / 3}, nn.Threshold: {"threshold": math.nan, "value": math.nan},
+    nn.Hardtanh: {"min_val": -1.0, "max_val": 1.0}, nn.Softplus: {"beta": 1.0, "threshold": 20.0},
+    nn.Softshrink: {"lambd": 0.5}, nn.Hardshrink: {"lambd": 0.5},
+}  # fmt: skip
+_SAME = 1e-6  # the largest difference between two implementations of one function, in float64 on [−10, 10]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The activation of a model's blocks. ``genotype`` and ``sha256`` are None where it is one of timm's own.
+
+    ``name`` is a found activation's own name, or timm's lower-case one ("gelu"). ``beside`` names what other places of the
+    blocks hold, sorted: of several activations of timm's own the first in the alphabet is ``name``.
+    """
+
+    name: str
+    sha256: str | None = None
+    genotype: Genotype | None = None
+    beside: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        own = f"{self.name} ({self.sha256[:8]})" if self.sha256 else self.name
+        return " beside ".join((own, *self.beside))
+
+    @property
+    def layer(self) -> Callable[..., nn.Module]:
+        """The module class of ``name``, without what is beside it. WeightsError where this timm has no such activation."""
+        if self.genotype is not None:
+            return activation_class(self.genotype, self.name)
+        if self.sha256 is not None:
+            raise WeightsError(f"of {self} only the name and hash are known, not the formula")
+        layer: Callable[..., nn.Module] | None = (create_act._ACT_LAYER_DEFAULT | timm_maps.BESIDE).get(self.name)
+        if layer is None:
+            raise WeightsError(f"timm has no activation {self.name!r}")
+        return layer
+
+    def computes_as(self, other: Bound) -> bool:
+        """Whether weights trained with one fit the other: the same function, whatever it is called."""
+        if self.beside != other.beside:
+            return False
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        if self.name == other.name and not self.sha256 and not other.sha256:
+            return True
+        try:
+            x = torch.linspace(-10, 10, 2001, dtype=torch.float64, device="cpu")
+            here, there = (bound.layer().double()(x.clone()) for bound in (self, other))
+        except WeightsError:
+            return False
+        return torch.allclose(here, there, rtol=_SAME, atol=_SAME)
+
+
+def activation_of(model: nn.Module) -> Bound:
+    """The activation of the model's blocks; gates (those that replacement leaves by default) do not count.
+
+    WeightsError where the model holds no activation module, or several different found ones.
+    """
+    found: dict[str, FoundActivation] = {}
+    usual: set[str] = set()
+    for module in activations_at(model, gates=False).values():
+        if isinstance(module, FoundActivation):
+            found[module.genotype.sha256] = module
+        else:
+            usual.add(usual_name(module))
+    if len(found) > 1:
+        which = ", ".join(f"{module.activation_name} ({sha256[:8]})" for sha256, module in found.items())
+        raise WeightsError(f"weights are bound to one found activation; this {type(unwrap_model(model)).__name__} has {which}")
+    for sha256, module in found.items():
+        return Bound(module.activation_name, sha256, module.genotype, tuple(sorted(usual)))
+    if not usual:
+        raise WeightsError(f"{type(unwrap_model(model)).__name__} has no activation module whose name could be recorded")
+    name, *beside = sorted(usual)
+    return Bound(name, beside=tuple(beside))
+
+
+def activations_at(model: nn.Module, gates: bool = True) -> dict[str, nn.Module]:
+    """Each activation module by its place in the model (names without what wraps it), those in gates too or not."""
+    return dict(_places(unwrap_model(model), gates))
+
+
+def _places(model: nn.Module, gates: bool) -> Iterator[tuple[str, nn.Module]]:
+    for name, parent, attribute, reason in find_sites(model):
+        module = parent._modules[attribute]
+        if module is not None and (gates or reason is None):
+            yield name, module
+
+
+def usual_name(module: nn.Module) -> str:
+    """timm's lower-case name of an activation module, with the value that shapes it where that is not the usual one.
+
+    Where timm has no name for its class, the class's own in lower case.
+    """
+    if isinstance(module, nn.GELU) and module.approximate == "tanh":
+        return "gelu_tanh"
+    kind = type(module)
+    title = kind.__name__.removesuffix("Me").lower()  # Me: timm's memory-efficient twin of the same function
+    title = {"swish": "silu", "squaredrelu": "relu2"}.get(title, title)
+    name = next((name for name in create_act._ACT_LAYER_DEFAULT if name.replace("_", "") == title), title)
+    usual = _SHAPE.get(kind, {})
+    values = {attribute: float(getattr(module, attribute)) for attribute in usual}
+    return name if values == usual else f"{name}({','.join(f'{value:g}' for value in values.values())})"
+
+
+_warned = False
+
+
+def warn_if_pretrained(architecture: str, now: Bound, before: Bound | None = None) -> None:
+    """Say once a process that pretrained weights met another activation than theirs.
+
+    For the caller who knows that the weights are pretrained, as one that was asked for ``pretrained=True`` does: a module
+    does not tell where its weights came from. Silent where ``before``, the activation of the weights, is the same function.
+    """
+    global _warned
+    if _warned or (before is not None and now.computes_as(before)):
+        return
+    _warned = True
+    of = f"trained with {before}" if before else "trained with another activation"
+    warnings.warn(
+        f"the pretrained weights of {architecture} were {of}: with {now} the model's accuracy falls until it is trained "
+        "again. A recipe for that: grafs-timm evaluate resnet_cifar10_finetune --activation NAME; README, «Weights belong "
+        "to their activation».",
+        GrafsWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,102 @@
+"""Build any timm model with an activation put in."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import load_checkpoint
+from torch import nn
+
+from ..errors import GrafsError, GrafsWarning, WeightsError, first_line
+from ..zoo import lookup as zoo
+from . import binding, families, surgery
+from .activation_table import Also
+
+
+def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
+    """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
+
+    One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
+    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the zoo's activation of the
+    architecture's family where it is shown to be better than the default one; else the model stays as timm builds it, with a
+    warning that says so. ``also`` as in `zoo.replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it,
+    has an activation of its own: ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
+    """
+    if "act_layer" in settings:
+        raise GrafsError(
+            f"the activation is given twice: activation={activation!r} and act_layer={settings['act_layer']!r};"
+            " leave act_layer out"
+        )
+    families.check_name(architecture)
+    auto = isinstance(activation, str) and activation == "auto"
+    if architecture.startswith("local-dir:"):
+        return _from_folder(architecture.removeprefix("local-dir:"), None if auto else zoo.resolve(activation), also, settings)
+    name = _recommended(architecture) if auto else None
+    model = _built(architecture, settings)
+    if auto and name is None:
+        model.activation_report = surgery.report_of(model, "the default activation")  # type: ignore[assignment]
+        return model
+    found = zoo.resolve(name or activation)
+    before = binding.activation_of(model) if settings.get("pretrained") else None
+    model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
+    if before is not None:
+        binding.warn_if_pretrained(architecture, binding.activation_of(model), before)
+    return model
+
+
+def _built(architecture: str, settings: dict[str, Any]) -> nn.Module:
+    """timm's model. Its errors are timm's own, except for a checkpoint, whose say little and come in a dozen kinds."""
+    checkpoint = settings.get("checkpoint_path")
+    if not checkpoint:
+        model: nn.Module = timm.create_model(architecture, **settings)
+        return model
+    if not Path(checkpoint).is_file():
+        instead = (
+            "load_pretrained(model, folder) takes a folder of save_pretrained" if Path(checkpoint).is_dir() else "no such file"
+        )
+        raise WeightsError(f"checkpoint_path: {checkpoint}: {instead}")
+    model = timm.create_model(architecture, **{key: value for key, value in settings.items() if key != "checkpoint_path"})
+    try:
+        load_checkpoint(model, str(checkpoint))
+    except Exception as error:
+        raise WeightsError(
+            f"checkpoint_path: {checkpoint} does not load into {architecture}: {first_line(error)} (num_classes, in_chans and "
+            "the like must be those that it was trained with; a .safetensors file goes by grafs_timm.load_pretrained too)"
+        ) from error
+    return model
+
+
+def _recommended(architecture: str) -> str | None:
+    """What ``auto`` puts into the architecture; None, with a warning, where the default activation stays."""
+    family = families.family_of(architecture)
+    entry = zoo.names().get(f"grafs_{family}")
+    if entry and entry.recommended:
+        return f"grafs_{family}"
+    if entry:
+        why = f"grafs_{family} is {entry.notice}; activation='grafs_{family}' puts it in all the same"
+    else:
+        near = families.nearest_family(family, sorted({each.family for each in zoo.entries().values() if each.alias}))
+        hint = f"; the nearest it has is of {near!r}: activation='grafs_{near}' puts that in, untested here" if near else ""
+        why = f"the zoo has no activation for the family {family!r}{hint}"
+    warnings.warn(f"activation='auto' leaves {architecture} with its default activation: {why}", GrafsWarning, stacklevel=3)
+    return None
+
+
+def _from_folder(folder: str, found: zoo.Resolved | None, also: Also, settings: dict[str, Any]) -> nn.Module:
+    from . import weights  # reads files that few models come from
+
+    model = weights.create_from(folder, **settings)
+    own = binding.activation_of(model)
+    if found is None:
+        model.activation_report = surgery.report_of(model, own.name)  # type: ignore[assignment]
+        return model
+    model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
+    if settings.get("pretrained") and not (now := binding.activation_of(model)).computes_as(own):
+        raise WeightsError(
+            f"{folder}: these weights were trained with {own}, not with {now}; leave activation out to have theirs, or build "
+            "the model without pretrained and say grafs_timm.load_pretrained(model, folder, activation='any')"
+        )
+    return model

@@ -1,0 +1,385 @@
+"""Save and load weights bound to their activation: timm's own folder format, with the activation in it as data.
+
+    model.safetensors   the weights; its metadata name the activation and its sha256
+    config.json         timm's, so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads the folder, and
+                        "activation": {name, sha256, genotype, beside, places}
+
+Weights work with the function they were trained with and lose accuracy silently with another; ``load_pretrained`` refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models._hub import load_model_config_from_path, save_config_for_hf
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+
+from ..activations.activation import FoundActivation
+from ..activations.formula import Genotype
+from ..errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, first_line, shortened
+from ..utils.files import write_json, write_whole
+from ..zoo import lookup as zoo
+from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
+from .model_config import CONFIG, NOT_MODEL_ARGS, read_config
+
+__all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
+
+WEIGHTS = "model.safetensors"
+_FIELDS = ("name", "sha256", "genotype", "beside", "places")
+_SHOWN = 3  # keys in one message
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a folder says of its activation; ``places`` are the module names that hold ``bound.layer``, () for all."""
+
+    bound: Bound
+    places: tuple[str, ...] = ()
+
+
+# --- saving ---
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    model_args: Mapping[str, Any] | None = None,
+    pretrained_cfg: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the model's weights and what they are bound to into ``folder``; returns it. Both files appear whole.
+
+    ``model``: one that timm built, wrapped (DDP, EMA, compiled) or not, on any device. ``model_args``: arguments it was
+    built with that timm does not record itself; ``pretrained_cfg``: what of timm's description of the weights is otherwise
+    now (``input_size``, ``mean``, ``std`` of the images they were trained with); both as plain JSON values. The folder's
+    config holds ``act_layer`` where plain timm restores every activation by it; for the other architectures ``create_from``
+    does.
+    WeightsError where the model is none of timm's, has several found activations or weights that are not there (meta);
+    RunError where the folder cannot be written.
+    """
+    folder, model = Path(folder), unwrap_model(model)
+    bound = activation_of(model)
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder} is a file; weights are saved into a folder")
+    config = describe(model, bound, dict(model_args or {}), dict(pretrained_cfg or {}))
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta:
+            raise WeightsError(f"{name} is on the meta device: the model has no weights to save")
+        tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)  # tied ones apart
+    metadata = {"format": "pt", "activation": bound.name, "activation_sha256": bound.sha256 or ""}
+    write_whole(folder / WEIGHTS, _in_one_order(safetensors.torch.save(tensors, metadata)))
+    write_json(folder / CONFIG, config)
+    return folder
+
+
+def _in_one_order(content: bytes) -> bytes:
+    """The file with its metadata sorted: safetensors writes them in any order, and equal weights are to be equal files."""
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[begin:]
+
+
+def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
+    """timm's config.json for this model with the activation in it; arguments and errors as of `save_pretrained`."""
+    cfg = getattr(model, "pretrained_cfg", None)
+    architecture = cfg.get("architecture") if cfg else None
+    if hasattr(model, "feature_info") and not hasattr(model, "num_classes"):
+        raise WeightsError(
+            f"{type(model).__name__} is the part of a model that features_only=True gives, which no config.json restores: "
+            "save the whole model, and make the features from its weights"
+        )
+    if not architecture or not timm.is_model(architecture):
+        raise WeightsError(f"{type(model).__name__} was not built by timm.create_model, so that no config.json can restore it")
+    for name in NOT_MODEL_ARGS:
+        if name in model_args:
+            raise WeightsError(f"model_args: {name} is no argument of a model")
+    own = getattr(model, "_model_args", {}) | model_args
+    asked = own.pop("act_layer", None)
+    placeholder = {"act_layer": "none"} if asked is not None else {}  # timm would refuse to write a class
+    config = _timm_config(model, model_args | placeholder, changed_cfg)
+    arguments = config.get("model_args", {})
+    arguments.pop("act_layer", None)
+    restoring = _restoring_name(model, bound, architecture, arguments)
+    if restoring:
+        arguments["act_layer"] = restoring
+    if arguments:
+        config["model_args"] = arguments
+    genotype = bound.genotype.to_dict() if bound.genotype else None
+    config["activation"] = {
+        "name": bound.name, "sha256": bound.sha256, "genotype": genotype, "beside": list(bound.beside),
+        "places": [place for place, module in activations_at(model).items() if _same(module, bound)],
+    }  # fmt: skip
+    _record_in(config, Path(CONFIG))  # what could not be read again is not written
+    return config
+
+
+def _timm_config(model: nn.Module, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / CONFIG
+        try:
+            save_config_for_hf(model, str(path), model_config={"pretrained_cfg": changed_cfg}, model_args=model_args)
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise WeightsError(f"timm cannot describe this {type(model).__name__}: {error}; see model_args") from error
+    return config
+
+
+def _restoring_name(model: nn.Module, bound: Bound, architecture: str, arguments: dict[str, Any]) -> str | None:
+    """The name by which plain timm's ``act_layer`` gives every place of the model the activation it has, if there is one."""
+    wanted = {place: _function(module) for place, module in activations_at(model).items()}
+    if bound.genotype is not None:
+        names = list(dict.fromkeys(e.name for e in zoo.names().values() if e.genotype.sha256 == bound.sha256))
+    else:
+        if _holds(architecture, arguments, wanted):
+            return None  # the architecture's own
+        names = [bound.name]
+    return next((name for name in names if _holds(architecture, arguments | {"act_layer": name}, wanted)), None)
+
+
+def _holds(architecture: str, arguments: dict[str, Any], wanted: dict[str, str]) -> bool:
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, **arguments)
+    except Exception:  # whatever an architecture raises for an argument it does not take
+        return False
+    return {place: _function(module) for place, module in activations_at(model).items()} == wanted
+
+
+def _function(module: nn.Module) -> str:
+    return module.genotype.sha256 if isinstance(module, FoundActivation) else usual_name(module)
+
+
+def _same(module: nn.Module, bound: Bound) -> bool:
+    return _function(module) == (bound.sha256 or bound.name)
+
+
+# --- reading ---
+
+
+def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["same", "any"] = "same") -> nn.Module:
+    """Load the weights in ``source`` (a folder of ``save_pretrained``, or a .safetensors file) into ``model``; returns it.
+
+    ``activation="any"`` loads weights that were trained with another activation too, for training them again. Weights
+    without a record are taken to be trained with a usual activation: a model with a found one is warned about. WeightsError
+    with both names where the activations differ, with the first keys where the weights do not fit, and where a file is
+    missing, damaged or contradicts itself. The model is untouched then.
+    """
+    if activation not in ("same", "any"):
+        raise WeightsError(f'activation is "same" or "any", got {activation!r}')
+    inner, file = unwrap_model(model), weights_file(source)
+    record = read_record(source)
+    if activation == "same":
+        _require_same(inner, record, file)
+    _require_fit(inner, _shapes(file), file)  # before anything is read that may be of any size
+    inner.load_state_dict(_tensors(file))
+    return model
+
+
+def weights_file(source: str | Path) -> Path:
+    """The .safetensors file of a source. WeightsError where there is none."""
+    path = Path(str(source).removeprefix("local-dir:"))
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"no weights at {file}; a source is a folder that holds {WEIGHTS}, or a .safetensors file")
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"{file} is no .safetensors file; other formats can run code when they are read")
+    return file
+
+
+def read_record(source: str | Path) -> Record | None:
+    """The activation that a source's weights are bound to, None where it says nothing of it. Nothing named in it is opened.
+
+    WeightsError where the record is damaged, or the two files of a folder name different activations.
+    """
+    path = Path(str(source).removeprefix("local-dir:"))
+    record = _record_in(read_config(path), path / CONFIG) if path.is_dir() and (path / CONFIG).is_file() else None
+    file = weights_file(source)
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
+    if "activation" not in metadata:
+        return record
+    noted = Bound(metadata["activation"], metadata.get("activation_sha256") or None)
+    if record is None:
+        return Record(noted)
+    if (noted.sha256 or noted.name) != (record.bound.sha256 or record.bound.name):
+        raise WeightsError(f"{path}: {CONFIG} says the weights were trained with {record.bound}, {file.name} says {noted}")
+    return record
+
+
+def _record_in(config: dict[str, Any], path: Path) -> Record | None:
+    if "activation" not in config:
+        return None
+    data, where = config["activation"], f"{path}: activation"
+    if not isinstance(data, dict) or set(data) != set(_FIELDS):
+        raise WeightsError(f"{where}: expected an object of {', '.join(_FIELDS)}")
+    name, sha256 = data["name"], data["sha256"]
+    if not isinstance(name, str) or not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", name):
+        raise WeightsError(f"{where}.name: expected a name without slashes, got {name!r}")
+    for field in ("beside", "places"):
+        if not isinstance(data[field], list) or not all(isinstance(item, str) for item in data[field]):
+            raise WeightsError(f"{where}.{field}: expected a list of names")
+    genotype = None
+    if data["genotype"] is not None or sha256 is not None:
+        try:
+            genotype = Genotype.from_dict(data["genotype"], source=f"{where}.genotype")
+        except GenotypeError as error:
+            raise WeightsError(str(error)) from error
+        if genotype.sha256 != sha256:
+            raise WeightsError(f"{where}.sha256 is {sha256!r}, the genotype's own is {genotype.sha256}: file altered")
+    return Record(Bound(name, sha256, genotype, tuple(data["beside"])), tuple(data["places"]))
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(file, "pt") as opened:
+            names = getattr(opened, "offset_keys", opened.keys)()  # the order of the file, where safetensors tells it
+            return {name: opened.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
+    return tensors
+
+
+def _require_same(model: nn.Module, record: Record | None, file: Path) -> None:
+    has = activation_of(model)
+    if record is None:
+        if has.sha256:
+            notice = f"{file} does not say which activation its weights were trained with; the model has {has}"
+            warnings.warn(notice, GrafsWarning, stacklevel=3)
+    elif not _known(record.bound, has).computes_as(has):
+        raise WeightsError(
+            f"{file} was trained with {record.bound}, the model has {has}: its accuracy would be lost without a word. Put "
+            f'{record.bound.name} into the model, or load with activation="any" to train it again'
+        )
+
+
+def _known(noted: Bound, has: Bound) -> Bound:
+    """A record of a name and hash alone, as a lone weights file has it, knows neither formula nor what was beside."""
+    return Bound(noted.name, noted.sha256, has.genotype, has.beside) if noted.sha256 and noted.genotype is None else noted
+
+
+def _require_fit(model: nn.Module, shapes: Mapping[str, list[int]], file: Path) -> None:
+    own = model.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in shapes],
+        "unexpected": [name for name in shapes if name not in own],
+        "of another shape": [
+            f"{name} {shapes[name]} there, {list(tensor.shape)} in the model"
+            for name, tensor in own.items()
+            if name in shapes and shapes[name] != list(tensor.shape)
+        ],
+    }
+    if said := [f"{what}: {', '.join(names[:_SHOWN])}{_more(names)}" for what, names in problems.items() if names]:
+        raise WeightsError(f"{file} does not fit this {type(model).__name__}; " + "; ".join(said))
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+
+
+# --- restoring ---
+
+
+def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -> nn.Module:
+    """The model that ``save_pretrained`` wrote into ``folder``, with its activation at every place that had it.
+
+    ``pretrained`` loads the weights too, as in timm; ``settings`` (num_classes, in_chans ...) override the folder's, timm
+    adapting the weights to them. A folder without a record is what timm makes of it. WeightsError as ``load_pretrained``,
+    where ``act_layer`` is given as well, and where the architecture no longer has the recorded places.
+    """
+    path = Path(str(folder).removeprefix("local-dir:"))
+    config = read_config(path)
+    record = read_record(path) if pretrained else _record_in(config, path / CONFIG)
+    if "act_layer" in settings:
+        raise WeightsError(f"{path} has its own activation; leave act_layer out, or replace it in the model and train it again")
+    if record is not None and (named := config.get("model_args", {}).get("act_layer")):
+        in_zoo = zoo.names().get(named) if isinstance(named, str) else None
+        # the recorded function, whatever the zoo now calls by that name; a name where it is the same, as some take no class
+        same = in_zoo is not None and in_zoo.genotype.sha256 == record.bound.sha256
+        settings["act_layer"] = named if same else record.bound.layer
+    adapted = pretrained and bool(settings.keys() - {"act_layer"})
+    try:
+        model: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=adapted, **settings)
+    except GrafsError:
+        raise
+    except Exception as error:  # whatever an architecture raises for a value that does not fit it
+        how = f"with model_args {shortened(repr(config['model_args']), 300)}" if config.get("model_args") else "from its values"
+        raise WeightsError(f"timm cannot build {config['architecture']} from {path} {how}: {first_line(error)}") from error
+    if record is not None:
+        _put(model, record, path, strict="features_only" not in settings)
+    if pretrained and not adapted:
+        load_pretrained(model, path)
+    return model
+
+
+def starting_from(source: str, architecture: str) -> dict[str, Any]:
+    """Arguments for timm.create_model to begin with the weights of ``source``, whichever activation they were trained with.
+
+    ``source``: a folder of ``save_pretrained`` or ``pretrained``, timm's own. timm adapts the input layer and begins a head of
+    other classes anew. WeightsError where the folder holds another architecture or no readable weights.
+    """
+    if source == "pretrained":
+        return {"pretrained": True}
+    folder = Path(source)
+    config, file = read_config(folder), weights_file(folder)
+    if config["architecture"] != architecture:
+        raise WeightsError(f"{folder} holds weights of {config['architecture']}, the model is {architecture}")
+    read_record(folder)  # refuses what is damaged
+    saved, _, _ = load_model_config_from_path(folder)
+    kept = {key: saved[key] for key in ("input_size", "num_classes") if key in saved}
+    return {"pretrained": True, "pretrained_cfg_overlay": {**kept, "file": str(file), "custom_load": False}}
+
+
+def origin(source: str) -> dict[str, Any]:
+    """What a result should say of the weights it began with: their activation as far as it is known, and the file's hash."""
+    if source == "pretrained":
+        return {"start_from": source}
+    with weights_file(source).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = read_record(source)
+    return {"start_from": source, "start_sha256": sha256, "trained_with": str(record.bound) if record else None}
+
+
+def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
+    """Give every recorded place the recorded activation, whatever stands there."""
+    bound, at = record.bound, activations_at(model)
+    if not bound.beside and any(place not in at or not _same(at[place], bound) for place in record.places):
+        # the same way as it went in: what an architecture needs besides, such as a gain, comes with it
+        zoo.replace_activations(model, zoo.Resolved(bound.name, bound.layer, bound.genotype))
+        at = activations_at(model)
+    missing = [place for place in record.places if place not in at]
+    if missing and strict:
+        shown = ", ".join(missing[:_SHOWN]) + _more(missing)
+        raise WeightsError(f"{folder}: this {type(model).__name__} has no activation at {shown}")
+    for place in record.places:
+        if place in at and not _same(at[place], bound):
+            parent, _, attribute = place.rpartition(".")
+            model.get_submodule(parent)._modules[attribute] = bound.layer().train(at[place].training)
+    now = activation_of(model)
+    if not now.computes_as(bound):
+        raise WeightsError(f"{folder} records {bound}, the model built from it has {now}: set its activations by hand")

@@ -1,0 +1,200 @@
+"""What may be said of an entry: its effect at home, its effect elsewhere, its cost, and when not to use it.
+
+Nothing here says more than a 95 % interval shows: «better» and «worse» stand where the whole interval lies on that side of 0,
+«no difference shown» where it holds 0 or where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..comparison import statistics
+from ..comparison.ranking import points, signed
+from ..comparison.statistics import ACCURACY, MEASURES, Measure
+from ..utils.markdown import listed, many
+from ..zoo.entry import Batch, Contents, Cost, Difference, Metric
+
+BUDGETS = {"reduced": 0, "standard": 1, "full": 2}  # in rising order
+MIN_PAIRS = 3  # training seeds that both have, below which a budget makes no headline
+DEAR = 1.5  # times the cost of GELU from which a card warns
+STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
+BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
+
+
+def of(batch: Batch) -> Measure:
+    """What the batch is measured by."""
+    return MEASURES[batch.measure]
+
+
+def headline(contents: Contents) -> Batch:
+    """The batch that is spoken of first: the highest budget at which enough seeds are paired with the default activation's."""
+    paired = [batch for batch in contents.batches if (row := home(batch)) and row.difference and row.difference.n >= MIN_PAIRS]
+    return max(paired or contents.batches[:1], key=lambda batch: BUDGETS[batch.budget])  # of equals the first
+
+
+def recommended(contents: Contents) -> bool:
+    """Whether its headline shows it to be better than the default activation where it was searched."""
+    row = home(headline(contents))
+    return side(row.difference if row else None) == BETTER
+
+
+def not_shown(contents: Contents) -> str | None:
+    """«not shown to be better than GELU (+0.10 [−0.30, +0.50] points at the standard budget)»; None where it is shown."""
+    batch = headline(contents)
+    row = home(batch)
+    own = row.difference if row else None
+    if side(own) == BETTER:
+        return None
+    measured = "not measured" if own is None else f"{interval(own, of(batch))} {of(batch).unit}"
+    return f"not shown to be better than {batch.usual} ({measured} at the {batch.budget} budget)"
+
+
+def side(own: Difference | None) -> str:
+    """Which of the three words the interval allows."""
+    if own is None or own.low is None or own.high is None:
+        return NOT_SHOWN
+    return BETTER if own.low > 0 else WORSE if own.high < 0 else NOT_SHOWN
+
+
+def interval(own: Difference | None, measure: Measure = ACCURACY) -> str:
+    """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
+    if own is None:
+        return "–"
+    mean = points(own.mean, sign=True, digits=measure.digits)
+    if own.low is None or own.high is None:
+        return mean
+    low, high = (points(value, sign=True, digits=measure.digits) for value in (own.low, own.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def found_at(batch: Batch, place: tuple[str, str]) -> Metric | None:
+    """The found function's own row at a place; None where it was not trained there."""
+    return batch.metric(*place, batch.label)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """In how many of ``places`` outside the search's own the found function is better, worse, or neither is shown."""
+
+    better: int
+    worse: int
+    not_shown: int
+
+    @property
+    def places(self) -> int:
+        return self.better + self.worse + self.not_shown
+
+    def __str__(self) -> str:
+        if not self.places:
+            return "not measured elsewhere"
+        return (
+            f"elsewhere: better at {self.better}, worse at {self.worse}, no difference shown at {self.not_shown} "
+            f"of {many(self.places, 'place')}"
+        )
+
+
+def home(batch: Batch) -> Metric | None:
+    """The found function where it was searched."""
+    return found_at(batch, (batch.provenance.model, batch.provenance.data))
+
+
+def elsewhere(batch: Batch) -> Elsewhere:
+    own = (batch.provenance.model, batch.provenance.data)
+    rows = [row for place in batch.places if place != own and (row := found_at(batch, place)) is not None]
+    words = [side(row.difference) for row in rows]
+    return Elsewhere(words.count(BETTER), words.count(WORSE), words.count(NOT_SHOWN))
+
+
+def effect(batch: Batch) -> str:
+    """The effect at the search's own place in words: «no difference from relu shown, +0.30 [−0.90, +1.50] points»."""
+    row, where = home(batch), f"{batch.provenance.model} on {batch.provenance.data}"
+    if row is None or row.difference is None:
+        return f"its effect against {batch.usual} was not measured where it was searched, {where}"
+    own, seeds = row.difference, many(row.difference.n, "training seed")
+    words = {BETTER: f"better than {own.to}", WORSE: f"worse than {own.to}", NOT_SHOWN: f"no difference from {own.to} shown"}
+    measured = f"{interval(own, of(batch))} {of(batch).unit} over {seeds}"
+    if own.low is None:
+        measured += ", which tell no interval"
+    return f"{words[side(own)]} where it was searched, {where} ({measured})"
+
+
+def timed(contents: Contents) -> Cost | None:
+    """The timing of the first batch that has one: it is the function's, whatever it was trained on."""
+    return next((batch.cost for batch in contents.batches if batch.cost), None)
+
+
+def cost(contents: Contents) -> str:
+    own = timed(contents)
+    return "cost not timed" if own is None else f"{own.ratio:.2f} times the cost of GELU"
+
+
+def is_reduced(batch: Batch) -> bool:
+    """Whether the trainings were shortened, or on fewer or smaller images than a user's would be."""
+    return batch.budget != "full"
+
+
+def intervals(batch: Batch) -> int:
+    """How many 95 % intervals a batch's tables show."""
+    shown = [*(row.difference for row in batch.metrics), *(each.difference for each in batch.spreads)]
+    return sum(own is not None and own.low is not None for own in shown)
+
+
+def warnings(contents: Contents) -> list[str]:
+    """When not to use it, each in a sentence; computed from the entry's fields alone."""
+    said = _measured(headline(contents))
+    own = timed(contents)
+    if own is None:
+        said.append("Where time matters: its cost was not timed.")
+    elif own.ratio > DEAR:
+        said.append(f"Where time matters: forward and backward take {own.ratio:.2f} times as long as GELU's.")
+    return [*said, *_facts(contents)]
+
+
+def _measured(batch: Batch) -> list[str]:
+    rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
+    by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
+    for row in rows:
+        by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
+    said = []
+    if by_word[WORSE]:
+        said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
+    if rows and len(by_word[NOT_SHOWN]) == len(rows):
+        said.append(f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do.")
+    elif by_word[NOT_SHOWN]:
+        said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+    said += _behind(batch)
+    if is_reduced(batch):
+        said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
+    return said
+
+
+def _behind(batch: Batch) -> list[str]:
+    """Where another usual activation than the model's own is better than the function, by paired training seeds."""
+    found: dict[str, list[str]] = {}
+    for place in batch.places:
+        ours = found_at(batch, place)
+        for row in batch.metrics:
+            if ours is None or row.kind != "baseline" or (row.model, row.data) != place or row.difference is None:
+                continue
+            own = statistics.difference(_scores(ours, of(batch)), _scores(row, of(batch)))
+            if own.high is not None and own.high < 0:
+                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({signed(own, of(batch))})")
+    return [f"{name} is better than it for {listed(places)}." for name, places in found.items()]
+
+
+def _scores(row: Metric, measure: Measure) -> dict[int, float]:
+    return {int(seed): measure.sign * value for seed, value in row.each.items()}
+
+
+def _facts(contents: Contents) -> list[str]:
+    facts, said = contents.facts, []
+    for finite, kind in ((facts.fp16, "float16"), (facts.bf16, "bfloat16")):
+        if not finite:
+            said.append(f"In {kind}: the function or its gradient is not finite for every finite input.")
+    if facts.monotone == "no":
+        said.append("Where a monotone function is needed: it is not monotone on [−10, 10].")
+    if facts.lipschitz > STEEP:
+        said.append(f"Where gradients must stay small: |f′| reaches {facts.lipschitz:.4g} on [−10, 10] (GELU: 1.13).")
+    if facts.kinks:
+        said.append(f"Where a smooth derivative is needed: f′ jumps at x = {listed([f'{x:.4g}' for x in facts.kinks])}.")
+    return said

@@ -1,0 +1,81 @@
+"""The gallery, ``docs/zoo/index.html``: one static file that works from disk, without a server or a network.
+
+The functions and their derivatives are embedded as samples; the page's own script draws, filters and copies. What it says of
+an entry are the words of `claims`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..activations import timm_maps
+from ..activations.formula import Genotype
+from ..utils import resources
+from ..zoo.entry import Contents
+from . import claims
+from .card import use_line
+from .leaderboard import ordered
+
+REACH, SAMPLES = 5.0, 201
+_BASELINES = ("relu", "gelu", "silu", "elu", "leaky_relu")
+_PLACE = "/*DATA*/null"
+
+
+def page(entries: Sequence[Contents]) -> str:
+    """The whole page of these entries."""
+    template = resources.page("gallery.html")
+    before, after = template.split(_PLACE)
+    return before + embedded(data(entries)) + after
+
+
+def data(entries: Sequence[Contents]) -> dict[str, Any]:
+    """What the page holds: x, and for each function f and f′ on it, null where not finite."""
+    x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64, device="cpu")
+    return {
+        "x": _rounded(x),
+        "entries": [_entry(each, x) for each in ordered(entries)],
+        "baselines": [{"name": name} | _curves(_layer(name), x) for name in _BASELINES],
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON that stays data inside a script element: nothing in it can close the element or start a comment."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
+    genotype, batch = Genotype.from_dict(each.genotype, derived=False), claims.headline(each)
+    row = claims.home(batch)
+    return {
+        "name": each.name, "family": each.family, "alias": each.alias, "recommended": each.recommended,
+        "formula": genotype.text,
+        "use": use_line(each), "side": claims.side(row.difference if row else None),
+        "effect": claims.effect(batch), "elsewhere": str(claims.elsewhere(batch)), "cost": claims.cost(each),
+        "budget": batch.provenance.budget, "card": f"../../zoo/{each.family}/{each.name}.md",
+    } | _curves(genotype, x)  # fmt: skip
+
+
+def _layer(name: str) -> Callable[[Tensor], Tensor]:
+    layer = timm_maps.layer(name)
+    assert layer is not None, f"timm has {name}"
+    module: Callable[[Tensor], Tensor] = layer()
+    return module
+
+
+def _curves(f: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Any]:
+    at = x.clone().requires_grad_()
+    y = f(at)
+    # a constant function has no graph to differentiate
+    slope = torch.autograd.grad(y.sum(), at)[0] if y.requires_grad else torch.zeros_like(x)
+    return {"f": _rounded(y.detach()), "d": _rounded(slope)}
+
+
+def _rounded(values: Tensor) -> list[float | None]:
+    return [round(value, 4) + 0.0 if math.isfinite(value) else None for value in values.tolist()]  # + 0.0: no −0

@@ -1,0 +1,44 @@
+"""The pages that are made of a zoo's entries: cards, leaderboard, gallery. None is edited by hand, so each can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..utils.files import write_whole
+from ..zoo import entry_file
+from ..zoo.entry import Contents
+from . import card, card_plots, gallery, leaderboard
+
+
+def read(zoo: Path) -> list[Contents]:
+    """All entries of a zoo folder, checked. GenotypeError, naming file and field, where one is wrong."""
+    return [entry_file.read(path) for path in sorted(zoo.glob("*/grafs_*.json"))]
+
+
+def gallery_path(zoo: Path) -> Path | None:
+    """docs/zoo/index.html beside a folder called zoo; None elsewhere, as in an installed package or a folder of one's own."""
+    docs = zoo.absolute().parent / "docs"
+    return docs / "zoo" / "index.html" if zoo.absolute().name == "zoo" and docs.is_dir() else None
+
+
+def made(zoo: Path, entries: Sequence[Contents] | None = None) -> dict[Path, str]:
+    """Every made page of a zoo folder with the text that its entries give. Errors as `read`."""
+    found = read(zoo) if entries is None else entries
+    pages = {zoo / each.family / f"{each.name}.md": card.text(each, zoo) for each in found}
+    pages[zoo / "README.md"] = leaderboard.text(found)
+    place = gallery_path(zoo)
+    if place:
+        pages[place] = gallery.page(found)
+    return pages
+
+
+def write(zoo: Path, pictures: bool = True) -> list[Path]:
+    """Write every made page, and with ``pictures`` draw those of every entry; returns what was written.
+
+    All texts are made before the first file is touched. Each file appears whole; RunError where the disk refuses.
+    """
+    found = read(zoo)
+    pages = made(zoo, found)
+    written = [path for each in found for path in card_plots.draw(each, zoo / each.family)] if pictures else []
+    return [*written, *(write_whole(path, text) for path, text in pages.items())]

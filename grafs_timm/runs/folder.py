@@ -1,0 +1,232 @@
+"""The folder of a run: which run it belongs to, and how far that run got.
+
+    recipe.yaml  every setting, resolved        checkpoint.pt   what going on needs
+    run.json     what the run is: see below     genotype.json   what a search found
+    log.jsonl    every number, as it came       summary.json    the result; it stands there when the run is finished
+    plots/                                       weights/        the trained model of an evaluation, saved with its activation
+
+``run.json`` holds the run's facts (kind, model, data, seed, activation ...) and the versions it began with. A folder is
+only ever gone on with by the run it belongs to, and nothing that lies in one is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..config import strict_yaml
+from ..config.recipe import parse_recipe
+from ..config.settings import Recipe
+from ..errors import RecipeError, RunError
+from ..utils import hardware
+from ..utils.files import locked, write_json, write_whole
+from .tracking import Mode, RunLog, without_nan
+
+FORMAT = "grafs-run/1"
+_SHOWN = 5  # differences in one message
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages whose numbers a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("grafs-timm", "torch", "torchvision", "timm", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder opened for one run. ``notes`` are for the user: versions that changed since it began."""
+
+    path: Path
+    recipe: Recipe
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False, begin: bool = True
+    ) -> RunFolder:
+        """Make the folder, or open the one this run began, finished or (with ``resume``) half done.
+
+        With ``begin`` false a new folder is only checked, and ``begin()`` makes it: once nothing in the run's input is wrong.
+        A run that stopped before its first checkpoint has nothing to go on from and begins anew without ``resume``.
+        RunError, with the folder as it was: where it belongs to another run (the keys that differ are named), is half
+        done and ``resume`` is false, holds something else, or can't be written.
+        """
+        path = Path(folder)
+        facts = json.loads(json.dumps(facts, allow_nan=False))
+        try:
+            inside = sorted(item.name for item in path.iterdir()) if path.exists() else []
+        except NotADirectoryError:
+            raise RunError(f"{path} is a file; a run needs a folder") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        # hidden: what a write leaves that was killed halfway
+        if any(not name.startswith(".") for name in inside) and "run.json" not in inside:
+            raise RunError(f"{path} is not empty and holds no run; name an empty or a new folder with --out")
+        if "run.json" not in inside:
+            new = cls(path, recipe, facts)
+            if begin:
+                new.begin()
+            return new
+
+        about = read_json(path / "run.json")
+        differing = _differences(path, about, recipe, facts)
+        if differing:
+            more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+            raise RunError(f"{path} belongs to another run; name another --out\n  " + "\n  ".join(differing[:_SHOWN]) + more)
+        opened = cls(path, recipe, facts, _changes(about.get("versions")))
+        if begin:
+            opened.begin()
+        if opened.half_done and not resume:
+            raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
+        return opened
+
+    def begin(self) -> None:
+        """Write what of ``run.json`` and ``recipe.yaml`` isn't there yet. RunError where it can't be written."""
+        if not (self.path / "run.json").exists():
+            about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
+            about["commit"] = hardware.commit()
+            write_json(self.path / "run.json", about)
+        if not (self.path / "recipe.yaml").exists():
+            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
+
+    @classmethod
+    def claim(
+        cls, held: contextlib.ExitStack, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False
+    ) -> RunFolder:
+        """``open`` without beginning, and unless the run is finished the folder's lock, kept until ``held`` is closed.
+
+        RunError where another process has it, naming that process.
+        """
+        there = cls.open(folder, recipe, facts, resume=resume, begin=False)
+        if there.finished:
+            return there
+        held.enter_context(locked(there.path))
+        return cls.open(folder, recipe, facts, resume=resume, begin=False)  # another may just have ended there
+
+    @property
+    def finished(self) -> bool:
+        return self.summary_file.exists()
+
+    @property
+    def half_done(self) -> bool:
+        """There is a checkpoint to go on from, and no result yet."""
+        return self.checkpoint_file.exists() and not self.finished
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def genotype_file(self) -> Path:
+        return self.path / "genotype.json"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def title(self) -> str:
+        """What tells the run from others of its group: «relu cifar_resnet20 cifar10 s0»."""
+        own = [self.facts.get("activation"), self.recipe.model, Path(self.recipe.data.name).name, f"s{self.facts.get('seed')}"]
+        return " ".join(str(part) for part in own if part)
+
+    def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
+        """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
+        config = {**self.facts, **self.recipe.model_dump(mode="json")}
+        return RunLog(self.path, wandb, config, name=self.title, group=group, job_type=self.facts["kind"])
+
+    def summary(self) -> dict[str, Any]:
+        """The result of a finished run. RunError where there is none, or it can't be read."""
+        return read_json(self.summary_file)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't.
+
+        NaN and ±inf become the texts «nan», «inf», «-inf», as in the log.
+        """
+        write_json(self.summary_file, without_nan(summary))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file. RunError where it can't be read or holds something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: expected an object")
+    return value
+
+
+def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[str, Any]) -> list[str]:
+    """Where the run in the folder differs from this one: «search.epochs: 50 there, 20 here»."""
+    if about.get("format") != FORMAT:
+        return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
+    own = ("format", "recipe_sha256", "versions", "commit")
+    there = {key: value for key, value in about.items() if key not in own}
+    here = {key: value for key, value in facts.items() if key not in own}
+    if (path / "recipe.yaml").exists():
+        try:
+            kept = parse_recipe(strict_yaml.read(path / "recipe.yaml"), str(path / "recipe.yaml"))
+        except RecipeError as error:
+            raise RunError(f"the recipe of the run in {path} cannot be read: {error}") from error
+        there["recipe"], here["recipe"] = kept.model_dump(mode="json"), recipe.model_dump(mode="json")
+    else:
+        there["recipe"], here["recipe"] = about.get("recipe_sha256"), recipe.sha256
+    return differences(there, here)
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The keys, ``outer.inner`` for those of mappings in mappings, whose values are not equal, each with both values."""
+    there, here = _flat(there), _flat(here)
+    keys = [*here, *(key for key in there if key not in here)]
+    missing = object()
+    return [
+        f"{key}: {_shown(there, key)} there, {_shown(here, key)} here"
+        for key in keys
+        if there.get(key, missing) != here.get(key, missing)
+    ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item}
+    return flat
+
+
+def _shown(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return "absent"
+    text = json.dumps(values[key], ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _changes(before: Any) -> tuple[str, ...]:
+    before = before if isinstance(before, dict) else {}
+    return tuple(
+        f"{name} was {before.get(name, 'unknown')} when this run began and is {now}: its last bits may differ"
+        for name, now in versions().items()
+        if before.get(name) != now
+    )

@@ -1,0 +1,328 @@
+"""What a training is made of: the recipe's images, its timm model, and the batches that one is trained and measured on."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..activations.ops import nearest
+from ..config.settings import Data, Recipe
+from ..data import text_source
+from ..data.images import Batches, DatasetInfo, ImageSet, load_split, open_dataset
+from ..data.streaming import Stream
+from ..data.text import TextBatches, TextData, TextSet, load_text
+from ..errors import DataError, GrafsError, GrafsWarning, RecipeError, UnknownNameError, first_line, shortened
+from ..models import weights
+from ..utils import parallel, remote
+
+
+def measured_on(recipe: Recipe) -> str:
+    """The split that counts: ``test``, or ``validation`` where the recipe holds data out to choose by and measures that."""
+    if recipe.evaluate.measure_both:
+        return "test"
+    if recipe.data.text:
+        return recipe.data.text.measure
+    return "validation" if recipe.data.validation_images else "test"
+
+
+def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSet:
+    """The recipe's ``train``, ``validation`` or ``test`` images on ``device``.
+
+    Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
+    """
+    data, info = recipe.data, open_dataset(recipe.data.name)
+
+    def load(name: str, limit: int | None) -> ImageSet:
+        found = load_split(
+            info, name, limit=limit, device=device,
+            image_size=data.image_size, channels=data.channels, on_bad_shard=data.on_bad_shard,
+        )  # fmt: skip
+        for notice in found.notices:
+            warnings.warn(notice, GrafsWarning)
+        return found
+
+    if split == "test":
+        return load(data.test_split, data.test_images)
+    held_out = data.validation_images or 0
+    if not held_out:
+        return load(data.train_split, data.train_images)
+    both = load(data.train_split, data.train_images and data.train_images + held_out)
+    wanted = (data.train_images or both.num_classes) + held_out
+    if len(both) < wanted:
+        raise DataError(
+            f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
+            f"need at least {wanted}"
+        )
+    train, validation = both.split(1 - held_out / len(both))
+    return train if split == "train" else validation
+
+
+def dataset_of(data: Data) -> DatasetInfo | None:
+    """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
+    if data.text and text_source.is_text(data.name):
+        for part in remote.listed(data.name):
+            text_source.find_file(part)
+        return None
+    return open_dataset(data.name)
+
+
+def load_tokens(recipe: Recipe, device: str | torch.device) -> TextData:
+    """The recipe's text, tokenised, on ``device``; what was done to it is warned of. Errors as `load_text`."""
+    data = recipe.data
+    found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)
+    for notice in found.notices:
+        warnings.warn(notice, GrafsWarning)
+    return found
+
+
+def blank(shape: tuple[int, ...], device: str | torch.device) -> Tensor:
+    """Two inputs of a model: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
+    return torch.zeros(2, *shape, device=device, dtype=torch.int64 if len(shape) == 1 else torch.float32)
+
+
+def make_model(
+    recipe: Recipe, num_classes: int, shape: tuple[int, ...], device: str | torch.device, start_from: str | None = None
+) -> nn.Module:
+    """The recipe's timm model for images of ``shape`` (C, H, W) and as many classes, or for windows of (T,) tokens of a
+    vocabulary of ``num_classes``; with the weights of ``start_from`` or new ones.
+
+    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such input;
+    WeightsError where ``start_from`` holds no weights of this architecture.
+    """
+    from ..models import small_models as models  # noqa: F401  registers the small models of the paper
+
+    if not timm.is_model(recipe.model):
+        raise UnknownNameError(f"unknown model {recipe.model!r}{nearest(recipe.model, timm.list_models())}")
+    is_text = len(shape) == 1
+    of_data = (
+        {"vocab_size": num_classes, "context": shape[0]} if is_text else {"num_classes": num_classes, "in_chans": shape[0]}
+    )
+    settings = {**of_data, **recipe.model_kwargs}
+    start = weights.starting_from(start_from, recipe.model) if start_from else {}
+    try:
+        model: nn.Module = timm.create_model(recipe.model, **settings, **start).to(device)
+    except GrafsError:
+        raise
+    except Exception as error:  # weights not to be had, and whatever an architecture raises for a value that does not fit it
+        begun = f" from {start_from}" if start_from else ""
+        given = shortened(repr(settings), 300)
+        raise RecipeError(f"model {recipe.model} cannot be built{begun} with {given}: {first_line(error)}") from error
+    try:
+        with torch.no_grad():
+            output = model.eval()(blank(shape, device))
+        if not isinstance(output, Tensor):
+            raise TypeError(f"it gives a {type(output).__name__} and not one tensor; see model_kwargs")
+        made = tuple(output.shape)
+    except GrafsError:
+        raise
+    except Exception as error:
+        what = f"texts of {shape[0]} tokens" if is_text else f"images of {'×'.join(map(str, shape))}"
+        given = f" with {shortened(repr(recipe.model_kwargs), 300)}" if recipe.model_kwargs else ""
+        raise RecipeError(f"model {recipe.model}{given} does not take {what}: {first_line(error)}") from error
+    finally:
+        model.train()
+    if is_text:
+        if len(made) != 3 or made[2] < num_classes:
+            raise RecipeError(
+                f"model {recipe.model} makes {made} of two texts of {shape[0]} tokens; the vocabulary has {num_classes}: "
+                f"model_kwargs.vocab_size must be at least that"
+            )
+        return model
+    if len(made) != 2 or made[1] < num_classes:
+        raise RecipeError(f"model {recipe.model} makes {made} of two images; the data has {num_classes} classes")
+    return model.to(memory_format=torch.channels_last) if recipe.channels_last else model  # type: ignore[call-overload]
+
+
+def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
+    """Whether the forward leaves some weights out, which DistributedDataParallel has to know."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    was = model.training
+    model.eval()  # nothing is drawn, no statistics change
+    slopes = torch.autograd.grad(model(images).sum(), weights, allow_unused=True)
+    model.train(was)
+    return any(slope is None for slope in slopes)
+
+
+def make_batches(
+    recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
+) -> Batches:
+    """Batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
+    augment = recipe.data.augment if train else ()
+    return Batches(
+        images, batch_size, augment=augment, crop_padding=recipe.data.crop_padding, seed=seed,
+        shuffle=train, drop_last=train, mean=recipe.data.mean or like.mean, std=recipe.data.std or like.std, share=share,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ what a training is fed with
+
+
+class Feed(Protocol):
+    """Batches of one split: `data.Batches`, `streaming.Stream` or `text.TextBatches`, or one of them `Paced`."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images float [B,C,H,W] normalised, labels int64 [B]) of the steps from ``start`` on, this process's part of each;
+        of text (tokens int64 [B,T], the next ones int64 [B,T]).
+        """
+        ...
+
+
+def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches without end, from batch number ``start`` on: pass p of them has the order of epoch p."""
+    turn, skip = divmod(start, len(feed))
+    while True:
+        yield from feed.epoch(turn, skip)
+        turn, skip = turn + 1, 0
+
+
+class Paced:
+    """A feed in epochs of ``steps`` batches, each going on where the one before it ended."""
+
+    def __init__(self, feed: Feed, steps: int) -> None:
+        self.feed, self.steps = feed, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return itertools.islice(forever(self.feed, epoch * self.steps + start), self.steps - start)
+
+
+def paced(feed: Feed, steps: int | None) -> Feed:
+    """``feed`` in epochs of ``steps``; as it is for None."""
+    return Paced(feed, steps) if steps else feed
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """Training batches, and those that are measured, each process's share. ``also``: held-out data measured beside them.
+
+    ``shape``: the images' (C, H, W), or (T,) of windows of text, for which ``num_classes`` is the vocabulary, ``mean`` and
+    ``std`` are empty, and ``train_images`` counts tokens.
+    """
+
+    train: Feed
+    measured: Feed
+    num_classes: int
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_images: int
+    measured_images: int
+    also: Feed | None = None
+
+    def close(self) -> None:
+        """End the processes that load images."""
+        for feed in self._streams:
+            feed.close()
+
+    @property
+    def _streams(self) -> list[Stream]:
+        feeds = (each.feed if isinstance(each, Paced) else each for each in (self.train, self.measured))
+        return [feed for feed in feeds if isinstance(feed, Stream)]
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Streamed shards that were left out, whole or in part, with the reason."""
+        return {shard: reason for feed in self._streams for shard, reason in feed.skipped.items()}
+
+
+def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
+    """The recipe's data for one training of this process, whole on the device or streamed.
+
+    RecipeError where the settings of one are given and the data come the other way.
+    """
+    if recipe.data.text:
+        return _texts(recipe, seed, device)
+    if is_streamed(recipe, open_dataset(recipe.data.name)):
+        return _streams(recipe, seed, device)
+    share = (parallel.rank(), parallel.world())
+    train_set, measured_set = load_data(recipe, "train", device), load_data(recipe, measured_on(recipe), device)
+
+    def measured(images: ImageSet) -> Batches:
+        own = images.subset(range(share[0], len(images), share[1])) if share[1] > 1 else images
+        return make_batches(recipe, own, train_set, 256, seed, train=False)
+
+    return Feeds(
+        paced(
+            make_batches(recipe, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
+            recipe.evaluate.steps_per_epoch,
+        ),
+        measured(measured_set), train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
+        recipe.data.std or train_set.std, len(train_set), len(measured_set),
+        measured(load_data(recipe, "validation", device)) if recipe.evaluate.measure_both else None,
+    )  # fmt: skip
+
+
+def _texts(recipe: Recipe, seed: int, device: str) -> Feeds:
+    data, how = load_tokens(recipe, device), recipe.data.text
+    assert how
+    share = (parallel.rank(), parallel.world())
+
+    def measured(part: TextSet) -> TextBatches:
+        return TextBatches(part, recipe.evaluate.batch_size, context=how.context, train=False, share=share)
+
+    counted: TextSet = getattr(data, measured_on(recipe))
+    train = TextBatches(data.train, recipe.evaluate.batch_size, context=how.context, seed=seed, share=share)
+    return Feeds(
+        paced(train, recipe.evaluate.steps_per_epoch),
+        measured(counted), data.vocab_size, (how.context,), (), (), len(data.train), len(counted),
+        measured(data.validation) if recipe.evaluate.measure_both else None,
+    )  # fmt: skip
+
+
+STREAMED_FROM = 1 << 30  # bytes of a training split's shards
+
+
+def is_streamed(recipe: Recipe, info: DatasetInfo) -> bool:
+    """Whether the images come shard by shard: as ``data.loading`` says, or where the shards are large or far away.
+
+    ``auto`` keeps on the device what ``train_images`` limits.
+    """
+    if recipe.data.loading != "auto":
+        return recipe.data.loading == "stream"
+    split = info.splits.get(recipe.data.train_split)
+    if split is None or recipe.data.train_images:
+        return False
+    if isinstance(info.folder, str):  # a URL
+        return True
+    return sum(path.stat().st_size for path in map(Path, map(info.location, split.filenames)) if path.is_file()) > STREAMED_FROM
+
+
+def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
+    data, info = recipe.data, open_dataset(recipe.data.name)
+    for key in ("validation_images", "test_images", "augment"):
+        if getattr(data, key):
+            raise RecipeError(f"data.{key}: {info.name} is large and streamed, with timm's transform; or set loading: resident")
+
+    def stream(split: str, train: bool, num_classes: int | None = None) -> Stream:
+        return Stream(
+            info, split, recipe.evaluate.batch_size, train=train, seed=seed, image_size=data.image_size, channels=data.channels,
+            transform=data.transform, mean=data.mean, std=data.std, workers=data.workers, shuffle_buffer=data.shuffle_buffer,
+            on_bad_shard=data.on_bad_shard, share=(parallel.rank(), parallel.world()), num_classes=num_classes, device=device,
+        )  # fmt: skip
+
+    train = stream(data.train_split, train=True)
+    measured = stream(data.test_split, train=False, num_classes=train.num_classes)
+    for notice in {**train.notices, **measured.notices}.values():
+        warnings.warn(notice, GrafsWarning)
+    return Feeds(
+        paced(train, recipe.evaluate.steps_per_epoch),
+        measured,
+        train.num_classes,
+        train.image_shape,
+        train.mean,
+        train.std,
+        train.num_samples,
+        measured.num_samples,
+    )

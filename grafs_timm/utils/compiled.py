@@ -1,0 +1,122 @@
+"""Compiled where that pays, plain torch everywhere else: the one place that decides and that explains a failure.
+
+``GRAFS_TIMM_COMPILE=0`` keeps everything plain, as a comparison bit by bit wants it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import GrafsWarning
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+plain_only = os.environ.get("GRAFS_TIMM_COMPILE", "1") == "0"
+_LACKS = {"InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton"}  # by name: importing torch._inductor takes seconds
+
+
+@dataclass
+class _Trouble:
+    """What went wrong with one compiled function since it last worked."""
+
+    in_a_row: int = 0
+    to_skip: int = 0  # calls that are not tried, so that what fails at length in every call costs little
+    for_good: bool = False
+    said: set[str] = field(default_factory=set)
+
+
+_troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
+
+
+def allowed() -> bool:
+    """Whether something may be compiled here: not switched off, and not already inside a compiler or an export."""
+    return not (plain_only or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any:
+    """Return ``fast()``, or ``plain()`` where that fails, with a warning for each sort of failure.
+
+    Where no compiler is found, ``fast`` is not tried again. Anything else (memory that ran out, a full disk) may pass, so
+    later calls try it again: the next one after the first failure, then after 1, 3, 7, … calls for as long as it fails.
+
+    Args:
+        what: Name of the function, the same for all of its calls; stands in the warning.
+        fast: Compiles at its first call.
+        plain: Computes the same with torch's own operations.
+    """
+    if not allowed():
+        return plain()
+    trouble = _troubles.get(what)
+    if trouble and (trouble.for_good or trouble.to_skip):
+        trouble.to_skip -= not trouble.for_good
+        return plain()
+    try:
+        result = fast()
+    except Exception as error:
+        _note(what, error)
+        return plain()
+    if trouble:
+        trouble.in_a_row = 0
+    return result
+
+
+def _note(what: str, error: Exception) -> None:
+    trouble = _troubles[what]
+    trouble.in_a_row += 1
+    trouble.to_skip = 2 ** (trouble.in_a_row - 1) - 1
+    trouble.for_good = lacks_compiler(error)
+    kind = type(error).__name__
+    if kind in trouble.said:
+        return
+    trouble.said.add(kind)
+    cause = f"{kind}: {str(error)[:200]}"
+    if trouble.for_good:
+        said = f"{what}: no compiler was found, so it runs as plain torch, several times slower; install a C++ compiler"
+        warnings.warn(f"{said} such as g++ (on CUDA: Triton). {cause}", GrafsWarning, stacklevel=4)
+    else:
+        said = f"{what}: the compiled form failed and this call was computed by plain torch, several times slower; later"
+        warnings.warn(f"{said} calls try the compiled form again. {cause}", GrafsWarning, stacklevel=4)
+
+
+def lacks_compiler(error: BaseException | None) -> bool:
+    """Return whether an exception, or what caused it, says that there is no C++ compiler or no Triton for this GPU."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        missing = (error.name or "").split(".")[0] if isinstance(error, ImportError) else ""
+        if type(error).__name__ in _LACKS or missing == "triton":
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
+    return False
+
+
+def traced(function: Callable[..., Any], *examples: torch.Tensor) -> Any:
+    """``function`` of vectors like ``examples``, of any length, compiled apart from every other: numbers in it are constants.
+
+    For a function made at run time: ``torch.compile`` alone counts all that share one piece of code as recompilations of it,
+    and allows eight.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        graph = make_fx(function, tracing_mode="symbolic")(*examples)
+    return torch.compile(graph, dynamic=True, fullgraph=True)
+
+
+def fused(function: _F, what: str) -> _F:
+    """Compile ``function`` by torch's inductor at its first call, with shapes left open; plain where that cannot be done."""
+    made = functools.cache(lambda: torch.compile(function, dynamic=True, fullgraph=True))
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return attempt(what, lambda: made()(*args), lambda: function(*args))
+
+    return call  # type: ignore[return-value]
