@@ -10,15 +10,17 @@ from .models import hf_names
 from .models.create import create_model
 from .models.families import family_of
 from .models.registry import register
+from .models.replace import replace_activations
 from .models.surgery import Report
-from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations, replace_activations
+from .utils import version
+from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations
 
 if TYPE_CHECKING:
     from .models.shelf import add_activation, add_activations
     from .models.weights import load_pretrained, save_pretrained
     from .search.bilevel import ActivationSearch
 
-__version__ = "0.1.0"
+__version__ = version.own()
 __all__ = [
     "ActivationSearch", "Entry", "Report", "act_layer", "add_activation", "add_activations", "create_model", "entries",
     "family_of", "get_activation", "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from ..zoo.entry import Facts
+from ..utils.schema import Listed, Part
 from . import gains
 from .activation import activation_class
 from .curve import gradient
@@ -20,8 +20,25 @@ _JUMP = 1e-3  # of a slope, beside its size: less is rounding or curvature
 _FLAT = 1e-9  # of the largest slope: less is no direction
 
 
+class Facts(Part):
+    """What a function is like; ``low`` to ``kinks`` on [−10, 10] in float64.
+
+    ``gain`` is 1 / std f(z), z ~ N(0, 1); ``lipschitz`` the largest |f′|; ``kinks`` where f′ jumps. ``fp16`` and ``bf16``:
+    whether f and its gradient are finite for every finite input of that format.
+    """
+
+    gain: float
+    low: float
+    high: float
+    lipschitz: float
+    kinks: Annotated[tuple[float, ...], Listed]
+    monotone: Literal["rising", "falling", "no"]
+    fp16: bool
+    bf16: bool
+
+
 def of(genotype: Genotype) -> Facts:
-    """As `entry.Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
+    """As `Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
     x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
     y, (places, beside) = genotype(x), _jumps(genotype)
     # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import GenotypeError
+from ..utils import dtypes, suggest
 from ..utils.files import write_json
 from ..utils.layout import undisturbed
 from . import ops
@@ -144,8 +145,8 @@ class Genotype:
 
 def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
     """The cell's value under given limits rather than its own; else as ``Genotype.__call__``."""
-    if x.dtype not in ops.DTYPES:
-        ops.refuse("an activation", x.dtype, x.device)
+    if x.dtype not in dtypes.DTYPES:
+        dtypes.refuse("an activation", x.dtype, x.device)
     top = torch.finfo(x.dtype).max
     inside = ops.Limits(min(limits.bound, top), limits.floor)
     wide = x.dtype in (torch.float32, torch.float64)
@@ -212,7 +213,7 @@ def _refuse_unknown(data: dict[Any, Any], known: tuple[str, ...], where: str) ->
 
 
 def _nearest(word: object, known: tuple[str, ...]) -> str:
-    return ops.nearest(str(word)[:100], known)
+    return suggest.nearest(str(word)[:100], known)
 
 
 def _parsed_gene(slot: str, data: dict[str, Any], source: str) -> Gene:

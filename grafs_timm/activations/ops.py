@@ -11,11 +11,10 @@ that ``symbols.py`` hands in, so that importing this module imports no sympy.
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import scipy  # loads its parts when they are used
@@ -24,23 +23,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import TensorError
+from ..utils.dtypes import DTYPES, refuse
+from ..utils.suggest import nearest
 
 Array = NDArray[np.float64]
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what everything here was written for
-
-
-def refuse(what: str, dtype: torch.dtype, device: torch.device) -> NoReturn:
-    """Raise the TensorError for a tensor of a dtype that is not in ``DTYPES``, with the words that GELU has for it."""
-    known = ", ".join(str(one).removeprefix("torch.") for one in DTYPES)
-    try:
-        F.gelu(torch.empty(1, dtype=dtype, device=device))
-        said = ""
-    except NotImplementedError as error:
-        said = f" ({str(error).splitlines()[0][:120]})"
-    except RuntimeError:  # one of torch's own assertions, which would help nobody
-        said = ""
-    raise TensorError(f"{what} takes floating point tensors ({known}), got {dtype}{said}: convert it with x.float() first")
 
 
 @dataclass(frozen=True)
@@ -381,12 +367,3 @@ def get(name: str, arity: int) -> Op:
     except (KeyError, TypeError):
         kind = "unary" if arity == 1 else "binary"
         raise KeyError(f"no {kind} operation {name!r}{nearest(name, OPS[arity])}") from None
-
-
-def nearest(name: object, names: Iterable[str]) -> str:
-    """«; nearest: a, b» for an error message, or the whole list where nothing is near and the list is short, or nothing."""
-    known = list(names)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if close:
-        return f"; nearest: {', '.join(close)}"
-    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""

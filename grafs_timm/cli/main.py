@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from .. import __version__
 from ..errors import GrafsError
+from ..utils import version
 from . import campaign as cli_campaign
 from . import data as cli_data
 from . import publish as cli_publish
@@ -74,7 +74,7 @@ def _say_once(say: Callable[[], None]) -> None:
 
 
 @click.group(cls=_Group, context_settings=_CONTEXT)
-@click.version_option(__version__)
+@click.version_option(version.own())
 def main() -> None:
     """Search activation functions by gradient descent, and load found ones by name in timm.
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ..activations.ops import nearest
 from ..errors import GrafsError, UnknownNameError
+from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
 
 

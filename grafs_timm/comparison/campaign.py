@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..config.recipe import load_recipe
 from ..config.settings import Campaign as Settings
 from ..config.settings import Recipe
 from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
+from ..utils.suggest import nearest
 from . import campaign_files, ledger
 from . import contenders as candidates
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved

@@ -15,10 +15,10 @@ import torch
 
 from ..activations import formula, timm_maps
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
 from ..utils import resources
+from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
 
 Kind = Literal["found", "random", "baseline"]

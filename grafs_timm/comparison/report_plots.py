@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..activations.plots import _figure, _save
+from ..utils.figures import new_figure, save_figure
 from .ranking import points
 from .report_table import GroupRow, Row, Table
 from .statistics import Difference, Kind, Measure, Place
@@ -24,7 +24,7 @@ def forest(table: Table, path: str | Path) -> Path:
     rows = _forest_rows(table)
     height = 0.27 * len(rows) + 0.95
     width = 2.0 + 3.4 * len(data)
-    figure = _figure(figsize=(max(width, 7.0), height * len(models) + 0.9))
+    figure = new_figure(figsize=(max(width, 7.0), height * len(models) + 0.9))
     panels = figure.subplots(len(models), len(data), squeeze=False)
     for i, model in enumerate(models):
         for j, name in enumerate(data):
@@ -34,7 +34,7 @@ def forest(table: Table, path: str | Path) -> Path:
             else:
                 panels[i, j].set_axis_off()
     _forest_legend(figure, table)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def heatmap(table: Table, path: str | Path) -> Path:
@@ -45,7 +45,7 @@ def heatmap(table: Table, path: str | Path) -> Path:
     sizes = [abs(value) for row in values for value in row if value is not None]
     reach = _reach(sizes, floor=10.0 ** (1 - table.measure.digits))
     width, height = (0.72, 0.44) if narrow else (1.75, 0.34)
-    figure = _figure(figsize=(max(3.6 + width * len(where), 6.5), (3.0 if narrow else 1.6) + height * len(labels)))
+    figure = new_figure(figsize=(max(3.6 + width * len(where), 6.5), (3.0 if narrow else 1.6) + height * len(labels)))
     axes = figure.subplots()
     picture = [[math.nan if value is None else value for value in row] for row in values]
     axes.set_facecolor("#dcdfe3")
@@ -70,7 +70,7 @@ def heatmap(table: Table, path: str | Path) -> Path:
         f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
     )
     axes.set_xlabel(text, fontsize=9)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _heads(axes: Any, table: Table, narrow: bool) -> None:

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ..activations.ops import nearest
 from ..errors import RecipeError, shortened
 from ..utils.resources import folder
+from ..utils.suggest import nearest
 from . import strict_yaml
 from .settings import Impossible, Recipe
 from .strict_yaml import describe

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ..activations.ops import nearest
+from ..utils.suggest import nearest
 from . import strict_yaml
 from .settings_data import (
     Beta,

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..activations.ops import nearest
 from ..errors import UnknownNameError
+from ..utils.suggest import nearest
 from .trivial_augment import trivial_augment
 
 # In the order they are applied, whatever the order they are asked for in.

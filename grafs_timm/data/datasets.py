@@ -19,9 +19,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
-from ..activations.ops import nearest
 from ..errors import DataError, UnknownNameError, shortened
 from ..utils import limits, remote
+from ..utils.suggest import nearest
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
 ACCEPTED = (

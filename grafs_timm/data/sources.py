@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activations.ops import nearest
 from ..errors import DataError, GrafsWarning, UnknownNameError
 from ..utils import limits, remote
+from ..utils.suggest import nearest
 from .datasets import split_word
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..activations.ops import nearest
 from ..errors import DataError, GrafsWarning, RunError, UnknownNameError
 from ..utils import limits
+from ..utils.suggest import nearest
 from .images import DatasetInfo
 from .shards import decode
 from .stream_worker import Item, Task, Worker, has_colour

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..activations.ops import nearest
 from ..errors import DataError, UnknownNameError
 from ..utils import limits, remote
+from ..utils.suggest import nearest
 from . import datasets, shards
 
 SUFFIXES = (".txt", ".txt.gz")

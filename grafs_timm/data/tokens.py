@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activations.ops import nearest
 from ..errors import DataError, UnknownNameError
 from ..utils.files import write_whole
 from ..utils.optional import required
+from ..utils.suggest import nearest
 
 END = "<|endoftext|>"
 NAMES = ("bytes", "bpe")

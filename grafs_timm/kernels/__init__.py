@@ -11,8 +11,7 @@ from types import ModuleType
 
 import torch
 
-from ..activations import ops
-from ..utils import compiled
+from ..utils import compiled, dtypes
 from . import plain
 
 
@@ -20,10 +19,10 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
     """The module with ``forward``, ``slope`` and ``slope_and_rows`` for tensors of this device and dtype.
 
     `plain` for float64 (exact, for checks), where compiling is switched off, and, with one notice, where a compiler or
-    Triton is missing. TensorError for a dtype that is none of ``ops.DTYPES``: the compiled loops would misread it.
+    Triton is missing. TensorError for a dtype that is none of ``dtypes.DTYPES``: the compiled loops would misread it.
     """
-    if dtype not in ops.DTYPES:
-        ops.refuse("a tabulated function", dtype, device)
+    if dtype not in dtypes.DTYPES:
+        dtypes.refuse("a tabulated function", dtype, device)
     if dtype == torch.float64 or compiled.plain_only:
         return plain
     if device.type == "cpu":

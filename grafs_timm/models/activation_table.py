@@ -17,8 +17,8 @@ from timm.models import metaformer
 from torch import nn
 
 from ..activations.activation import FoundActivation
-from ..activations.ops import nearest
 from ..errors import GrafsError
+from ..utils.suggest import nearest
 from . import hooks
 
 Also = Collection[str | type[nn.Module]]

@@ -14,6 +14,7 @@ from ..errors import GrafsError, GrafsWarning, WeightsError, first_line
 from ..zoo import lookup as zoo
 from . import binding, families, surgery
 from .activation_table import Also
+from .replace import replace_activations
 
 
 def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
@@ -22,8 +23,8 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Also = ()
     One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
     `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the zoo's activation of the
     architecture's family where it is shown to be better than the default one; else the model stays as timm builds it, with a
-    warning that says so. ``also`` as in `zoo.replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it,
-    has an activation of its own: ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
+    warning that says so. ``also`` as in `replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it, has
+    an activation of its own: ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
     """
     if "act_layer" in settings:
         raise GrafsError(
@@ -41,7 +42,7 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Also = ()
         return model
     found = zoo.resolve(name or activation)
     before = binding.activation_of(model) if settings.get("pretrained") else None
-    model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
+    model.activation_report = replace_activations(model, found, also)  # type: ignore[assignment]
     if before is not None:
         binding.warn_if_pretrained(architecture, binding.activation_of(model), before)
     return model
@@ -93,7 +94,7 @@ def _from_folder(folder: str, found: zoo.Resolved | None, also: Also, settings: 
     if found is None:
         model.activation_report = surgery.report_of(model, own.name)  # type: ignore[assignment]
         return model
-    model.activation_report = zoo.replace_activations(model, found, also)  # type: ignore[assignment]
+    model.activation_report = replace_activations(model, found, also)  # type: ignore[assignment]
     if settings.get("pretrained") and not (now := binding.activation_of(model)).computes_as(own):
         raise WeightsError(
             f"{folder}: these weights were trained with {own}, not with {now}; leave activation out to have theirs, or build "

@@ -18,8 +18,8 @@ from timm.models import is_model_in_modules
 from timm.utils import unwrap_model
 from torch import nn
 
-from ..activations.ops import nearest
 from ..errors import UnknownNameError
+from ..utils.suggest import nearest
 
 # What mixes positions: convolutions; attention; both; neither, but dense layers or recurrences over the positions.
 Kind = Literal["convolutional", "transformer", "hybrid", "mlp"]

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from ..activations.activation import FoundActivation
-from ..activations.ops import nearest
 from ..errors import GrafsError, UnknownNameError
 from ..utils.files import write_whole
+from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
 from . import families, functional, surgery
+from .replace import replace_activations
 
 TABLE = Path(__file__).with_name("support.csv")
 
@@ -58,7 +59,7 @@ def examine(architecture: str) -> Row:
     functional.expose(model)
     meant = {name for name, _, _, reason in surgery.find_sites(model) if reason is None}
     try:
-        report = zoo.replace_activations(model, _probe())
+        report = replace_activations(model, _probe())
         replaced, left = report.replaced, report.left
     except GrafsError:
         replaced, left = 0, list(surgery.without_module(model))

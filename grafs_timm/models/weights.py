@@ -32,8 +32,9 @@ from ..activations.formula import Genotype
 from ..errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, first_line, shortened
 from ..utils.files import write_json, write_whole
 from ..zoo import lookup as zoo
+from ..zoo.model_config import CONFIG, NOT_MODEL_ARGS, read_config
 from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
-from .model_config import CONFIG, NOT_MODEL_ARGS, read_config
+from .replace import replace_activations
 
 __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
 
@@ -370,7 +371,7 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     bound, at = record.bound, activations_at(model)
     if not bound.beside and any(place not in at or not _same(at[place], bound) for place in record.places):
         # the same way as it went in: what an architecture needs besides, such as a gain, comes with it
-        zoo.replace_activations(model, zoo.Resolved(bound.name, bound.layer, bound.genotype))
+        replace_activations(model, zoo.Resolved(bound.name, bound.layer, bound.genotype))
         at = activations_at(model)
     missing = [place for place in record.places if place not in at]
     if missing and strict:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..activations import timm_maps
 from ..activations.formula import Genotype
-from ..activations.plots import RIVALS, _figure, _save, plot_functions
+from ..activations.plots import RIVALS, plot_functions
 from ..comparison.report_plots import COLOURS
 from ..errors import RunError
+from ..utils.figures import new_figure, save_figure
 from ..zoo.entry import Batch, Contents, Difference, Metric
 from . import claims
 from .claims import found_at
@@ -50,14 +51,14 @@ def _effect(contents: Contents, path: Path) -> Path:
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     height = max(len(_rows(batch, place)) for batch, place in panels)
-    picture = _figure(figsize=(1.2 + 3.6 * columns, (0.23 * height + 1.0) * lines + 0.7))
+    picture = new_figure(figsize=(1.2 + 3.6 * columns, (0.23 * height + 1.0) * lines + 0.7))
     axes = picture.subplots(lines, columns, squeeze=False)
     for spare in axes.ravel()[len(panels) :]:
         spare.set_axis_off()
     for (batch, place), panel in zip(panels, axes.ravel(), strict=False):
         _panel(panel, contents, batch, place)
     _legend(picture, contents)
-    return _save(picture, path)
+    return save_figure(picture, path)
 
 
 def _rows(batch: Batch, place: tuple[str, str]) -> list[Metric]:

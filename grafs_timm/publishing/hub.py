@@ -25,15 +25,17 @@ from torch import nn
 
 from ..activations.activation import FoundActivation, activation_class
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..errors import GrafsError, RunError, WeightsError, first_line, shortened
 from ..models import shelf
 from ..models.binding import Bound, activation_of, activations_at
-from ..models.model_config import CONFIG, NOT_MODEL_ARGS, read_config
+from ..models.replace import replace_activations
 from ..models.weights import create_from, describe, load_pretrained, read_record, save_pretrained
 from ..utils.files import write_json, write_whole
+from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
+from ..zoo import outside
 from ..zoo.entry import Contents
+from ..zoo.model_config import CONFIG, NOT_MODEL_ARGS, read_config
 
 README = "README.md"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)\s]+)\)")
@@ -68,7 +70,7 @@ class Source:
 
 
 def _is_entry(activation: str | Path) -> bool:
-    return Path(activation).is_dir() or shelf.is_entry(activation)
+    return Path(activation).is_dir() or outside.is_entry(activation)
 
 
 def publish(
@@ -115,7 +117,7 @@ def write(
         else:
             save_pretrained(built, scratch, arguments)
         write_json(
-            scratch / shelf.ENTRY, source.contents.to_dict() if source.contents else source.genotype.to_dict(derived=True)
+            scratch / outside.ENTRY, source.contents.to_dict() if source.contents else source.genotype.to_dict(derived=True)
         )
         pictures = _copy_pictures(card, source, scratch)
         header = yaml.safe_dump(_header(source, weights is not None), sort_keys=False, allow_unicode=True)
@@ -166,7 +168,7 @@ def _new(source: Source, model: str | None, arguments: dict[str, Any]) -> nn.Mod
     except Exception as error:  # whatever an architecture raises for a value that does not fit it
         raise WeightsError(f"timm cannot build {model} with {shortened(repr(arguments), 300)}: {first_line(error)}") from error
     layer = activation_class(source.genotype, source.name)
-    zoo.replace_activations(built, zoo.Resolved(source.name, layer, source.genotype))
+    replace_activations(built, zoo.Resolved(source.name, layer, source.genotype))
     return built
 
 

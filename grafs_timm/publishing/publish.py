@@ -14,10 +14,9 @@ from ..comparison import contenders as candidates
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import COST, RECIPE
 from ..errors import RunError
-from ..models import shelf
 from ..utils import resources
 from ..utils.files import write_whole
-from ..zoo import entry_file
+from ..zoo import entry_file, outside
 from ..zoo import lookup as zoo
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
@@ -40,7 +39,7 @@ def _require_ledger(what: str | Path) -> None:
     """RunError, with what was probably meant, where there is no folder of a ledger."""
     if (Path(what) / RECIPE).is_file():
         return
-    if str(what) in zoo.names() or shelf.is_entry(what):
+    if str(what) in zoo.names() or outside.is_entry(what):
         raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
     found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
     there = {os.path.relpath(path) for path in found}

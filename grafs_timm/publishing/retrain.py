@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..activations.ops import nearest
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
 from ..comparison.statistics import Measure
@@ -16,6 +15,7 @@ from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
 from ..runs.run_training import run_evaluate
 from ..utils.files import write_whole
+from ..utils.suggest import nearest
 from ..zoo import entry_file
 from ..zoo.entry import Batch, Contents, Metric, Verified
 from . import claims, evidence, pages

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from ..activations import facts
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..comparison import contenders as candidates
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from ..comparison.ledger import Ledger
 from ..errors import GrafsError, RunError, UnknownNameError
+from ..utils.suggest import nearest
 from ..zoo import entry_file
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages

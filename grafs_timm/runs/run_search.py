@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..activations import formula, plots
+from ..activations import formula
+from ..activations.plots import plot_functions
 from ..config.settings import Recipe, Search
 from ..data.text import TextBatches
 from ..errors import GrafsWarning, RecipeError
@@ -25,6 +26,7 @@ from ..utils import hardware, parallel
 from ..zoo.lookup import known_as, resolve
 from . import checkpoint
 from .folder import RunFolder
+from .plots import plot_shrinking
 from .tracking import Mode, RunLog
 from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
 from .wandb_result import show_result
@@ -265,8 +267,8 @@ def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) ->
     found = search.genotype()
     chosen_accuracy, chosen_loss = accuracy(run.model, run.held_out.epoch(0), run.step)
     formula.save(found, folder.genotype_file)
-    plots.plot_functions({"found": found}, folder.plots / "function.png")
-    plots.plot_shrinking(folder.path, folder.plots / "shrinking.png")
+    plot_functions({"found": found}, folder.plots / "function.png")
+    plot_shrinking(folder.path, folder.plots / "shrinking.png")
     summary = {
         **folder.facts, "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
         "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..config.recipe import Recipe
 from ..errors import GrafsWarning, RecipeError, RunError
 from ..models import weights
+from ..models.replace import replace_activations
 from ..utils import hardware, parallel
 from ..zoo import lookup as zoo
 from . import checkpoint
@@ -38,7 +39,7 @@ class _Training:
         self.feeds = feeds = open_feeds(recipe, seed, device)
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, feeds.num_classes, feeds.shape, device, settings.start_from)
-        self.report = zoo.replace_activations(self.model, found)
+        self.report = replace_activations(self.model, found)
         self.ema = ModelEmaV3(self.model, settings.ema_decay, use_warmup=True) if settings.ema_decay else None
         idle = parallel.world() > 1 and has_idle_weights(self.model, blank(feeds.shape, device))
         if recipe.compile == "model":

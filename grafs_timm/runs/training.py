@@ -13,7 +13,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..activations.ops import nearest
 from ..config.settings import Data, Recipe
 from ..data import text_source
 from ..data.images import Batches, DatasetInfo, ImageSet, load_split, open_dataset
@@ -22,6 +21,7 @@ from ..data.text import TextBatches, TextData, TextSet, load_text
 from ..errors import DataError, GrafsError, GrafsWarning, RecipeError, UnknownNameError, first_line, shortened
 from ..models import weights
 from ..utils import parallel, remote
+from ..utils.suggest import nearest
 
 
 def measured_on(recipe: Recipe) -> str:

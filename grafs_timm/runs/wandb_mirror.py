@@ -21,9 +21,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from ..activations.ops import nearest
 from ..errors import MirrorWarning, RunError, shortened
 from ..utils.files import write_whole
+from ..utils.suggest import nearest
 
 Mode = Literal["auto", "disabled", "offline", "online"]
 _CHILD = Path(__file__).with_name("wandb_child.py")

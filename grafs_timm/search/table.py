@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, library
 from torch.autograd import forward_ad
 
-from ..activations import ops
 from ..errors import TensorError
 from ..kernels import choose, plain
+from ..utils import dtypes
 from ..utils.layout import in_memory, is_freed, together, watched
 
 _EDGE = 1 / 8  # reach of the five-point difference that gives the slope at an edge: error 1e-5 at most, see the tests
@@ -205,11 +205,11 @@ def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, i
     result over x, on the same terms as an in-place ReLU's (a compiler does as it likes).
     For backward 16 bits an element are kept: which quarter of which interval it lies in (float64: the element itself).
     A non-finite x makes its own gradient and the table's NaN, so that the step is known to be spoilt.
-    Accuracy and determinism: `kernels`. Raises TensorError for a dtype that is none of ``ops.DTYPES`` and for rows on another
-    device, ValueError for rows that do not fit the grid.
+    Accuracy and determinism: `kernels`. Raises TensorError for a dtype that is none of ``dtypes.DTYPES`` and for rows on
+    another device, ValueError for rows that do not fit the grid.
     """
-    if x.dtype not in ops.DTYPES:
-        ops.refuse("a tabulated function", x.dtype, x.device)
+    if x.dtype not in dtypes.DTYPES:
+        dtypes.refuse("a tabulated function", x.dtype, x.device)
     if not together(rows, x):
         raise TensorError(f"rows lie on {rows.device}, x on {x.device}; move them with rows.to({str(x.device)!r})")
     if rows.shape != (grid.intervals + 5, 2):

@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from . import version
+
 _INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}  # flag: how it is shown
 
 
@@ -57,17 +59,15 @@ def commit() -> str:
     >>> commit() == commit()
     True
     """
-    from .. import __version__
-
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "timeout": 20}
     try:
         git = ("git", "-C", str(folder))
         where = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], **quiet)  # type: ignore[call-overload]
         if where.returncode:
-            return f"version {__version__}"
+            return f"version {version.own()}"
         head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], **quiet).stdout.strip()  # type: ignore[call-overload]
         clean = not subprocess.run([*git, "status", "--porcelain", "--", str(folder)], **quiet).stdout  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
-        return f"version {__version__}"
-    return (head if clean else f"{head}-changed") if head else f"version {__version__}"
+        return f"version {version.own()}"
+    return (head if clean else f"{head}-changed") if head else f"version {version.own()}"

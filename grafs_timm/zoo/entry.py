@@ -12,13 +12,12 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
+
+from ..activations.facts import Facts as Facts
+from ..utils.schema import Listed, Part
 
 FORMAT = "grafs-zoo/2"
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -28,35 +27,14 @@ Count = Annotated[int, Field(ge=0)]
 Kind = Literal["found", "random", "baseline"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Facts(_Part):
-    """What the function is like; ``low`` to ``kinks`` on [−10, 10] in float64.
-
-    ``gain`` is 1 / std f(z), z ~ N(0, 1); ``lipschitz`` the largest |f′|; ``kinks`` where f′ jumps. ``fp16`` and ``bf16``:
-    whether f and its gradient are finite for every finite input of that format.
-    """
-
-    gain: float
-    low: float
-    high: float
-    lipschitz: float
-    kinks: Annotated[tuple[float, ...], BeforeValidator(_listed)]
-    monotone: Literal["rising", "falling", "no"]
-    fp16: bool
-    bf16: bool
-
-
-class Cost(_Part):
+class Cost(Part):
     """Median seconds of forward and backward, ÷ those of GELU in the same run; the timings stand in the evidence's cost.csv."""
 
     ratio: Annotated[float, Field(gt=0)]
     device: Text
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """Where the batch came from, by a recipe that lies in the evidence. What is of the search is null where no search of the
     campaign ended in the function, which was given to it then. ``hardware``: hours on each processor; ``date``: of the last
     line.
@@ -77,7 +55,7 @@ class Provenance(_Part):
     budget: Text
 
 
-class Difference(_Part):
+class Difference(Part):
     """How much better ours is than theirs, over ``n`` training seeds that both have, with the t interval of ``level`` and its p
     value: points of accuracy, or nats by which the loss is lower.
 
@@ -93,7 +71,7 @@ class Difference(_Part):
     level: float = 0.95
 
 
-class Metric(_Part):
+class Metric(Part):
     """One activation at one place: what the batch is measured by, over training seeds.
 
     ``sd`` is null for one seed. ``each``: by training seed. ``retired``: after how many seeds it was given no further ones, by
@@ -114,7 +92,7 @@ class Metric(_Part):
     difference: Difference | None
 
 
-class Spread(_Part):
+class Spread(Part):
     """All searches of the batch, or all random cells, at one place: over their means (``sd``), and over training seeds within
     one (``seed_sd``, pooled). Searches that ended in one function count each.
     """
@@ -129,7 +107,7 @@ class Spread(_Part):
     difference: Difference | None
 
 
-class Search(_Part):
+class Search(Part):
     """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
     activation, or the label of the earlier search, that it is up to scales. ``held_out``: what the batch is measured by, of
     the discretised function with the search's own weights. ``near``: the nearest of the functions that GRAFS' authors found,
@@ -149,7 +127,7 @@ class Search(_Part):
     apart: float | None
 
 
-class Choice(_Part):
+class Choice(Part):
     """How the entry was chosen among the searches, on held-out training images: ``why`` in words, the cost of all of it in full
     trainings with the usual activation, and how searched functions compare with random cells.
     """
@@ -159,7 +137,7 @@ class Choice(_Part):
     searched_against_random: Text
 
 
-class Verified(_Part):
+class Verified(Part):
     """A training that was repeated: what the entry reports for this seed, and what came out again."""
 
     model: Text
@@ -173,17 +151,17 @@ class Verified(_Part):
     date: Text
 
 
-class Evidence(_Part):
+class Evidence(Part):
     """``folder`` below ``zoo/<family>/evidence/``, the sha256 of what stands there beside the ledger, and the ids of the
     ledger's lines that the batch was computed from: it may have got more since.
     """
 
     folder: FileName
     files: dict[Annotated[str, Field(pattern=r"^(recipes/)?[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")], Sha256]
-    lines: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...], BeforeValidator(_listed)]
+    lines: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...], Listed]
 
 
-class Batch(_Part):
+class Batch(Part):
     """One campaign that ended in this function, or measured it.
 
     ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
@@ -201,9 +179,9 @@ class Batch(_Part):
     provenance: Provenance
     choice: Choice
     cost: Cost | None
-    searches: Annotated[tuple[Search, ...], BeforeValidator(_listed), Field(min_length=1)]
-    metrics: Annotated[tuple[Metric, ...], BeforeValidator(_listed), Field(min_length=1)]
-    spreads: Annotated[tuple[Spread, ...], BeforeValidator(_listed)]
+    searches: Annotated[tuple[Search, ...], Listed, Field(min_length=1)]
+    metrics: Annotated[tuple[Metric, ...], Listed, Field(min_length=1)]
+    spreads: Annotated[tuple[Spread, ...], Listed]
     evidence: Evidence
 
     def metric(self, model: str, data: str, activation: str) -> Metric | None:
@@ -220,7 +198,7 @@ class Batch(_Part):
         return tuple(sorted(dict.fromkeys((row.model, row.data) for row in self.metrics), key=lambda place: place != home))
 
 
-class Contents(_Part):
+class Contents(Part):
     """Everything that an entry's file holds: ``batches[0]`` found the function, later ones found it again or measured it.
 
     ``alias``: ``grafs_<family>`` loads it, one a family. ``recommended``: it is shown to be better than the default activation
@@ -236,8 +214,8 @@ class Contents(_Part):
     licence: Text
     genotype: dict[str, Any]
     facts: Facts
-    batches: Annotated[tuple[Batch, ...], BeforeValidator(_listed), Field(min_length=1)]
-    verified: Annotated[tuple[Verified, ...], BeforeValidator(_listed)]
+    batches: Annotated[tuple[Batch, ...], Listed, Field(min_length=1)]
+    verified: Annotated[tuple[Verified, ...], Listed]
     sha256: Sha256
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..errors import GenotypeError
 from ..utils import strict_json
+from ..utils.suggest import nearest
 from .entry import FORMAT, Batch, Contents, canonical_sha256
 
 _SHOWN = 3  # fields in one message

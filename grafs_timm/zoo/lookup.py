@@ -19,11 +19,9 @@ from torch import nn
 from ..activations import formula, timm_maps
 from ..activations.activation import FoundActivation, activation_class
 from ..activations.formula import Genotype
-from ..activations.ops import nearest
 from ..errors import GenotypeError, GrafsError, UnknownNameError
-from ..models import surgery
-from ..models.activation_table import Also
 from ..utils import resources, strict_json
+from ..utils.suggest import nearest
 
 if TYPE_CHECKING:
     from .entry import Contents, Metric, Provenance, Search
@@ -106,6 +104,17 @@ class Entry:
         genotype = Genotype.from_dict(data.get("genotype"), source=f"{path}: genotype", derived=False)
         return cls(name, family, genotype, data["alias"], data["recommended"], default, path)
 
+    @classmethod
+    def of(cls, contents: Contents, source: str | Path) -> Entry:
+        """The entry of contents that are checked already; it keeps them, whatever its file holds later."""
+        genotype = Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
+        entry = cls(
+            contents.name, contents.family, genotype, alias=False, recommended=contents.recommended,
+            default=contents.batches[0].usual, path=Path(source),
+        )  # fmt: skip
+        entry.__dict__["contents"] = contents
+        return entry
+
 
 @functools.cache
 def entries() -> dict[str, Entry]:
@@ -118,7 +127,12 @@ def entries() -> dict[str, Entry]:
     return {entry.name: entry for entry in sorted(read, key=lambda e: (e.family, not e.alias, e.name))}
 
 
-_added: dict[str, Entry] = {}  # from outside the package, by `shelf`
+_added: dict[str, Entry] = {}  # from outside the package
+
+
+def add(new: Mapping[str, Entry]) -> None:
+    """Make entries from outside the package known by name."""
+    _added.update(new)
 
 
 def names() -> dict[str, Entry]:
@@ -173,10 +187,10 @@ def resolve(activation: Any) -> Resolved:
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return Resolved(activation.__name__, activation)
     if isinstance(activation, Path) or (isinstance(activation, str) and (activation.endswith(".json") or "/" in activation)):
-        from ..models import shelf  # which calls this module
+        from . import outside  # whose schema takes a tenth of a second to import
 
-        if shelf.is_entry(activation):
-            contents, genotype = shelf.read(activation)
+        if outside.is_entry(activation):
+            contents, genotype = outside.read(activation)
             return Resolved(contents.name, activation_class(genotype, contents.name), genotype)
         genotype = formula.load(activation)
         return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
@@ -212,20 +226,3 @@ def known_as(genotype: Genotype) -> str | None:
 def act_layer(activation: Any) -> Callable[..., nn.Module]:
     """The module class of an activation, for timm's ``act_layer=`` argument."""
     return resolve(activation).layer
-
-
-def replace_activations(model: nn.Module, activation: Any, also: Also = ()) -> surgery.Report:
-    """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced.
-
-    ``also``: what is left as it is by default: ``"squeeze_excite"`` and ``"position_bias"``, small MLPs beside the blocks, and
-    classes of activations that are mostly something else, such as ``nn.Softplus``; or classes of your own.
-    """
-    found = resolve(activation)
-
-    def make(old: nn.Module) -> nn.Module:
-        try:
-            return found.layer(inplace=getattr(old, "inplace", False))
-        except TypeError:
-            return found.layer()
-
-    return surgery.replace_sites(model, make, by=found.name, also=also, function=found.genotype or found.layer())

@@ -9,6 +9,7 @@ from PIL import Image
 from grafs_timm.activations import plots
 from grafs_timm.activations.formula import Genotype
 from grafs_timm.errors import RunError
+from grafs_timm.runs.plots import plot_shrinking
 from grafs_timm.search.cell import Cell
 
 GENOTYPE = Genotype.from_dict(
@@ -43,11 +44,11 @@ def test_shrinking(tmp_path):
         for epoch in (1, 2, 3)
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    with Image.open(plots.plot_shrinking(tmp_path, tmp_path / "s.png")) as picture:
+    with Image.open(plot_shrinking(tmp_path, tmp_path / "s.png")) as picture:
         assert picture.format == "PNG"
 
 
 def test_no_search_to_draw(tmp_path):
     with pytest.raises(RunError, match="no epoch of a search yet"):
-        plots.plot_shrinking(tmp_path, tmp_path / "s.png")
+        plot_shrinking(tmp_path, tmp_path / "s.png")
     assert not list(tmp_path.iterdir())

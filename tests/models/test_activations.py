@@ -22,9 +22,9 @@ from grafs_timm.activations.formula import Genotype
 from grafs_timm.errors import GrafsError
 from grafs_timm.models import activation_table as activations
 from grafs_timm.models import binding
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.models.surgery import find_sites
 from grafs_timm.search.bilevel import ActivationSearch
-from grafs_timm.zoo.lookup import replace_activations
 
 GATED = {
     "format": "grafs-cell/1", "u1": {"op": "silu"}, "u2": {"op": "scale", "gamma": 0.5221}, "b1": {"op": "gate"},

@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.models import activation_table as activations
 from grafs_timm.models import functional, squeeze
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.search.bilevel import ActivationSearch, Site
-from grafs_timm.zoo.lookup import replace_activations
 
 GATED = {
     "format": "grafs-cell/1", "u1": {"op": "silu"}, "u2": {"op": "scale", "gamma": 0.5221}, "b1": {"op": "gate"},

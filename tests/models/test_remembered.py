@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grafs_timm.errors import GrafsError
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.search.bilevel import ActivationSearch
-from grafs_timm.zoo.lookup import replace_activations
 
 GATED = {
     "format": "grafs-cell/1", "u1": {"op": "silu"}, "u2": {"op": "scale", "gamma": 0.5221}, "b1": {"op": "gate"},

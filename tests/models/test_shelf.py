@@ -13,8 +13,9 @@ from timm.layers import create_act
 
 import grafs_timm
 from grafs_timm.errors import DataError, GenotypeError, WeightsError
-from grafs_timm.models import registry, shelf, weights
+from grafs_timm.models import registry, weights
 from grafs_timm.zoo import lookup as zoo
+from grafs_timm.zoo import outside
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def served(made, tmp_path, monkeypatch):
         def log_message(self, *arguments):
             pass
 
-    monkeypatch.setattr(shelf, "_SCHEME", "http")
+    monkeypatch.setattr(outside, "_SCHEME", "http")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -163,7 +164,7 @@ def test_a_url_that_leads_elsewhere_or_is_too_large_is_refused(served, monkeypat
         grafs_timm.add_activation(f"{served}/away", sha256="0" * 64)
     with pytest.raises(DataError, match="404"):
         grafs_timm.add_activation(f"{served}/missing", sha256="0" * 64)
-    monkeypatch.setattr(shelf, "_LARGEST", 1 << 16)
+    monkeypatch.setattr(outside, "_LARGEST", 1 << 16)
     with pytest.raises(DataError, match="larger than"):
         grafs_timm.add_activation(f"{served}/large", sha256="0" * 64)
 

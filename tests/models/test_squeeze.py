@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grafs_timm.errors import GrafsError
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.models.surgery import find_sites
-from grafs_timm.zoo.lookup import replace_activations
 
 C = 16
 

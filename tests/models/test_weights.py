@@ -19,6 +19,7 @@ from grafs_timm.activations.activation import FoundActivation, activation_class
 from grafs_timm.activations.formula import Genotype
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.models import binding, surgery
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.models.weights import CONFIG, WEIGHTS, activation_of, create_from, load_pretrained, save_pretrained
 from grafs_timm.zoo import lookup as zoo
 
@@ -42,7 +43,7 @@ def build(architecture="test_resnet", activation=ZOO, seed=0, **settings):
     torch.manual_seed(seed)
     model = timm.create_model(architecture, num_classes=3, **settings).eval()
     if activation is not None:
-        zoo.replace_activations(model, activation)
+        replace_activations(model, activation)
     return model
 
 

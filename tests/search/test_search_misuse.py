@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.errors import GrafsError
+from grafs_timm.models.replace import replace_activations
 from grafs_timm.search.bilevel import ActivationSearch, Site
-from grafs_timm.zoo.lookup import replace_activations
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
 

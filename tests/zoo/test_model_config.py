@@ -10,8 +10,8 @@ from timm.models._hub import save_config_for_hf
 
 import grafs_timm
 from grafs_timm.errors import GrafsError, WeightsError
-from grafs_timm.models.model_config import CONFIG, read_config
 from grafs_timm.models.weights import create_from, save_pretrained
+from grafs_timm.zoo.model_config import CONFIG, read_config
 
 
 def _changed(folder: Path, where: str, value: object) -> None:

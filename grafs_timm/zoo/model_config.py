@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import timm
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..activations.ops import nearest
 from ..errors import WeightsError, shortened
 from ..utils import strict_json
+from ..utils.suggest import nearest
 
 CONFIG = "config.json"
 # Arguments of timm.create_model that would read files or replace what the folder says of itself.
