@@ -86,7 +86,7 @@ def main() -> None:
     grafs-timm publish CAMPAIGN           a zoo entry with its evidence;  zoo list, zoo verify
     grafs-timm exec train.py ...          timm's own scripts with the zoo's names
     """
-    from ..jobs.launch import end_with_stdin
+    from ..jobs.job import end_with_stdin
 
     end_with_stdin()
 

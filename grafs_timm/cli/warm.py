@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..data import images as data
 from ..data.images import ImageSet
-from ..jobs.launch import ENDS_WITH_STDIN
+from ..jobs.job import ENDS_WITH_STDIN
 
 _POLL = 0.02  # seconds
 _SPLITS = 4  # kept at once: training and test images of two data sets

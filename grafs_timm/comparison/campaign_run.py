@@ -16,8 +16,9 @@ from ..activations import formula
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
 from ..errors import GrafsError, RunError
-from ..jobs.launch import Job as LaunchJob
-from ..jobs.launch import Outcome, run_jobs
+from ..jobs.job import Job as LaunchJob
+from ..jobs.job import Outcome
+from ..jobs.launch import run_jobs
 from ..runs import folder as runs
 from ..runs.tracking import read_log
 from ..utils import hardware

@@ -20,7 +20,8 @@ from ..config.recipe import parse_recipe
 from ..config.settings import Recipe
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
-from ..jobs.launch import Job, Outcome, run_jobs
+from ..jobs.job import Job, Outcome
+from ..jobs.launch import run_jobs
 from ..runs import folder as runs
 from ..runs.tracking import read_log
 from ..runs.training import dataset_of

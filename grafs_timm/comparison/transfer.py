@@ -11,7 +11,8 @@ from typing import Literal
 
 from ..config.settings import Recipe
 from ..errors import RunError
-from ..jobs.launch import Job, Outcome, run_jobs
+from ..jobs.job import Job, Outcome
+from ..jobs.launch import run_jobs
 from ..runs.tracking import Mode, RunLog
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel

@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..utils import remote
-from . import shards, text_source
-from .datasets import DatasetInfo, SplitInfo, open_dataset
+from . import samples, shards, text_source
+from .datasets import open_dataset
+from .info import DatasetInfo, SplitInfo
 from .sources import EXTENSIONS
 
 _MOST_PROBLEMS = 10_000  # of a split that are kept
@@ -106,7 +107,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
                     texts.append(where)
                     continue
                 image = np.asarray(shards.decode_image(sample, where))
-                label = shards.label_of(sample, where, classes)
+                label = samples.label_of(sample, where, classes)
             except DataError as error:
                 report.note(error)
                 continue
@@ -114,7 +115,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
             report.labels[label] += 1
             report.sizes[image.shape[0], image.shape[1]] += 1
             report.grey += image.ndim == 2 or bool((image == image[..., :1]).all())
-            report.formats[next(name for name in shards.FORMATS if name in sample)] += 1
+            report.formats[next(name for name in samples.FORMATS if name in sample)] += 1
     return texts
 
 

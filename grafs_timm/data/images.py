@@ -24,8 +24,8 @@ from ..errors import DataError
 from ..utils import limits
 from .augment import augment as apply_augmentations
 from .augment import checked
-from .datasets import DatasetInfo as DatasetInfo
 from .datasets import open_dataset as open_dataset
+from .info import DatasetInfo as DatasetInfo
 from .shards import Shard, Wanted, read_shard, size
 
 # --------------------------------------------------------------------------------------------------- shards -> images

@@ -28,8 +28,9 @@ from tqdm import tqdm
 
 from ..errors import DataError, RunError
 from ..utils.files import write_json
-from .datasets import open_dataset
-from .shards import FORMATS, checksum, open_image, plain_mode
+from .info import read_info
+from .samples import FORMATS
+from .shards import checksum, open_image, plain_mode
 from .sources import Source, Split, open_source
 
 Format = Literal["webp", "png", "jpg", "keep"]
@@ -152,7 +153,7 @@ def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) 
                         writer.add(label, *made)
             splits[name] = writer.close(name, len(found.source.classes))
         write_json(folder / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
-        open_dataset(folder)  # what can't be opened is no data set
+        read_info(folder)  # what can't be opened is no data set
     return skipped
 
 

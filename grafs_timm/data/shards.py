@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, shortened
+from ..errors import DataError
 from ..utils import limits, remote
+from .samples import FORMATS, extension_of, label_of
+from .tar_stream import files, unpacked
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# Extension -> the decoder to try first. Only these three decoders ever see a file.
-FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -111,8 +111,6 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
     """
     from webdataset.tariterators import group_by_keys
 
-    from .tar_stream import files, unpacked
-
     last = None
     try:
         stream = unpacked(file, location)
@@ -134,15 +132,6 @@ def decode_image(sample: dict[str, Any], where: str) -> Image.Image:
     """The sample's image, loaded, of mode L (grey) or RGB."""
     extension = extension_of(sample, where)
     return decode(sample[extension], extension, where)
-
-
-def extension_of(sample: dict[str, Any], where: str) -> str:
-    """Under which extension the sample has its image. DataError where it has none."""
-    extension = next((name for name in FORMATS if name in sample), None)
-    if extension is None:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
-    return extension
 
 
 def decode(content: bytes, extension: str, where: str) -> Image.Image:
@@ -216,25 +205,6 @@ def _greyed(image: Image.Image) -> tuple[Image.Image, bool]:
     """The luma of a colour image by ITU-R BT.601, and whether the image was in colour at all."""
     red, green, blue = image.split()
     return image.convert("L"), not red.tobytes() == green.tobytes() == blue.tobytes()
-
-
-def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> int:
-    """The sample's label. DataError where there is none, or none of ``classes``."""
-    if "cls" not in sample:
-        raise DataError(f"{where}: no label (cls)")
-    text: bytes = sample["cls"]
-    try:
-        label = int(text.decode("ascii")) if len(text) < 100 else None
-    except ValueError:
-        label = None
-    if label is None:
-        raise DataError(f"{where}: label {text[:20]!r} is not an integer")
-    if not 0 <= label < (classes or 2**31):
-        listed = f"; _info.json lists {classes} classes" if classes else ""
-        raise DataError(f"{where}: label {shortened(str(label))} is outside 0..{(classes or 2**31) - 1}{listed}")
-    if not classes:
-        limits.CLASSES.check(label + 1, f"{where}: label {label}, and _info.json lists no classes")
-    return label
 
 
 def size(image: NDArray[np.uint8]) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, GrafsWarning, UnknownNameError
 from ..utils import limits, remote
 from ..utils.suggest import nearest
-from .datasets import split_word
+from .info import split_word
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _USUAL = ("train", "trainval", "val", "valid", "test")

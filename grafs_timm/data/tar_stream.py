@@ -24,7 +24,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from ..errors import DataError, shortened
 from ..utils import limits
-from .shards import extension_of, label_of
+from .samples import extension_of, label_of
 
 _ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
 _PAUSE = 0.5  # seconds before the second; longer before the next

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import DataError, UnknownNameError
 from ..utils import limits, remote
 from ..utils.suggest import nearest
-from . import datasets, shards
+from . import datasets, info, shards
 
 SUFFIXES = (".txt", ".txt.gz")
 VALIDATION = "validation"
@@ -59,7 +59,7 @@ def read_parts(
     return _of_shards(datasets.open_dataset(text), held_out, train_split, test_split)
 
 
-def _of_shards(info: datasets.DatasetInfo, held_out: float, train_split: str, test_split: str) -> Parts:
+def _of_shards(info: info.DatasetInfo, held_out: float, train_split: str, test_split: str) -> Parts:
     train = read_split(info, train_split)
     if train_split == test_split:
         raise DataError(f"{info.name}: train_split and test_split are both {train_split!r}; text is never scored on itself")
@@ -76,7 +76,7 @@ def _of_shards(info: datasets.DatasetInfo, held_out: float, train_split: str, te
     return Parts(info.name, train, validation, test)
 
 
-def read_split(info: datasets.DatasetInfo, split: str) -> bytes:
+def read_split(info: info.DatasetInfo, split: str) -> bytes:
     """A split's samples joined in order. Errors as `read_parts`; also for a shard's checksum and count."""
     spec, found = info.split(split), []
     budget = limits.Budget(limits.RESIDENT, f"split {split} of {info.name} is longer than what is loaded whole")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..utils.files import locked
-from .launch import Job, Outcome, Process, may_go_on
+from .job import Job, Outcome, Process, may_go_on
 
 PATIENCE = 30.0  # seconds for a cluster to answer
 _OUTLIVED = 60.0  # seconds that a lost node's process may be seen to hold its folder

@@ -17,7 +17,7 @@ from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
 from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RecipeError, RunError
-from grafs_timm.jobs.launch import Outcome
+from grafs_timm.jobs.job import Outcome
 from grafs_timm.runs import training
 from grafs_timm.utils import compiled
 

@@ -1,6 +1,7 @@
 """Jobs of seconds that are forked from a warm process."""
 
-from grafs_timm.jobs.launch import Job, run_jobs
+from grafs_timm.jobs.job import Job
+from grafs_timm.jobs.launch import run_jobs
 
 TINY = {
     "data.train_images": 64, "data.test_images": 50, "data.image_size": 16,

@@ -17,7 +17,8 @@ from tiny_runs import ROOT, SETTINGS
 
 from grafs_timm.errors import RunError
 from grafs_timm.jobs import launch, ray_launch
-from grafs_timm.jobs.launch import Job, run_jobs
+from grafs_timm.jobs.job import Job
+from grafs_timm.jobs.launch import run_jobs
 from grafs_timm.runs import checkpoint
 from grafs_timm.utils.files import locked
 

@@ -22,8 +22,9 @@ import pytest
 import timm
 from PIL import Image
 
-from grafs_timm.data import check, datasets, sources, text_source
+from grafs_timm.data import check, sources, text_source
 from grafs_timm.data.images import load_split, open_dataset
+from grafs_timm.data.info import DatasetInfo, SplitInfo
 from grafs_timm.data.shards import read_shard
 from grafs_timm.data.streaming import Stream
 from grafs_timm.data.tar_stream import read_samples
@@ -138,8 +139,8 @@ def test_a_file_without_an_end_stops_at_the_limit(endless, kind, monkeypatch):
     monkeypatch.setenv("GRAFS_TIMM_MAX_FILE_MB", "4")
     address, server = endless
     url = f"{address}/plain/train-000000.tar"
-    split = datasets.SplitInfo(filenames=["train-000000.tar"], shard_lengths=[1], num_samples=1)
-    info = datasets.DatasetInfo("x", f"{address}/plain", {"train": split}, ("a",))
+    split = SplitInfo(filenames=["train-000000.tar"], shard_lengths=[1], num_samples=1)
+    info = DatasetInfo("x", f"{address}/plain", {"train": split}, ("a",))
     monkeypatch.setattr(check, "open_dataset", lambda name: info)
 
     def read() -> None:
