@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg WANDB_SILENT=true $(BIN)/python -m py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint venv clean
+.PHONY: help demo test test-all lint fmt venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +27,15 @@ test: lint ## lint, types and the tests shorter than a minute
 test-all: lint ## the same with the slow tests
 	@$(PYTEST)
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy and the direction of imports
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted: run $(BIN)/ruff format .' >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted: run make fmt' >&2; exit 1; }
 	@$(BIN)/mypy
+	@said=$$($(BIN)/lint-imports --no-cache --no-logo) || { echo "$$said" >&2; exit 1; }
+
+fmt: $(STAMP) ## format the code and sort imports
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format --quiet .
 
 venv: $(STAMP) ## set up .venv, or bring it up to date
 

@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .activations import timm_maps as timm_maps  # isort: skip  # first: it says so where timm is too old for the rest to be imported
-from .cli import screen
-from .models import hf_names
-from .models.create import create_model
-from .models.families import family_of
-from .models.registry import register
-from .models.replace import replace_activations
-from .models.surgery import Report
-from .utils import version
-from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations
+from .utils.on_import import when_imported
 
 if TYPE_CHECKING:
+    from .models.create import create_model
+    from .models.families import family_of
+    from .models.registry import register
+    from .models.replace import replace_activations
     from .models.shelf import add_activation, add_activations
+    from .models.surgery import Report
     from .models.weights import load_pretrained, save_pretrained
     from .search.bilevel import ActivationSearch
+    from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations
 
-__version__ = version.own()
 __all__ = [
     "ActivationSearch", "Entry", "Report", "act_layer", "add_activation", "add_activations", "create_model", "entries",
     "family_of", "get_activation", "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
 ]  # fmt: skip
 
-screen.begin_command()
-register()
-hf_names.register()
+# Loaded when first asked for: the command line answers --help without torch and timm.
+_PLACES = {
+    "models.create": ("create_model",),
+    "models.families": ("family_of",),
+    "models.registry": ("register",),
+    "models.replace": ("replace_activations",),
+    "models.shelf": ("add_activation", "add_activations"),
+    "models.surgery": ("Report",),
+    "models.weights": ("load_pretrained", "save_pretrained"),
+    "search.bilevel": ("ActivationSearch",),
+    "zoo.lookup": ("Entry", "act_layer", "entries", "get_activation", "list_activations"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ActivationSearch":  # the search is loaded when it is asked for
-        from .search.bilevel import ActivationSearch
+    if name == "__version__":
+        from .utils.version import own
 
-        return ActivationSearch
-    if name in ("load_pretrained", "save_pretrained"):
-        from .models import weights
-
-        return getattr(weights, name)
-    if name in ("add_activation", "add_activations"):
-        from .models import shelf
-
-        return getattr(shelf, name)
+        return own()
+    for place, names in _PLACES.items():
+        if name in names:
+            found = globals()[name] = getattr(importlib.import_module(f".{place}", __name__), name)
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _know_timm(timm: ModuleType) -> None:
+    from .models import registry
+
+    registry.register()
+
+
+def _know_transformers(activations: ModuleType) -> None:
+    from .models import hf_names
+
+    hf_names.fill(activations)
+
+
+when_imported("timm", _know_timm, "the zoo's names are not known to timm")
+when_imported("transformers.activations", _know_transformers, "the zoo's names are not known to transformers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -68,6 +69,9 @@ class _Group(click.Group):
 
 def _say_once(say: Callable[[], None]) -> None:
     """However many processes torchrun started, and all have met the same error."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        say()  # no process group, and so no need of torch
+        return
     from ..utils import parallel
 
     parallel.first_to_say(say)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from ..activations.activation import FoundActivation, activation_class
 from ..errors import GenotypeError, GrafsWarning
+from ..utils.on_import import when_imported
 from ..zoo import lookup as zoo
 
 MODULE = "transformers.activations"
@@ -27,14 +26,10 @@ MAPS = ("ACT2CLS", "ACT2FN")  # name -> class, and the copy of it that models lo
 def register() -> None:
     """Put every zoo name into transformers' maps: at once where it is imported already, otherwise when it will be.
 
-    To do it again changes nothing. Without transformers it has no effect. A name that transformers has already stays
-    transformers' own, with a warning; so is a transformers warned of that keeps no such maps.
+    Idempotent. Without transformers it has no effect. A name that transformers has already stays transformers' own, with a
+    warning; a transformers without such maps is warned of too.
     """
-    module = sys.modules.get(MODULE)
-    if module is not None:
-        fill(module)
-    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    when_imported(MODULE, fill, "the zoo's names are not known to transformers")
 
 
 def fill(module: ModuleType) -> None:
@@ -71,50 +66,3 @@ def _is_foreign(name: str, known: dict[str, Any]) -> bool:
 
 def _version() -> str:
     return str(getattr(sys.modules.get("transformers"), "__version__", "of unknown version"))
-
-
-class _Finder:
-    """Stands before Python's own finders until transformers' activations are imported, finds them by those, and goes."""
-
-    def __init__(self) -> None:
-        self._looking = False
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != MODULE or self._looking:  # another such hook may ask all finders, us among them
-            return None
-        self._looking = True
-        try:
-            spec = self._of_others(name, path, target)
-        finally:
-            self._looking = False
-        if spec is not None and spec.loader is not None:
-            self._fill_after(spec.loader)
-        return spec
-
-    def _of_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            if finder is not self and find is not None and (spec := find(name, path, target)) is not None:
-                return spec
-        return None
-
-    def _fill_after(self, loader: Any) -> None:
-        """Have this one loader fill the maps once; it stays the module's own, which sources and resources are read by."""
-        execute: Callable[[ModuleType], None] = loader.exec_module
-
-        def exec_and_fill(module: ModuleType) -> None:
-            vars(loader).pop("exec_module", None)
-            execute(module)  # where that raises, the finder stays for another try
-            if module.__name__ == MODULE:
-                if self in sys.meta_path:
-                    sys.meta_path.remove(self)
-                fill(module)
-
-        try:
-            loader.exec_module = exec_and_fill
-        except AttributeError:  # a loader without a dict of its own: the names stay unknown, transformers works
-            warnings.warn(
-                f"the zoo's names are not known to transformers, which {type(loader).__name__} loads; "
-                "import it before grafs_timm",
-                GrafsWarning,
-            )

@@ -16,6 +16,7 @@ import grafs_timm
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.errors import GenotypeError
 from grafs_timm.models import hf_names
+from grafs_timm.utils.on_import import _Finder
 from grafs_timm.zoo import lookup as zoo
 
 NAME = "grafs_resnet"
@@ -85,7 +86,7 @@ def test_a_loader_that_cannot_be_told_is_left_alone() -> None:
         def exec_module(self, module: types.ModuleType) -> None: ...
 
     with pytest.warns(UserWarning, match="Slotted loads; import it before grafs_timm"):
-        hf_names._Finder()._fill_after(Slotted())
+        _Finder(hf_names.MODULE, hf_names.fill, "the zoo's names are not known to transformers")._follow(Slotted())
 
 
 BUILD = (
@@ -93,7 +94,7 @@ BUILD = (
     f"config = AutoConfig.for_model('gpt2', activation_function={NAME!r}, **{GPT2})\n"
     "model = AutoModelForCausalLM.from_config(config)\n"
     "print([block.mlp.act.activation_name for block in model.transformer.h])\n"
-    "import sys; print([type(finder).__name__ for finder in sys.meta_path].count('_Finder'))\n"
+    "import sys; print([getattr(f, 'name', '') for f in sys.meta_path].count('transformers.activations'))\n"
 )
 
 
@@ -117,10 +118,10 @@ def test_whichever_is_imported_first(first: str) -> None:
 def test_the_import_brings_no_transformers_and_one_hook_only() -> None:
     done = python(
         "import sys, grafs_timm\n"
-        "from grafs_timm import hf_names\n"
+        "from grafs_timm.models import hf_names\n"
         "hf_names.register()\n"
         "print(*[name for name in sys.modules if name.startswith('transformers')])\n"
-        "print([type(finder).__name__ for finder in sys.meta_path].count('_Finder'))\n"
+        "print([getattr(f, 'name', '') for f in sys.meta_path].count('transformers.activations'))\n"
     )
     assert done.stdout.splitlines() == ["", "1"], done.stderr
 
@@ -171,9 +172,10 @@ def test_a_made_transformers_is_filled_and_keeps_its_loader(tmp_path) -> None:
         "import transformers.activations as module\n"
         f"print({NAME!r} in module.ACT2CLS, {NAME!r} in module.ACT2FN)\n"
         "print(type(module.__loader__).__name__, vars(module.__loader__).keys() & {'exec_module'})\n"
-        "print('ACT2CLS' in inspect.getsource(module), [type(f).__name__ for f in sys.meta_path].count('_Finder'))\n"
+        "print('ACT2CLS' in inspect.getsource(module))\n"
+        "print([getattr(f, 'name', '') for f in sys.meta_path].count('transformers.activations'))\n"
     )
-    assert done.stdout.splitlines() == ["failed", "True True", "SourceFileLoader set()", "True 0"], done.stderr
+    assert done.stdout.splitlines() == ["failed", "True True", "SourceFileLoader set()", "True", "0"], done.stderr
 
 
 @needed
