@@ -66,6 +66,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_the_same_as_in_fresh_processes(tmp_path):
     """After an error, with another precision before it, and with images that another job decoded."""
     folders = {side: tmp_path / side for side in ("fresh", "warm")}

@@ -103,9 +103,9 @@ BUILD = (
     "first",
     [
         "import grafs_timm",
-        "import transformers, grafs_timm",
+        pytest.param("import transformers, grafs_timm", marks=pytest.mark.slow),
         "import transformers.activations, grafs_timm",
-        "import transformers.models.gpt2.modeling_gpt2, grafs_timm",
+        pytest.param("import transformers.models.gpt2.modeling_gpt2, grafs_timm", marks=pytest.mark.slow),
     ],
 )
 def test_whichever_is_imported_first(first: str) -> None:

@@ -359,15 +359,18 @@ def streamed(train: bool, **transform: object) -> str:
     return f"list(streaming.Stream({stream}).epoch(0))"
 
 
+SHORT_SIDES = [
+    (60000, 1, "RGB", RESIDENT), (3, 60000, "L", streamed(False, crop_pct=0.5)), (1, 60000, "RGB", RESIDENT),
+    (65000, 2, "L", RESIDENT), (1, 30000, "RGBA", RESIDENT), (60000, 1, "RGB", streamed(False)),
+    (60000, 1, "RGB", streamed(True, train_crop_mode="rkrc")), (1, 50000, "RGB", streamed(True, no_aug=True)),
+    (60000, 1, "RGB", streamed(True, train_crop_mode="rkrr")), (60000, 1, "L", streamed(True)),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("width", "height", "mode", "how"),
-    [
-        (60000, 1, "RGB", RESIDENT), (1, 60000, "RGB", RESIDENT), (65000, 2, "L", RESIDENT), (1, 30000, "RGBA", RESIDENT),
-        (60000, 1, "RGB", streamed(False)), (3, 60000, "L", streamed(False, crop_pct=0.5)),
-        (60000, 1, "RGB", streamed(True, train_crop_mode="rkrc")), (1, 50000, "RGB", streamed(True, no_aug=True)),
-        (60000, 1, "RGB", streamed(True, train_crop_mode="rkrr")), (60000, 1, "L", streamed(True)),
-    ],
-)  # fmt: skip
+    [*SHORT_SIDES[:2], *(pytest.param(*case, marks=pytest.mark.slow) for case in SHORT_SIDES[2:])],
+)
 def test_memory_stays_where_a_side_is_very_short(tmp_path, capsys, width, height, mode, how):
     folder = pictures(tmp_path / "set", image(width, height, mode))
     assert growth(how.replace("FOLDER", repr(str(folder)))) < 900
