@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .utils.lazy import names_from
 from .utils.on_import import when_imported
+from .utils.version import own as version
 
 if TYPE_CHECKING:
     from .models.create import create_model
@@ -38,20 +39,11 @@ _PLACES = {
 }
 
 
+_find, __dir__ = names_from(__name__, _PLACES)
+
+
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from .utils.version import own
-
-        return own()
-    for place, names in _PLACES.items():
-        if name in names:
-            found = globals()[name] = getattr(importlib.import_module(f".{place}", __name__), name)
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return version() if name == "__version__" else _find(name)
 
 
 def _know_timm(timm: ModuleType) -> None:

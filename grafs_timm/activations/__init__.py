@@ -1,0 +1,35 @@
+"""Functions of one number: operations, genotypes, formulas, modules and facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import names_from
+
+if TYPE_CHECKING:
+    from .activation import FoundActivation as FoundActivation
+    from .activation import activation_class as activation_class
+    from .facts import Facts as Facts
+    from .formula import Gene as Gene
+    from .formula import Genotype as Genotype
+    from .formula import random_genotype as random_genotype
+    from .formula import same_function as same_function
+
+__all__ = ["Facts", "FoundActivation", "Gene", "Genotype", "activation_class", "random_genotype", "same_function"]
+
+__getattr__, __dir__ = names_from(
+    __name__,
+    {
+        "activation": (
+            "FoundActivation",
+            "activation_class",
+        ),
+        "facts": ("Facts",),
+        "formula": (
+            "Gene",
+            "Genotype",
+            "random_genotype",
+            "same_function",
+        ),
+    },
+)

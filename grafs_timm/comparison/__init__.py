@@ -1,0 +1,1 @@
+"""Many trainings beside one another: plans, choices, statistics and reports."""

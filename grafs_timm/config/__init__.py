@@ -1,0 +1,29 @@
+"""Recipes: their schema, and how they are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import names_from
+
+if TYPE_CHECKING:
+    from .recipe import load_recipe as load_recipe
+    from .recipe import parse_recipe as parse_recipe
+    from .settings import Recipe as Recipe
+    from .settings import Text as Text
+
+__all__ = ["Recipe", "Text", "load_recipe", "parse_recipe"]
+
+__getattr__, __dir__ = names_from(
+    __name__,
+    {
+        "recipe": (
+            "load_recipe",
+            "parse_recipe",
+        ),
+        "settings": (
+            "Recipe",
+            "Text",
+        ),
+    },
+)

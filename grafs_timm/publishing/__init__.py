@@ -1,0 +1,1 @@
+"""From finished campaigns to zoo entries, cards and pages, and back."""

@@ -1,0 +1,1 @@
+"""One search or training as a folder that can be resumed."""

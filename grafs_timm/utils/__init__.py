@@ -1,0 +1,1 @@
+"""What any project could use: files, JSON, processes, tensors in memory."""

@@ -36,7 +36,7 @@ def test_no_operation_starts_threads():
     script = """
 import os, torch, timm
 before = len(os.listdir("/proc/self/task"))
-from grafs_timm import formula, gains, ops
+from grafs_timm.activations import formula, gains, ops
 x = formula.Gene("identity")
 for op in ops.OPS[1].values():
     gene = formula.Gene(op.name, 1.0) if op.has_gamma else formula.Gene(op.name)

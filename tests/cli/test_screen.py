@@ -66,7 +66,8 @@ def locales():
 SESSION = """
 import warnings
 from pathlib import Path
-from grafs_timm import cli, files, strict_json
+from grafs_timm.cli import main as cli
+from grafs_timm.utils import files, strict_json
 from grafs_timm.errors import GrafsWarning
 from grafs_timm.kernels import cpu
 warnings.simplefilter("error", GrafsWarning)

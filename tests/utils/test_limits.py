@@ -58,7 +58,8 @@ def dataset(folder: Path, content: bytes, count: int = 1, name: str = "train-000
 
 def growth(code: str, **environment: str) -> int:
     """MB by which the largest resident size of a process grows through ``code``; what it prints is shown where it fails."""
-    whole = "import resource, sys\nimport torch, numpy, PIL.Image\nfrom grafs_timm import shards, datasets, data, streaming\n"
+    whole = "import resource, sys\nimport torch, numpy, PIL.Image\n"
+    whole += "from grafs_timm.data import datasets, images, shards, streaming\n"
     whole += (
         "from grafs_timm.errors import DataError\npeak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
     )
@@ -351,7 +352,7 @@ def pictures(folder: Path, content: bytes, extension: str = "png", count: int = 
     return dataset(folder, tarred(files), count)
 
 
-RESIDENT = "data.load_split(datasets.open_dataset(FOLDER), 'train', image_size=224)"
+RESIDENT = "images.load_split(datasets.open_dataset(FOLDER), 'train', image_size=224)"
 
 
 def streamed(train: bool, **transform: object) -> str:
