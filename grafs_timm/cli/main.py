@@ -1,4 +1,4 @@
-"""The command line: arguments and calls, nothing more. The commands stand in cli_runs, cli_publish, cli_zoo and cli_data."""
+"""The command line: a group, its errors and its commands, each of which imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import click
 
 from ..errors import GrafsError
 from ..utils import version
-from . import campaign as cli_campaign
-from . import data as cli_data
-from . import publish as cli_publish
-from . import runs as cli_runs
 from . import screen
-from . import zoo as cli_zoo
+from .campaign import campaign
+from .data import data
+from .matrix import transfer
+from .publish import publish
+from .search import search
+from .train import train
+from .zoo import execute, models, zoo
 
+_ALIASES = {"evaluate": "train"}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -49,6 +52,9 @@ class _Group(click.Group):
         screen.never_die()
         with screen.plain_notes():
             return super().main(*arguments, **settings)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, _ALIASES.get(name, name))
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -84,7 +90,7 @@ def main() -> None:
 
     \b
     grafs-timm search                     a search on the embedded digits, seconds on two cores
-    grafs-timm evaluate resnet_digits --activation runs/search/genotype.json
+    grafs-timm train resnet_digits --activation runs/search/genotype.json
     grafs-timm search resnet_cifar10 --seeds 8 --select     searches, and a choice among what they found
     grafs-timm transfer resnet_cifar10 --activation NAME    activations x models x data x seeds, and a report
     grafs-timm publish CAMPAIGN           a zoo entry with its evidence;  zoo list, zoo verify
@@ -95,15 +101,6 @@ def main() -> None:
     end_with_stdin()
 
 
-_RUNS = (cli_runs.search, cli_runs.evaluate, cli_runs.transfer)
-for command in (
-    *_RUNS,
-    cli_campaign.campaign,
-    cli_publish.publish,
-    cli_zoo.zoo,
-    cli_zoo.models,
-    cli_zoo.execute,
-    cli_data.data,
-):
+for command in (search, train, transfer, campaign, publish, zoo, models, execute, data):
     main.add_command(command)
 _refuse_empty(main)

@@ -147,7 +147,7 @@ class Matrix:
         return self.recipe.model_copy(update=changes)
 
     def activation_argument(self, label: str) -> str:
-        """As ``grafs-timm evaluate --activation`` takes it."""
+        """As ``grafs-timm train --activation`` takes it."""
         return str(self._genotype_file(label)) if self.activations[label].genotype else label
 
     def _genotype_file(self, label: str) -> Path:

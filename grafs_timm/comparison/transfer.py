@@ -48,7 +48,7 @@ def run_transfer(
 ) -> Transferred:  # fmt: skip
     """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
 
-    ``options`` are further arguments of each ``grafs-timm evaluate``; torchrun starts it where ``processes`` are several. The
+    ``options`` are further arguments of each ``grafs-timm train``; torchrun starts it where ``processes`` are several. The
     rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
     table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
     started several of this one. Errors of ``Matrix.plan`` before anything is written.

@@ -140,7 +140,7 @@ def warn_if_pretrained(architecture: str, now: Bound, before: Bound | None = Non
     of = f"trained with {before}" if before else "trained with another activation"
     warnings.warn(
         f"the pretrained weights of {architecture} were {of}: with {now} the model's accuracy falls until it is trained "
-        "again. A recipe for that: grafs-timm evaluate resnet_cifar10_finetune --activation NAME; README, «Weights belong "
+        "again. A recipe for that: grafs-timm train resnet_cifar10_finetune --activation NAME; README, «Weights belong "
         "to their activation».",
         GrafsWarning,
         stacklevel=3,
