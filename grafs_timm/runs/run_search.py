@@ -6,7 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ def run_search(
 
         def opened() -> dict[str, Any]:
             there = RunFolder.claim(held, out, recipe, folder.facts, resume=resume or parallel.restarted())
-            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done}
+            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done, "notes": there.notes}
 
         found = parallel.from_main(opened)
         if found["summary"] is not None:
@@ -203,7 +203,7 @@ def run_search(
                 folder.checkpoint_file, run.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
             )
         parallel.from_main(folder.begin)
-        return _go(run, folder, wandb, group, quiet)
+        return _go(run, replace(folder, notes=found["notes"]), wandb, group, quiet)
 
 
 def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: boo
         ) as bar,
     ):  # fmt: skip
         if log:
-            _start(run, log)
+            _start(run, folder, log)
         totals, dropped = dict[str, float](), list[Any]()  # since the last line of the log
         for epoch in range(run.first, epochs):
             begin = time.perf_counter()
@@ -244,18 +244,20 @@ def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: boo
         return parallel.from_main(lambda: _finish(run, folder, log, seconds))
 
 
-def _start(run: _Run, log: RunLog) -> None:
+def _start(run: _Run, folder: RunFolder, log: RunLog) -> None:
     log.truncate_to(run.log_end)  # what came after the checkpoint comes again
+    notices = [*folder.notes]
     if run.first == 0:
         log.log(
             "start", sites=run.search.report.replaced, survivors=run.search.cell.survivors,
             steps_per_epoch=len(run.inner), processes=parallel.world(),
         )  # fmt: skip
     if run.processes != parallel.world():
-        notice = (
+        notices.append(
             f"this search had {run.processes} processes until epoch {run.first} and goes on with {parallel.world()}: "
             "its draws differ from here on, and with them perhaps its result"
         )
+    for notice in notices:
         warnings.warn(notice, GrafsWarning)
         log.log("notice", text=notice)
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def run_evaluate(
 
         def opened() -> dict[str, Any]:
             there = RunFolder.claim(held, out, recipe, facts, resume=resume or parallel.restarted())
-            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done}
+            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done, "notes": there.notes}
 
         state = parallel.from_main(opened)
         if state["summary"] is not None:
@@ -176,7 +177,7 @@ def run_evaluate(
             )
         held.callback(training.feeds.close)
         parallel.from_main(folder.begin)
-        return _go(training, found, folder, wandb, group, quiet)
+        return _go(training, found, replace(folder, notes=state["notes"]), wandb, group, quiet)
 
 
 def _go(
@@ -192,19 +193,21 @@ def _go(
         ) as bar,
     ):  # fmt: skip
         if log:
-            _start(training, log)
+            _start(training, folder, log)
         while training.epoch < settings.epochs:
             _epoch(training, folder, log, bar)
         return parallel.from_main(lambda: _finish(training, found, folder, log))
 
 
-def _start(training: _Training, log: RunLog) -> None:
+def _start(training: _Training, folder: RunFolder, log: RunLog) -> None:
     log.truncate_to(training.log_end)  # what came after the checkpoint comes again
+    notices = [*folder.notes]
     if training.processes != parallel.world():
-        notice = (
+        notices.append(
             f"this training had {training.processes} processes until epoch {training.epoch} and goes on with "
             f"{parallel.world()}: its draws differ from here on, and with them perhaps its result"
         )
+    for notice in notices:
         warnings.warn(notice, GrafsWarning)
         log.log("notice", text=notice)
 

@@ -271,3 +271,20 @@ def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
         run_search(recipe(compile=name), tmp_path / name, quiet=True)
     assert (tmp_path / "auto" / "genotype.json").read_bytes() == (tmp_path / "model" / "genotype.json").read_bytes()
     assert timeless(tmp_path / "auto") == timeless(tmp_path / "model")
+
+
+@pytest.mark.parametrize("command", [("search",), ("train", "--activation", "relu")])
+def test_versions_that_changed_are_told_of_when_a_run_resumes(command, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    out = tmp_path / "run"
+    arguments = (command[0], tmp_path / "tiny.yaml", *command[1:], "--out", out, "--quiet")
+    kill_after(start(*arguments), out / "log.jsonl", 2)
+    about = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    about["versions"] |= {"torch": "0.9", "timm": "0.1"}
+    (out / "run.json").write_text(json.dumps(about), encoding="utf-8")
+    result = call(*arguments, "--resume")
+    assert result.exit_code == 0, result.output
+    for name, before in (("torch", "0.9"), ("timm", "0.1")):
+        assert result.stderr.count(f"note: {name} was {before} when this run began and is ") == 1
+    told = [line["text"] for line in read_log(out) if line["kind"] == "notice"]
+    assert [text.partition(" ")[0] for text in told] == ["torch", "timm"]
