@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .errors import GrafsWarning
 from .utils.lazy import names_from
 from .utils.on_import import when_imported
 from .utils.version import own as version
@@ -52,11 +55,21 @@ def _know_timm(timm: ModuleType) -> None:
     registry.register()
 
 
+def _know_timm_later(timm: ModuleType) -> None:
+    try:
+        _know_timm(timm)
+    except ImportError as error:  # of a timm too old for this package: its own import must not fail for that
+        warnings.warn(f"the zoo's names are not known to timm: {error}", GrafsWarning)
+
+
 def _know_transformers(activations: ModuleType) -> None:
     from .models import hf_names
 
     hf_names.fill(activations)
 
 
-when_imported("timm", _know_timm, "the zoo's names are not known to timm")
+if "timm" in sys.modules:
+    _know_timm(sys.modules["timm"])
+else:
+    when_imported("timm", _know_timm_later, "the zoo's names are not known to timm")
 when_imported("transformers.activations", _know_transformers, "the zoo's names are not known to transformers")

@@ -47,3 +47,36 @@ def test_public_names_exist() -> None:
         assert getattr(grafs_timm, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         _ = grafs_timm.nothing
+
+
+FIRST = [
+    "zoo.lookup",
+    "activations.timm_maps",
+    "models.registry",
+    "models.families",
+    "zoo.outside",
+    "search.bilevel",
+    "data.images",
+]
+
+
+@pytest.mark.parametrize("first", [f"import grafs_timm.{name}" for name in FIRST] + ["import timm", "import grafs_timm"])
+def test_whatever_is_imported_first_timm_knows_the_names(first: str) -> None:
+    code = f"{first}\nimport grafs_timm, timm\nprint(timm.layers.create_act_layer('grafs_resnet').activation_name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("grafs_resnet")
+
+
+def test_a_command_answers_for_help_without_torch_and_timm() -> None:
+    code = (
+        "import sys, time\n"
+        "from grafs_timm.cli.main import main\n"
+        "for command in (['--help'], ['--version'], ['nothing'], *([name, '--help'] for name in main.commands)):\n"
+        "    try: main(command)\n"
+        "    except SystemExit: pass\n"
+        "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)\n"
+        "assert time.process_time() < 0.5, time.process_time()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr[-500:]

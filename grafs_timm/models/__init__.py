@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import timm  # noqa: F401  first: with timm the zoo's names are registered, by modules of these rooms
+
 from ..utils.lazy import names_from
 
 if TYPE_CHECKING:

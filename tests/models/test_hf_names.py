@@ -85,7 +85,7 @@ def test_a_loader_that_cannot_be_told_is_left_alone() -> None:
 
         def exec_module(self, module: types.ModuleType) -> None: ...
 
-    with pytest.warns(UserWarning, match="Slotted loads; import it before grafs_timm"):
+    with pytest.warns(UserWarning, match="Slotted loads transformers; import it before grafs_timm"):
         _Finder(hf_names.MODULE, hf_names.fill, "the zoo's names are not known to transformers")._follow(Slotted())
 
 
