@@ -7,6 +7,7 @@ import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .cli import screen
 from .errors import GrafsWarning
 from .utils.lazy import names_from
 from .utils.on_import import when_imported
@@ -68,6 +69,7 @@ def _know_transformers(activations: ModuleType) -> None:
     hf_names.fill(activations)
 
 
+screen.begin_command()
 if "timm" in sys.modules:
     _know_timm(sys.modules["timm"])
 else:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..utils import limits, remote
 from .samples import FORMATS, extension_of, label_of
-from .tar_stream import files, unpacked
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,6 +109,8 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
     reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
     """
     from webdataset.tariterators import group_by_keys
+
+    from .tar_stream import files, unpacked
 
     last = None
     try:

@@ -15,7 +15,7 @@ from grafs_timm import __version__
 from grafs_timm.activations import formula
 
 pytestmark = pytest.mark.usefixtures("plain")
-COMMANDS = [["search"], ["evaluate"], ["exec"], ["zoo", "list"], ["zoo", "show"], ["zoo", "plot"]]
+COMMANDS = [["search"], ["train"], ["exec"], ["zoo", "list"], ["zoo", "show"], ["zoo", "plot"]]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_search_then_evaluate(tiny, tmp_path, monkeypatch):
         assert again.stdout.endswith(result.stdout)
         assert contents(tmp_path) == before
     made = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert made == [f"evaluate_tiny_genotype_{found.sha256[:8]}_s0", "evaluate_tiny_relu_s0", "search_tiny_s0"]
+    assert made == ["search_tiny_s0", f"train_tiny_genotype_{found.sha256[:8]}_s0", "train_tiny_relu_s0"]
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_the_same_as_in_fresh_processes(tmp_path):
 
 def test_images_are_decoded_once_until_their_files_change(tmp_path):
     """Shards that are spoilt behind the reader's back fail a process that reads them, and none that has them."""
-    data = shutil.copytree(resources._PACKAGE / "digits", tmp_path / "data")
+    data = shutil.copytree(resources._PACKAGE / "data" / "digits", tmp_path / "data")
     more = {"data.name": str(data)}
 
     def spoil(outcome):

@@ -43,7 +43,8 @@ def test_the_recipes_here_load_and_come_back_equal(name, written):
     text = (folder("recipes") / f"{name}.yaml").read_text(encoding="utf-8")
     header = text.partition("\nmodel: ")[0]
     for section in ("search", "evaluate", "transfer"):
-        commands = (f"grafs-timm {section} {name} ", f"-m grafs_timm {section} {name} ")
+        command = "train" if section == "evaluate" else section
+        commands = (f"grafs-timm {command} {name} ", f"-m grafs_timm {command} {name} ")
         by_campaign = section == "transfer" and name.endswith("_standard")  # its activations are for campaigns
         assert any(command in header for command in commands) == (f"\n{section}:" in text and not by_campaign), section
     if recipe.campaign:

@@ -16,7 +16,7 @@ from compare import soon
 from tiny_runs import ROOT, SETTINGS
 
 from grafs_timm.errors import RunError
-from grafs_timm.jobs import launch, ray_launch
+from grafs_timm.jobs import job, launch, ray_launch
 from grafs_timm.jobs.job import Job
 from grafs_timm.jobs.launch import run_jobs
 from grafs_timm.runs import checkpoint
@@ -165,7 +165,7 @@ def test_jobs_of_several_processes_have_a_gpu_each(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_to_stop_the_launcher_stops_its_jobs(tmp_path, monkeypatch, number):
-    monkeypatch.setattr(launch, "_GRACE", 0.5)
+    monkeypatch.setattr(job, "_GRACE", 0.5)
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" if number == signal.SIGINT else ""
     code = f"{stubborn}(folder.parent / 'pid').write_text(str(os.getpid()), encoding='utf-8'); time.sleep(60)"
 
@@ -221,8 +221,9 @@ def test_a_folder_is_one_process_s_until_it_dies(tmp_path):
 def test_forked_processes_do_not_hold_it(tmp_path):
     code = f"""{HOLD.partition(": print")[0]}:
     if os.fork() == 0:
+        print("held", flush=True)  # by the child, which has let go of the lock by then
         time.sleep(60)
-    print("held", flush=True)
+    time.sleep(0.5)
     os.kill(os.getpid(), 9)""".replace("import sys", "import os, sys")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

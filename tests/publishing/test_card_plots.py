@@ -34,7 +34,7 @@ def test_the_same_entry_gives_the_same_picture(entry, tmp_path):
 
 def test_the_forest_has_a_panel_a_place_and_a_row_an_activation(entry, monkeypatch, tmp_path):
     kept = []
-    monkeypatch.setattr(card_plots, "_save", lambda figure, path: kept.append(figure) or path)
+    monkeypatch.setattr(card_plots, "save_figure", lambda figure, path: kept.append(figure) or path)
     card_plots.draw(entry, tmp_path)
     panels = [axes for axes in kept[-1].axes if axes.get_title()]
     batch = entry.batches[0]

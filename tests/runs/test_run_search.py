@@ -10,9 +10,10 @@ import yaml
 from compare import equal, timeless
 from tiny_runs import SETTINGS, call, contents, full_disk, kill_after, recipe, start
 
-from grafs_timm.activations import formula, plots
+from grafs_timm.activations import formula
 from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
+from grafs_timm.runs import run_search as module
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.tracking import read_log
 
@@ -141,7 +142,7 @@ def test_stopped_before_the_first_checkpoint_it_begins_anew(whole, tmp_path, mon
 
 def test_stopped_after_the_last_epoch(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stopped(patch, (plots, "plot_shrinking"), 1)
+        stopped(patch, (module, "plot_shrinking"), 1)
         with pytest.raises(ConnectionResetError):
             run_search(RECIPE, tmp_path, quiet=True)
     run_search(RECIPE, tmp_path, quiet=True, resume=True)
@@ -193,7 +194,6 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
 
 
 def test_micro_batches(whole, tmp_path, monkeypatch):
-    from grafs_timm.runs import run_search as module
 
     seen, loss_of = [], module.loss_of
 
@@ -262,7 +262,6 @@ def test_the_tables_are_compiled_where_that_pays():
 @pytest.mark.slow
 def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     """Compiled without inductor, whose kernels round otherwise; the graphs and what surrounds them are the same."""
-    from grafs_timm.runs import run_search as module
 
     monkeypatch.setattr(module, "_pays", lambda *_: True)
     compile_ = torch.compile

@@ -75,11 +75,11 @@ def test_an_evaluation(tmp_path, activation):
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [(("search",), "run_search.run_search"), (("evaluate", "--activation", "relu"), "run_evaluate.run_evaluate")],
+    [(("search",), "run_search.run_search"), (("evaluate", "--activation", "relu"), "run_training.run_evaluate")],
 )
 def test_the_command_line_passes_mode_and_group_on(tmp_path, monkeypatch, command, function):
     passed = []
-    monkeypatch.setattr(f"grafs_timm.{function}", lambda *_, **settings: passed.append(settings) or 1 / 0)
+    monkeypatch.setattr(f"grafs_timm.runs.{function}", lambda *_, **settings: passed.append(settings) or 1 / 0)
     for options in ([], ["--wandb", "offline", "--wandb-group", "matrix"]):
         with pytest.raises(ZeroDivisionError):
             call(*command, "--out", tmp_path, *options)
