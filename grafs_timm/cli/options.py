@@ -58,7 +58,7 @@ def run_options(command: Any) -> Any:
 def prepare(
     recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], on_bad_shard: str | None, device: str
 ) -> tuple[Any, str]:
-    """The recipe with the command line's changes, and the device."""
+    """Load the recipe with the command line's changes, and check the device."""
     import torch
 
     from ..utils.parallel import own_device
@@ -76,6 +76,7 @@ def prepare(
 def changed_recipe(
     recipe: str, model: str | None, data: str | None, settings: tuple[str, ...], on_bad_shard: str | None
 ) -> Any:  # fmt: skip
+    """Load the recipe with the command line's changes."""
     from ..config.recipe import load_recipe
 
     given = {"model": model, "data.name": data, "data.on_bad_shard": on_bad_shard}
@@ -83,11 +84,13 @@ def changed_recipe(
 
 
 def say_failed(outcomes: Any) -> None:
+    """Print each failed job with the end of its output."""
     for outcome in outcomes:
         click.echo(f"failed: {outcome.job.name} ({outcome.job.output})\n  " + outcome.message.replace("\n", "\n  "), err=True)
 
 
 def say_if(finished: bool, out: Path) -> None:
+    """Say that nothing was run where the run was finished already."""
     if finished:
         click.echo(f"already finished, nothing was run: {out}")
 

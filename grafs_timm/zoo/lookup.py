@@ -190,8 +190,7 @@ def resolve(activation: Any) -> Resolved:
         from . import outside  # whose schema takes a tenth of a second to import
 
         if outside.is_entry(activation):
-            contents, genotype = outside.read(activation)
-            return Resolved(contents.name, activation_class(genotype, contents.name), genotype)
+            return resolve(Entry.of(outside.read(activation), activation))
         genotype = formula.load(activation)
         return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
     if isinstance(activation, str):

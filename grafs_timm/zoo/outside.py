@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..activations.formula import Genotype
 from ..errors import DataError, GenotypeError, GrafsError
 from ..utils import strict_json
 from . import entry_file
@@ -37,16 +36,16 @@ def is_entry(path: str | Path) -> bool:
     return False
 
 
-def read(source: str | Path) -> tuple[Contents, Genotype]:
-    """The one entry that a local file or hub folder holds, checked and not made known. Errors as `add_activation`."""
+def read(source: str | Path) -> Contents:
+    """Read and check the one entry that a local file or hub folder holds. Errors as `add_activation`."""
     found = files(Path(source))
     if len(found) > 1:
         raise GenotypeError(f"{source}: holds {len(found)} entries; name one file")
-    contents, _ = read_file(found[0])
-    return contents, Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
+    return read_file(found[0])[0]
 
 
 def files(source: Path) -> list[Path]:
+    """Return the entry files of a file, hub folder or zoo folder. DataError where there is none."""
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -64,6 +63,7 @@ def files(source: Path) -> list[Path]:
 
 
 def read_file(path: Path) -> tuple[Contents, str]:
+    """Read and check one entry file; return it with the source that errors name."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
@@ -73,6 +73,7 @@ def read_file(path: Path) -> tuple[Contents, str]:
 
 
 def fetched(url: str, sha256: str | None) -> tuple[Contents, str]:
+    """Fetch and check one entry; GenotypeError without its sha256 or with another one."""
     contents = _parsed(_download(url), url)
     if sha256 is None:
         raise GenotypeError(
@@ -119,6 +120,7 @@ def _parsed(content: bytes, source: str) -> Contents:
 
 
 def require_hash(contents: Contents, sha256: str | None, source: str) -> None:
+    """Raise a GenotypeError where ``sha256`` is given and is not the entry's."""
     if sha256 is not None and contents.sha256 != sha256.strip().lower():
         raise GenotypeError(
             f"{source}: sha256 of {contents.name} is {contents.sha256}, asked for {sha256}: another version, or altered"
