@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _know_timm(timm: ModuleType) -> None:
-    from .models import registry
+    from .models import registry, small_models  # noqa: F401  which registers cifar_* and gpt_*
 
     registry.register()
 

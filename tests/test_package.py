@@ -62,7 +62,10 @@ FIRST = [
 
 @pytest.mark.parametrize("first", [f"import grafs_timm.{name}" for name in FIRST] + ["import timm", "import grafs_timm"])
 def test_whatever_is_imported_first_timm_knows_the_names(first: str) -> None:
-    code = f"{first}\nimport grafs_timm, timm\nprint(timm.layers.create_act_layer('grafs_resnet').activation_name)"
+    code = (
+        f"{first}\nimport grafs_timm, timm\nprint(timm.layers.create_act_layer('grafs_resnet').activation_name)\n"
+        "assert timm.is_model('cifar_resnet20') and timm.is_model('gpt_mini')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("grafs_resnet")

@@ -20,6 +20,7 @@ from torch import nn
 
 from ..errors import UnknownNameError
 from ..utils.suggest import nearest
+from . import small_models as small_models  # registers cifar_* and gpt_*
 
 # What mixes positions: convolutions; attention; both; neither, but dense layers or recurrences over the positions.
 Kind = Literal["convolutional", "transformer", "hybrid", "mlp"]
