@@ -108,25 +108,9 @@ def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
     The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
     reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
     """
-    from webdataset.tariterators import group_by_keys
+    from .tar_stream import grouped
 
-    from .tar_stream import files, unpacked
-
-    last = None
-    try:
-        stream = unpacked(file, location)
-        for sample in group_by_keys(files(stream, location)):
-            yield sample
-            last = sample["__key__"]
-        while stream.read(1 << 20):  # the checksum stands at the very end
-            pass
-    except DataError:
-        raise
-    except Exception as error:  # zlib and webdataset raise a dozen kinds
-        reason = str(error.args[0] if error.args else error)
-        after = f" after sample {last!r}" if last else ""
-        reason = reason or type(error).__name__
-        raise DataError(f"{location}: truncated, corrupt or not a tar{after}: {reason}") from error
+    yield from grouped(file, location)
 
 
 def decode_image(sample: dict[str, Any], where: str) -> Image.Image:

@@ -74,7 +74,7 @@ def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sa
 def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
     count, last = 0, None  # the last is held back until what follows it is known to be right
     with _opened(location) as stream:
-        for raw in _grouped(stream, location):
+        for raw in grouped(stream, location):
             if count == length:
                 raise DataError(f"{location}: sample {raw['__key__']!r}: more samples than the {length} of shard_lengths")
             count += 1
@@ -165,7 +165,7 @@ def _opened(location: str) -> Any:
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def _grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
+def grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
     """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
     last = None
     try:
