@@ -91,7 +91,9 @@ def _import_all() -> bytes:
             if not torch.backends.cuda.is_built():  # there its import may ask for devices
                 from torch._inductor import codecache  # noqa: F401  for the compiled loops of found functions
 
-            from ..runs import run_training as run_evaluate  # noqa: F401
+            from ..models import small_models, weights  # noqa: F401
+            from ..runs import run_search, run_training  # noqa: F401
+            from . import main  # noqa: F401
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
