@@ -40,7 +40,7 @@ class Facts(Part):
 def of(genotype: Genotype) -> Facts:
     """As `Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
     x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
-    y, (places, beside) = genotype(x), _jumps(genotype)
+    y, (places, beside) = genotype(x), jumps(genotype)
     # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest
     slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
     return Facts(
@@ -62,12 +62,7 @@ def _direction(slopes: Tensor) -> Literal["rising", "falling", "no"]:
     return "rising" if rises else "falling"
 
 
-def kinks(function: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
-    """Where f′ jumps within [−10, 10], in rising order, to six decimals."""
-    return _jumps(function)[0]
-
-
-def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
+def jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
     """The kinks, and the slopes on both sides of each.
 
     Every interval between whose ends f′ differs is halved, always on the side with more of the difference, until it is known

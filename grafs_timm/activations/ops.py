@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..utils.dtypes import DTYPES, refuse
 from ..utils.suggest import nearest
 
 Array = NDArray[np.float64]
@@ -63,40 +62,16 @@ class Op:
     """
 
     name: str
-    symbol: str
     arity: int
     compute: Callable[..., Tensor]
     reference: Callable[..., Array]
     sympy: Callable[..., Any]
-    bounded: bool = False
     gamma_init: tuple[float, float] | None = None
     wide: bool = False
-    domain: str = "all x"
-    kinks: Callable[[Limits], tuple[float, ...]] = field(default=lambda limits: ())
 
     @property
     def has_gamma(self) -> bool:
         return self.gamma_init is not None
-
-    def __call__(self, *inputs: Tensor, gamma: Tensor | float | None = None, limits: Limits = SEARCH) -> Tensor:
-        """Apply to ``arity`` floating tensors of one shape and dtype; 16-bit inputs are computed in float32.
-
-        The result has the inputs' dtype and saturates at that dtype's largest finite number.
-        Raises TensorError for other dtypes and ValueError for a wrong count of inputs or a missing γ.
-        """
-        if len(inputs) != self.arity:
-            raise ValueError(f"{self.name} takes {self.arity} input(s), got {len(inputs)}")
-        if self.has_gamma and gamma is None:
-            raise ValueError(f"{self.name} needs its constant gamma")
-        dtype = inputs[0].dtype
-        if dtype not in DTYPES:
-            refuse(self.name, dtype, inputs[0].device)
-        if dtype in (torch.float32, torch.float64):
-            return self.compute(*inputs, gamma=gamma, limits=limits)
-        top = torch.finfo(dtype).max
-        inside = Limits(min(limits.bound, top), limits.floor)
-        result = self.compute(*(x.float() for x in inputs), gamma=gamma, limits=inside)
-        return result.clamp(-top, top).to(dtype)
 
 
 def _finite(y: Tensor) -> Tensor:
@@ -149,128 +124,98 @@ def _saturated(f: Callable[[Array], Array]) -> Callable[..., Array]:
     return reference
 
 
-def _at_zero(limits: Limits) -> tuple[float, ...]:
-    return (0.0,)
-
-
 _GAMMA = (1.0, 0.25)
 
 _UNARY = (
-    Op("identity", "x", 1, lambda x, gamma, limits: x, lambda x, g, L: x, lambda S, x, g: x),
-    Op("neg", "−x", 1, lambda x, gamma, limits: -x, lambda x, g, L: -x, lambda S, x, g: -x),
+    Op("identity", 1, lambda x, gamma, limits: x, lambda x, g, L: x, lambda S, x, g: x),
+    Op("neg", 1, lambda x, gamma, limits: -x, lambda x, g, L: -x, lambda S, x, g: -x),
+    Op("abs", 1, lambda x, gamma, limits: x.abs(), lambda x, g, L: np.abs(x), lambda S, x, g: S.Abs(x)),
     Op(
-        "abs", "|x|", 1,
-        lambda x, gamma, limits: x.abs(), lambda x, g, L: np.abs(x), lambda S, x, g: S.Abs(x), kinks=_at_zero,
-    ),
-    Op(
-        "square", "x²", 1,
+        "square", 1,
         lambda x, gamma, limits: (x * x).clamp(max=limits.bound),
         _saturated(lambda x: x**2), lambda S, x, g: x**2,
-        bounded=True, kinks=lambda L: (-math.sqrt(L.bound), math.sqrt(L.bound)),
     ),
     Op(
-        "cube", "x³", 1,
+        "cube", 1,
         lambda x, gamma, limits: x.clamp(-math.cbrt(limits.bound), math.cbrt(limits.bound)).pow(3),
         _saturated(lambda x: x**3), lambda S, x, g: x**3,
-        bounded=True, kinks=lambda L: (-math.cbrt(L.bound), math.cbrt(L.bound)),
     ),
     Op(
-        "sqrt", "√max(x, ε)", 1,
+        "sqrt", 1,
         lambda x, gamma, limits: x.clamp(min=limits.floor).sqrt(),
         lambda x, g, L: np.sqrt(np.maximum(x, L.floor)), lambda S, x, g: S.Root(x),
-        domain="ε under the root where x < ε", kinks=lambda L: (L.floor,),
     ),
     Op(
-        "shift", "x + γ", 1,
+        "shift", 1,
         lambda x, gamma, limits: _finite(x + gamma), lambda x, g, L: x + g, lambda S, x, g: x + g, gamma_init=_GAMMA,
     ),
     Op(
-        "scale", "γx", 1,
+        "scale", 1,
         lambda x, gamma, limits: _finite(x * gamma), lambda x, g, L: x * g, lambda S, x, g: g * x, gamma_init=_GAMMA,
     ),
     Op(
-        "const", "γ", 1,
+        "const", 1,
         lambda x, gamma, limits: _full(x, gamma), lambda x, g, L: np.full_like(x, g), lambda S, x, g: g,
         gamma_init=_GAMMA,
     ),
     Op(
-        "exp", "eˣ", 1,
+        "exp", 1,
         lambda x, gamma, limits: x.clamp(max=math.log(limits.bound)).exp(),
-        _saturated(np.exp), lambda S, x, g: S.exp(x), bounded=True, kinks=lambda L: (math.log(L.bound),),
+        _saturated(np.exp), lambda S, x, g: S.exp(x),
     ),
     Op(
-        "sinh", "sinh x", 1,
+        "sinh", 1,
         lambda x, gamma, limits: x.clamp(-math.asinh(limits.bound), math.asinh(limits.bound)).sinh(),
         _saturated(np.sinh), lambda S, x, g: S.sinh(x),
-        bounded=True, kinks=lambda L: (-math.asinh(L.bound), math.asinh(L.bound)),
     ),
-    Op("tanh", "tanh x", 1, lambda x, gamma, limits: x.tanh(), lambda x, g, L: np.tanh(x), lambda S, x, g: S.tanh(x)),
-    Op("asinh", "asinh x", 1, _asinh, lambda x, g, L: np.arcsinh(x), lambda S, x, g: S.asinh(x)),
-    Op("atan", "atan x", 1, lambda x, gamma, limits: x.atan(), lambda x, g, L: np.arctan(x), lambda S, x, g: S.atan(x)),
+    Op("tanh", 1, lambda x, gamma, limits: x.tanh(), lambda x, g, L: np.tanh(x), lambda S, x, g: S.tanh(x)),
+    Op("asinh", 1, _asinh, lambda x, g, L: np.arcsinh(x), lambda S, x, g: S.asinh(x)),
+    Op("atan", 1, lambda x, gamma, limits: x.atan(), lambda x, g, L: np.arctan(x), lambda S, x, g: S.atan(x)),
+    Op("relu", 1, lambda x, gamma, limits: F.relu(x), lambda x, g, L: np.maximum(x, 0), lambda S, x, g: S.ReLU(x)),
     Op(
-        "relu", "max(x, 0)", 1,
-        lambda x, gamma, limits: F.relu(x), lambda x, g, L: np.maximum(x, 0), lambda S, x, g: S.ReLU(x), kinks=_at_zero,
-    ),
-    Op(
-        "neg_part", "min(x, 0)", 1,
+        "neg_part", 1,
         lambda x, gamma, limits: -F.relu(-x), lambda x, g, L: np.minimum(x, 0), lambda S, x, g: S.NegPart(x),
-        kinks=_at_zero,
     ),
+    Op("sigmoid", 1, lambda x, gamma, limits: x.sigmoid(), lambda x, g, L: _sigmoid(x), lambda S, x, g: S.Sigmoid(x)),
     Op(
-        "sigmoid", "σ(x)", 1,
-        lambda x, gamma, limits: x.sigmoid(), lambda x, g, L: _sigmoid(x), lambda S, x, g: S.Sigmoid(x),
-    ),
-    Op(
-        "softplus", "log(1 + eˣ)", 1,
+        "softplus", 1,
         lambda x, gamma, limits: F.softplus(x, threshold=40),
         lambda x, g, L: np.logaddexp(x, 0), lambda S, x, g: S.Softplus(x),
     ),
-    Op("erf", "erf x", 1, lambda x, gamma, limits: x.erf(), lambda x, g, L: scipy.special.erf(x), lambda S, x, g: S.erf(x)),
+    Op("erf", 1, lambda x, gamma, limits: x.erf(), lambda x, g, L: scipy.special.erf(x), lambda S, x, g: S.erf(x)),
+    Op("silu", 1, lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x)),
     Op(
-        "silu", "xσ(x)", 1,
-        lambda x, gamma, limits: F.silu(x), lambda x, g, L: x * _sigmoid(x), lambda S, x, g: S.SiLU(x),
-    ),
-    Op(
-        "gelu", "x(1 + erf(x/√2))/2", 1,
+        "gelu", 1,
         lambda x, gamma, limits: _finite(F.gelu(x)),  # x(1 + erf) is formed before the half of it
         lambda x, g, L: x * scipy.special.ndtr(x), lambda S, x, g: S.GELU(x),
     ),
     Op(
-        "elu", "max(x, 0) + min(eˣ − 1, 0)", 1,
+        "elu", 1,
         lambda x, gamma, limits: F.elu(x),
         lambda x, g, L: np.maximum(x, np.expm1(np.minimum(x, 0))), lambda S, x, g: S.ELU(x),
     ),
     Op(
-        "leaky_relu", "max(x, 0.01x)", 1,
+        "leaky_relu", 1,
         lambda x, gamma, limits: F.leaky_relu(x),
-        lambda x, g, L: np.maximum(x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x), kinks=_at_zero,
+        lambda x, g, L: np.maximum(x, 0.01 * x), lambda S, x, g: S.LeakyReLU(x),
     ),
     Op(
-        "log_abs", "log(|x| + ε)", 1,
+        "log_abs", 1,
         lambda x, gamma, limits: (x.abs() + _LOG_OFFSET).log(),
         lambda x, g, L: np.log(np.abs(x) + _LOG_OFFSET), lambda S, x, g: S.log(S.Abs(x) + S.constant(_LOG_OFFSET)),
-        wide=True, kinks=_at_zero, domain="all x; ε = 1e-3",
+        wide=True,
     ),
+    Op("sin", 1, lambda x, gamma, limits: x.sin(), lambda x, g, L: np.sin(x), lambda S, x, g: S.sin(x), wide=True),
+    Op("cos", 1, lambda x, gamma, limits: x.cos(), lambda x, g, L: np.cos(x), lambda S, x, g: S.cos(x), wide=True),
     Op(
-        "sin", "sin x", 1,
-        lambda x, gamma, limits: x.sin(), lambda x, g, L: np.sin(x), lambda S, x, g: S.sin(x), wide=True,
-    ),
-    Op(
-        "cos", "cos x", 1,
-        lambda x, gamma, limits: x.cos(), lambda x, g, L: np.cos(x), lambda S, x, g: S.cos(x), wide=True,
-    ),
-    Op(
-        "cosh", "cosh x", 1,
+        "cosh", 1,
         lambda x, gamma, limits: x.clamp(-_acosh(limits.bound), _acosh(limits.bound)).cosh().clamp(max=limits.bound),
         _saturated(np.cosh), lambda S, x, g: S.cosh(x),
-        bounded=True, wide=True, kinks=lambda L: (-_acosh(L.bound), _acosh(L.bound)),
+        wide=True,
     ),
+    Op("sinc", 1, _sinc, lambda x, g, L: np.sinc(x / np.pi), lambda S, x, g: S.Sinc(x), wide=True),
     Op(
-        "sinc", "sin(x)/x", 1, _sinc,
-        lambda x, g, L: np.sinc(x / np.pi), lambda S, x, g: S.Sinc(x), wide=True,
-    ),
-    Op(
-        "gauss", "exp(−x²)", 1,
+        "gauss", 1,
         lambda x, gamma, limits: (-x * x).exp(), lambda x, g, L: np.exp(-(x**2)), lambda S, x, g: S.exp(-(x**2)),
         wide=True,
     ),
@@ -299,52 +244,43 @@ def _gauss_kernel(x: Tensor, y: Tensor, gamma: Any, limits: Limits) -> Tensor:
 
 
 _BINARY = (
+    Op("add", 2, lambda x, y, gamma, limits: _finite(x + y), lambda x, y, g, L: x + y, lambda S, x, y, g: x + y),
+    Op("sub", 2, lambda x, y, gamma, limits: _finite(x - y), lambda x, y, g, L: x - y, lambda S, x, y, g: x - y),
     Op(
-        "add", "x₁ + x₂", 2,
-        lambda x, y, gamma, limits: _finite(x + y), lambda x, y, g, L: x + y, lambda S, x, y, g: x + y,
-    ),
-    Op(
-        "sub", "x₁ − x₂", 2,
-        lambda x, y, gamma, limits: _finite(x - y), lambda x, y, g, L: x - y, lambda S, x, y, g: x - y,
-    ),
-    Op(
-        "mul", "x₁x₂", 2,
+        "mul", 2,
         lambda x, y, gamma, limits: (x * y).clamp(-limits.bound, limits.bound),
-        lambda x, y, g, L: np.clip(x * y, -L.bound, L.bound), lambda S, x, y, g: x * y, bounded=True,
+        lambda x, y, g, L: np.clip(x * y, -L.bound, L.bound), lambda S, x, y, g: x * y,
     ),
     Op(
-        "max", "max(x₁, x₂)", 2,
+        "max", 2,
         lambda x, y, gamma, limits: torch.maximum(x, y), lambda x, y, g, L: np.maximum(x, y),
         lambda S, x, y, g: S.Max(x, y),
     ),
     Op(
-        "min", "min(x₁, x₂)", 2,
+        "min", 2,
         lambda x, y, gamma, limits: torch.minimum(x, y), lambda x, y, g, L: np.minimum(x, y),
         lambda S, x, y, g: S.Min(x, y),
     ),
     Op(
-        "gate", "σ(x₁)x₂", 2,
+        "gate", 2,
         lambda x, y, gamma, limits: x.sigmoid() * y,
         lambda x, y, g, L: _sigmoid(x) * y, lambda S, x, y, g: S.Sigmoid(x) * y,
     ),
     Op(
-        "mix", "σ(γ)x₁ + (1 − σ(γ))x₂", 2, _mix,
+        "mix", 2, _mix,
         lambda x, y, g, L: scipy.special.expit(g) * x + scipy.special.expit(-g) * y,
         lambda S, x, y, g: S.share(g) * x + (1 - S.share(g)) * y, gamma_init=(0.0, 0.0),
     ),
-    Op("left", "x₁", 2, lambda x, y, gamma, limits: x, lambda x, y, g, L: x, lambda S, x, y, g: x),
-    Op("right", "x₂", 2, lambda x, y, gamma, limits: y, lambda x, y, g, L: y, lambda S, x, y, g: y),
+    Op("left", 2, lambda x, y, gamma, limits: x, lambda x, y, g, L: x, lambda S, x, y, g: x),
+    Op("right", 2, lambda x, y, gamma, limits: y, lambda x, y, g, L: y, lambda S, x, y, g: y),
+    Op("div", 2, _div, _div_reference, lambda S, x, y, g: x / y, wide=True),
     Op(
-        "div", "x₁/x₂", 2, _div, _div_reference, lambda S, x, y, g: x / y,
-        bounded=True, wide=True, domain="|x₂| raised to at least 0.01; |x₁/x₂| ends at 100 when lifted",
-    ),
-    Op(
-        "laplace_kernel", "exp(−|x₁ − x₂|)", 2,
+        "laplace_kernel", 2,
         lambda x, y, gamma, limits: (-_finite(x - y).abs()).exp(),
         lambda x, y, g, L: np.exp(-np.abs(x - y)), lambda S, x, y, g: S.exp(-S.Abs(x - y)), wide=True,
     ),
     Op(
-        "gauss_kernel", "exp(−(x₁ − x₂)²)", 2, _gauss_kernel,
+        "gauss_kernel", 2, _gauss_kernel,
         lambda x, y, g, L: np.exp(-((x - y) ** 2)), lambda S, x, y, g: S.exp(-((x - y) ** 2)), wide=True,
     ),
 )  # fmt: skip

@@ -33,10 +33,6 @@ class Named(sympy.Function):
     sign = 0
     tex = ""
 
-    def definition(self) -> Any:
-        """Each subclass has its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no definition in elementary functions")
-
     def _eval_is_nonnegative(self) -> bool | None:
         return True if self.sign > 0 else None
 
@@ -54,20 +50,12 @@ class Named(sympy.Function):
         return f"{type(self).__name__}({', '.join(printer._print(a) for a in self.args)})"
 
 
-def unevaluated(kind: Any, *args: Any) -> Any:
-    """sympy's Max or Min as they stand: comparing the arguments takes it seconds for some cells."""
-    return kind(*args, evaluate=False)
-
-
 class ReLU(Named):
     sign, tex = 1, r"\operatorname{ReLU}"
 
     @classmethod
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else sympy.S.Zero if x.is_nonpositive else None
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, self.args[0], 0)
 
 
 class NegPart(Named):
@@ -78,9 +66,6 @@ class NegPart(Named):
     @classmethod
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonpositive else sympy.S.Zero if x.is_nonnegative else None
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Min, self.args[0], 0)
 
     def tex_of(self, *args: str) -> str:
         return rf"\min\left({args[0]}, 0\right)"
@@ -96,18 +81,12 @@ class Sigmoid(Named):
     def eval(cls, x: Any) -> Any:
         return number(float(special.expit(float(x)))) if x.is_Number else None
 
-    def definition(self) -> Any:
-        return 1 / (1 + sympy.exp(-self.args[0]))
-
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"sigmoid({printer._print(self.args[0])})"
 
 
 class Softplus(Named):
     sign, tex = 1, r"\operatorname{softplus}"
-
-    def definition(self) -> Any:
-        return sympy.log(1 + sympy.exp(self.args[0]))
 
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"softplus({printer._print(self.args[0])})"
@@ -116,15 +95,9 @@ class Softplus(Named):
 class SiLU(Named):
     tex = r"\operatorname{SiLU}"
 
-    def definition(self) -> Any:
-        return self.args[0] / (1 + sympy.exp(-self.args[0]))
-
 
 class GELU(Named):
     tex = r"\operatorname{GELU}"
-
-    def definition(self) -> Any:
-        return self.args[0] * (1 + sympy.erf(self.args[0] / sympy.sqrt(2))) / 2
 
 
 class ELU(Named):
@@ -134,10 +107,6 @@ class ELU(Named):
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else None
 
-    def definition(self) -> Any:
-        x = self.args[0]
-        return unevaluated(sympy.Max, x, 0) + unevaluated(sympy.Min, sympy.exp(x) - 1, 0)
-
 
 class LeakyReLU(Named):
     tex = r"\operatorname{LeakyReLU}"
@@ -146,17 +115,11 @@ class LeakyReLU(Named):
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else None
 
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, self.args[0], self.args[0] / 100)
-
 
 class Root(Named):
     """√max(x, ε), the floor ε being the second argument."""
 
     sign = 1
-
-    def definition(self) -> Any:
-        return sympy.sqrt(unevaluated(sympy.Max, *self.args))
 
     def tex_of(self, *args: str) -> str:
         return rf"\sqrt{{\max\left({args[0]}, {args[1]}\right)}}"
@@ -167,9 +130,6 @@ class Root(Named):
 
 class Sinc(Named):
     tex = r"\operatorname{sinc}"
-
-    def definition(self) -> Any:
-        return sympy.sinc(self.args[0])
 
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"sinc({printer._print(self.args[0])})"
@@ -190,9 +150,6 @@ class Larger(Named):
             return ReLU(ordered[0]) if cls is Larger else NegPart(ordered[0])
         return None if ordered == (x, y) else cls(*ordered)
 
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, *self.args)
-
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"{self.plain}({', '.join(printer._print(a) for a in self.args)})"
 
@@ -201,9 +158,6 @@ class Smaller(Larger):
     """min(x₁, x₂)"""
 
     tex, plain = r"\min", "min"
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Min, *self.args)
 
 
 def number(value: float) -> Any:
@@ -251,11 +205,6 @@ def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
 
     inner = apply("b1", apply("u1", X), apply("u2", X))
     return apply("b2", apply("u3", inner), apply("u4", X))
-
-
-def expanded(expr: Any) -> Any:
-    """The expression with every named function replaced by its definition."""
-    return sympy.sympify(expr).replace(lambda part: isinstance(part, Named), lambda part: part.definition())
 
 
 def _rounded(expr: Any) -> Any:

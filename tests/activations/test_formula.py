@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from operations import expanded
 
 from grafs_timm.activations import formula, ops
 from grafs_timm.activations.formula import Gene, Genotype, distance, leans_on_bound, same_function
@@ -384,7 +385,7 @@ def test_formula_is_the_function():
         genotype = formula.random_genotype(rng, wide=i % 3 == 0)
         if any(gene.op == "div" for gene in genotype.genes().values()):
             continue  # its safe denominator is not in the formula
-        exact = symbols.expanded(symbols.expression(genotype.genes(), genotype.limits))
+        exact = expanded(symbols.expression(genotype.genes(), genotype.limits))
         assert not exact.has(symbols.Named)
         with np.errstate(all="ignore"):
             value = sympy.lambdify(symbols.X, exact, ["numpy", "scipy"])(x.numpy()) * np.ones(len(x))
