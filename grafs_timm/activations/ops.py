@@ -1,12 +1,8 @@
-"""The table of operations a cell chooses from: one row an operation, and every other module reads it here.
+"""Define the operations that a cell chooses from, one row each; every other module reads this table.
 
-Source: Strack, Safari, Hutter 2024 (arXiv 2408.06820), the unary and binary candidates of the search space. What
-differs from the paper's released behaviour: growth is stopped on the *output* of an operation (as the paper states),
-and every operation has a finite value and a finite gradient for every finite input in float32, bfloat16 and float16.
-
-A row's ``compute`` takes float32 or float64 tensors; ``Op.__call__`` adds the care for 16-bit inputs. ``reference`` is
-the same function in NumPy float64, written apart, for the tests. ``sympy`` builds the symbolic form from a namespace
-that ``symbols.py`` hands in, so that importing this module imports no sympy.
+Source: Strack, Safari, Hutter 2024 (arXiv 2408.06820), the unary and binary candidates of the search space. Two things
+differ from the paper's released code: growth is bounded at the *output* of an operation (as the paper states), and every
+operation has a finite value and a finite gradient for every finite input in float32, bfloat16 and float16.
 """
 
 from __future__ import annotations
@@ -30,7 +26,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limits:
-    """Where growth stops: outputs end at ±``bound`` (ℓ, gradient zero beyond), the root has ``floor`` (ε) under it."""
+    """Set where operations saturate.
+
+    Args:
+        bound: ℓ of the paper: outputs of growing operations end at ±ℓ, with gradient zero beyond.
+        floor: ε: the smallest number that the square root is taken of.
+    """
 
     bound: float = 10.0
     floor: float = 1e-3
@@ -53,12 +54,18 @@ _ASINH_SWITCH = 1e8  # beyond it asinh is its own asymptote, before x² can over
 
 @dataclass(frozen=True)
 class Op:
-    """One candidate operation.
+    """Define one candidate operation.
 
-    ``compute(*inputs, gamma, limits)`` maps tensors of one shape, float32 or float64, to that shape; ``gamma`` is a
-    scalar tensor or float for rows with ``gamma_init`` (mean and standard deviation of its start) and ignored
-    elsewhere. ``kinks(limits)`` lists where a unary's derivative jumps. ``bounded`` rows saturate at ℓ. ``wide`` rows
-    belong to the optional wider set.
+    Args:
+        name: As genotypes spell it.
+        arity: 1 for unary operations, 2 for binary ones.
+        compute: ``compute(*inputs, gamma, limits)`` maps float32 or float64 tensors of one shape to that shape; ``gamma`` is
+            a float or a scalar tensor and is ignored by rows without ``gamma_init``.
+        reference: The same function in NumPy float64, written independently for the tests and for folding constants.
+        sympy: ``sympy(S, *inputs, gamma)`` builds the symbolic form from the namespace S of ``symbols.namespace``; so this
+            module imports no sympy.
+        gamma_init: Mean and standard deviation of the constant γ at the start of a search, for rows that have one.
+        wide: Belongs to the optional wider set.
     """
 
     name: str
@@ -71,11 +78,12 @@ class Op:
 
     @property
     def has_gamma(self) -> bool:
+        """Return whether the operation has a learnt constant."""
         return self.gamma_init is not None
 
 
 def _finite(y: Tensor) -> Tensor:
-    """Saturate at the dtype's largest finite number, so that a sum of two large numbers stays a number."""
+    """Saturate at the dtype's largest finite number, so that sums do not overflow."""
     top = torch.finfo(y.dtype).max
     return y.clamp(-top, top)
 
@@ -115,7 +123,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _saturated(f: Callable[[Array], Array]) -> Callable[..., Array]:
-    """The NumPy reference of a bounded row: the plain function, cut at ±ℓ."""
+    """Make the NumPy reference of a bounded row: the function clipped to ±ℓ."""
 
     def reference(x: Array, g: float, limits: Limits) -> Array:
         with np.errstate(over="ignore"):
@@ -227,7 +235,7 @@ def _acosh(bound: float) -> float:
 
 
 def _share(gamma: float) -> float:
-    """σ(γ) of a number, to its last digit on either side; in terms that torch's compiler and exporter can read."""
+    """Compute σ(γ) exactly for large |γ| of either sign, in terms that torch's compiler and exporter can read."""
     return math.exp(min(gamma, 0.0)) / (1 + math.exp(-abs(gamma)))
 
 
@@ -292,12 +300,12 @@ SLOTS: dict[str, int] = {"u1": 1, "u2": 1, "b1": 2, "u3": 1, "u4": 1, "b2": 2}
 
 
 def candidates(wide: bool = False) -> dict[str, tuple[str, ...]]:
-    """Names of each slot's candidate operations, in table order: the paper's 23 and 9, or the wider 29 and 12."""
+    """Return slot -> names of its candidates, in table order: the paper's 23 unary and 9 binary ones, or 29 and 12 if wide."""
     return {slot: tuple(op.name for op in OPS[arity].values() if wide or not op.wide) for slot, arity in SLOTS.items()}
 
 
 def get(name: str, arity: int) -> Op:
-    """Look up a row. KeyError with the nearest names where there is none."""
+    """Return the row of that name. Raises KeyError with the nearest names where there is none."""
     try:
         return OPS[arity][name]
     except (KeyError, TypeError):

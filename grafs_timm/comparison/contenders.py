@@ -140,7 +140,7 @@ def given(text: str) -> list[Candidate]:
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Candidate(label, "found", formula.load(path), search_seed=_search_seed(path.parent))]
+        return [Candidate(label, "found", formula.load(path, derived=True), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 

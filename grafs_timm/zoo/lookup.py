@@ -179,7 +179,7 @@ def resolve(activation: Any) -> Resolved:
     if isinstance(activation, Entry):
         return Resolved(activation.name, activation_class(activation.genotype, activation.name), activation.genotype)
     if isinstance(activation, Mapping):
-        activation = Genotype.from_dict(activation)
+        activation = Genotype.from_dict(activation, derived=True)
     if isinstance(activation, Genotype):
         return Resolved("found", activation_class(activation), activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
@@ -191,7 +191,7 @@ def resolve(activation: Any) -> Resolved:
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        genotype = formula.load(activation)
+        genotype = formula.load(activation, derived=True)
         return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
     if isinstance(activation, str):
         return _by_name(activation)
