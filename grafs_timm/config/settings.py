@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ..utils.schema import Listed
 from ..utils.suggest import nearest
 from . import strict_yaml
 from .settings_data import (
@@ -25,11 +26,9 @@ from .settings_data import (
     Positive,
     Section,
     checked,
-    listed,
     of_a_model,
 )
 from .settings_data import Data as Data
-from .settings_data import Impossible as Impossible
 from .settings_data import Text as Text
 
 
@@ -62,7 +61,7 @@ class Weights(Section):
     opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
     momentum: Beta = 0.9
-    betas: Annotated[tuple[Beta, Beta] | None, BeforeValidator(listed)] = None
+    betas: Annotated[tuple[Beta, Beta] | None, Listed] = None
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 1e-4
     sched: Literal["none", "cosine", "multistep"] = "none"
@@ -95,7 +94,7 @@ class Architecture(Section):
     """Adam on the architecture parameters α and the constants γ."""
 
     lr: Positive = 6e-4
-    betas: Annotated[tuple[Beta, Beta], BeforeValidator(listed)] = (0.5, 0.999)
+    betas: Annotated[tuple[Beta, Beta], Listed] = (0.5, 0.999)
     weight_decay: NotNegative = 1e-3
 
 
@@ -226,7 +225,7 @@ class Transfer(Section):
     random: Annotated[int, Field(ge=0)] = 0
     random_seed: Annotated[int, Field(ge=0)] = 0
     models: Names = ()
-    data: Annotated[tuple[DataOrName, ...], BeforeValidator(listed)] = ()
+    data: Annotated[tuple[DataOrName, ...], Listed] = ()
     seeds: Count = 3
 
 
@@ -253,7 +252,7 @@ class Campaign(Section):
     seeds: Count = 3
     keep: Count = 6
     keep_seeds: Count = 5
-    places: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
+    places: Annotated[tuple[Place, ...], Listed] = ()
     place_seeds: Count = 3
     retire_after: Annotated[int, Field(ge=2)] = 3
     retire_below: NotNegative = 1.0
