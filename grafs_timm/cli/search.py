@@ -37,6 +37,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
     from ..runs.run_search import run_search
+    from ..runs.tracking import Wandb
     from ..utils.parallel import is_main
 
     if select and not seeds:
@@ -48,7 +49,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     chosen, device = prepare(recipe, model, data, settings, on_bad_shard, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
     if not is_main():
         return
     say_if(finished, out)
