@@ -26,8 +26,10 @@ from . import contenders as candidates
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Candidate
 from .ledger import Ledger, Line
+from .measure import MEASURES, Measure
 from .results import compared_by
 from .statistics import Place, Result, difference
+from .verdict import Verdict
 
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
@@ -72,13 +74,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Retired:
-    """An activation that gets no further seeds: its paired held-out difference to the default after ``after`` seeds."""
+    """An activation that gets no further seeds: by how much it is better than the default on held-out data after ``after``."""
 
     label: str
     after: int
-    mean: float
-    low: float
-    high: float
+    verdict: Verdict
 
 
 def function_of(candidate: Candidate) -> str:
@@ -193,6 +193,10 @@ class Campaign:
     def settings(self) -> Settings:
         assert self.recipe.campaign
         return self.recipe.campaign
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[compared_by(bool(self.recipe.data.text))]
 
     @property
     def home(self) -> Place:
@@ -314,26 +318,26 @@ class Campaign:
         own, found = self.settings, dict[str, Retired]()
         if self.closed or own.retire_after > own.seeds:
             return found
-        table = self._scores()
-        theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
+        table = self._held_out()
+        theirs = {seed: value for seed, value in table.get(self.default, {}).items() if seed < own.retire_after}
         for label, seeds in table.items():
-            ours = {seed: score for seed, score in seeds.items() if seed < own.retire_after}
+            ours = {seed: value for seed, value in seeds.items() if seed < own.retire_after}
             if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
                 continue
-            apart = difference(ours, theirs)
-            if apart.mean is not None and apart.low is not None and apart.high is not None and apart.high < -own.retire_below:
-                found[label] = Retired(label, own.retire_after, apart.mean, apart.low, apart.high)
+            apart = difference(ours, theirs, self.measure)
+            if apart.high is not None and apart.high < -own.retire_below:
+                found[label] = Retired(label, own.retire_after, Verdict(apart, self.default, self.measure))
         return found
 
     def kept(self) -> list[str]:
         """The activations that go on: the default, the best found function, then the best others, by mean held-out figures."""
-        own, retired, table = self.settings, self.retired(), self._scores()
+        own, retired, table = self.settings, self.retired(), self._held_out()
         mean = {
-            label: means.fmean(scores)
+            label: means.fmean(values)
             for label, seeds in table.items()
-            if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
+            if label not in retired and len(values := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
         }
-        order = sorted(mean, key=lambda label: -mean[label])
+        order = self.measure.best_first(mean)
         found = [label for label in order if self.activations[label].search_seed is not None]
         return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
 
@@ -341,12 +345,12 @@ class Campaign:
     def _trained(self) -> list[str]:
         return [label for label in self.activations if label not in self.same_as]
 
-    def _scores(self) -> dict[str, dict[int, float]]:
-        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
+    def _held_out(self) -> dict[str, dict[int, float]]:
+        """{label: {seed: held-out value}} where the searches ran, of what is compared: a ledger may know more functions."""
         table: dict[str, dict[int, float]] = {}
         for row in self.results("validation"):
             if row.place == self.home and row.has_figure and row.activation in self.activations:
-                table.setdefault(row.activation, {})[row.seed] = row.score
+                table.setdefault(row.activation, {})[row.seed] = row.value
         return table
 
     def _search(self, seed: int) -> Job:

@@ -53,7 +53,7 @@ def write_report(
     pictures = []
     if table.with_figure:
         pictures = [report_plots.heatmap(table, folder / "plots" / "heatmap.png")]
-        if any(row.to_usual and row.to_usual.mean is not None for row in table.rows.values()):
+        if any(row.to_usual and row.to_usual.difference.mean is not None for row in table.rows.values()):
             pictures.insert(0, report_plots.forest(table, folder / "plots" / "forest.png"))
     text = report_text.markdown(
         table,
@@ -119,7 +119,7 @@ def _ordered(results: Sequence[Result]) -> list[Result]:
 
 def _summary(table: Table) -> Iterable[list[Any]]:
     for (label, place), row in table.rows.items():
-        first, own = table.activations[label], row.to_usual
+        first, own = table.activations[label], row.to_usual.difference if row.to_usual else None
         shown: list[Any] = [None] * 7
         if own is not None:
             shown = [own.mean, own.low, own.high, own.p, row.p, own.n, own.unpaired]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.figures import new_figure, save_figure
-from .ranking import points
+from .measure import Measure
 from .report_table import GroupRow, Row, Table
-from .statistics import Difference, Kind, Measure, Place
+from .statistics import Difference, Kind, Place
 
 COLOURS: dict[Kind, str] = {"found": "#c0392b", "random": "#2c6fbb", "baseline": "#5d6770"}
 NAMES: dict[Kind, str] = {"found": "found", "random": "random cell", "baseline": "baseline"}
@@ -103,14 +103,14 @@ def _forest_rows(table: Table) -> list[Any]:
 
 def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], labelled: bool) -> None:
     found = [table.rows[row, place] if isinstance(row, str) else table.group_rows[row, place] for row in rows]
-    low, high = _limits([row.to_usual for row in found if row.to_usual is not None], table.measure)
+    low, high = _limits([row.to_usual.difference for row in found if row.to_usual], table.measure)
     axes.axvline(0, color="#222", lw=0.9, zorder=1)
     for i, row in enumerate(found):
         y = len(found) - 1 - i
         if i % 2 == 0:
             axes.axhspan(y - 0.5, y + 0.5, color="#f3f5f7", zorder=0, lw=0)
         _interval(axes, row, y, low, high, table.measure)
-        own = row.to_usual
+        own = row.to_usual.difference if row.to_usual else None
         usual = isinstance(row, Row) and row.activation == row.usual
         count = "usual" if usual else "" if own is None else f"n={own.n}" if own.members is None else f"{own.members}×{own.n}"
         axes.text(1.015, y, count, transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
@@ -130,7 +130,8 @@ def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], la
 
 def _interval(axes: Any, row: Row | GroupRow, y: int, low: float, high: float, measure: Measure) -> None:
     """One mean with its interval; what lies outside the panel ends in an arrow head at its edge."""
-    own, colour, group = row.to_usual, COLOURS[_kind(row)], isinstance(row, GroupRow)
+    own = row.to_usual.difference if row.to_usual else None
+    colour, group = COLOURS[_kind(row)], isinstance(row, GroupRow)
     if own is None or own.mean is None:
         return
     inset = 0.012 * (high - low)
@@ -147,7 +148,7 @@ def _interval(axes: Any, row: Row | GroupRow, y: int, low: float, high: float, m
         axes.plot(low + inset if left else high - inset, y, "<" if left else ">", color=colour, ms=6, zorder=3)
         at = low + 4 * inset if left else high - 4 * inset
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.9}
-        text = f"mean {points(own.mean, sign=True, digits=measure.digits)}"
+        text = f"mean {measure.apart(own.mean)}"
         axes.text(at, y, text, ha="left" if left else "right", va="center", fontsize=7.5, color=colour, bbox=box, zorder=4)
 
 
@@ -184,7 +185,7 @@ def _forest_legend(figure: Any, table: Table) -> None:
         marks.append(Line2D([], [], color="#222", marker="D", ms=6, lw=2.2, label="mean of a group: members × paired seeds"))
     shown = [row.to_usual for row in table.rows.values()]
     shown += [row.to_usual for row in table.group_rows.values() if row.group.several]
-    if any(own is not None and own.mean is not None and own.low is None for own in shown):
+    if any(own and own.difference.mean is not None and not own.has_interval for own in shown):
         marks.append(Line2D([], [], color="#222", marker="o", mfc="white", ms=5, lw=0, label="too little for an interval"))
     figure.legend(
         handles=marks,
@@ -205,14 +206,13 @@ def _shade(table: Table, label: str, place: Place) -> float | None:
     row = table.rows[label, place]
     if label == row.usual:
         return 0.0 if row.mean.n else None
-    return row.to_usual.mean if row.to_usual else None
+    return row.to_usual.difference.mean if row.to_usual else None
 
 
 def _cell(row: Row, narrow: bool, measure: Measure) -> str:
     if row.mean.mean is None:
         return "no\nfigure" if narrow else "no figure"
-    spread = "" if row.mean.sd is None else f"{chr(10) if narrow else ' '}± {measure.sd(row.mean.sd)}"
-    return f"{measure.value(row.mean.mean)}{spread}"
+    return measure.text(row.mean.mean, row.mean.sd).replace(" ", "\n" if narrow else " ", 1)
 
 
 def _box(x: int, y: int) -> Any:

@@ -30,8 +30,9 @@ from ..zoo import lookup as zoo
 from . import contenders as candidates
 from . import ranking, report
 from .contenders import Candidate
+from .measure import Measure
 from .results import no_result, read_result
-from .statistics import Contrast, Result, mean, scores, searched_against_random
+from .statistics import Contrast, Result, by_seed, mean, searched_against_random
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
@@ -144,13 +145,13 @@ class Selection:
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Candidate], rows: list[Result]) -> list[Candidate]:
-        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
-        own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
-        ordered = sorted(field, key=lambda each: -own[each.label])
+        """The better half of ``field`` by its mean over the seeds of ``rows``; one that lost a training is last."""
+        measure, known = rows[0].measure, {each.label: each for each in field}
+        own = {label: _sortable(seeds, measure) for (label, _), seeds in by_seed(rows).items()}
+        ordered = [known[label] for label in measure.best_first({label: own[label] for label in known})]
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
-        measure = rows[0].measure
-        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
-        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
+        shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
         self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
         return left
 
@@ -223,12 +224,13 @@ def _finish(
     table = [
         {
             "activation": row.activation, "kind": row.kind, "formula": field[row.activation].formula,
-            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
-            "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
+            "verdict": row.verdict.sentence(), "mean": own.mean, "low": own.low, "high": own.high, "n": own.n,
+            "p_adjusted": row.p,
         }
         for row in ranked.rows
+        for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
+    compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
         **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
@@ -285,16 +287,16 @@ def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | 
     """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
     kinds = {row.activation: row.kind for row in rows}
     searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
-    for (label, _), seeds in scores(rows).items():
+    for (label, _), seeds in by_seed(rows).items():
         if kinds[label] == "random":
             random.append(seeds)
         searched += [seeds] * searches.get(label, 0)
     return searched_against_random(searched, random)
 
 
-def _sortable(seeds: Mapping[int, float]) -> float:
-    own = mean(seeds)
-    return -math.inf if own.lost or own.mean is None else own.mean
+def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:
+    own, worst = mean(seeds), math.inf if measure.lower_is_better else -math.inf
+    return worst if own.lost or own.mean is None else own.mean
 
 
 def _labels(field: Sequence[Candidate]) -> list[str]:

@@ -90,8 +90,8 @@ def test_no_interval_is_narrowed_by_stopping(folder):
     assert (row.retired, row.n, row.difference.level) == (3, 3, 0.975)
     campaign = Campaign.read(folder)
     rows = [each for each in campaign.results("test") if each.place == campaign.home]
-    scores = {label: {each.seed: each.score for each in rows if each.activation == label} for label in ("random0", "relu")}
-    usual, wide = (statistics.difference(scores["random0"], scores["relu"], level) for level in (0.95, 0.975))
+    scores = {label: {each.seed: each.value for each in rows if each.activation == label} for label in ("random0", "relu")}
+    usual, wide = (statistics.difference(scores["random0"], scores["relu"], level=level) for level in (0.95, 0.975))
     assert row.difference.low == pytest.approx(wide.low, abs=1e-6)
     assert wide.high - wide.low > 1.3 * (usual.high - usual.low)
 
