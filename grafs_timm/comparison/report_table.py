@@ -49,6 +49,10 @@ class GroupRow:
     usual: str | None
 
     @property
+    def kind(self) -> Kind:
+        return self.group.kind
+
+    @property
     def to_usual(self) -> Verdict | None:
         return self.verdicts.get(self.usual) if self.usual else None
 
