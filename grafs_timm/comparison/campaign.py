@@ -22,12 +22,13 @@ from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
 from ..utils.suggest import nearest
+from ..zoo import lookup
 from . import campaign_files, contenders, ledger
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Contender
 from .ledger import Ledger, Line
 from .measure import MEASURES, Measure
-from .results import compared_by
+from .results import compared_by, parse
 from .statistics import Place, Result, difference
 from .verdict import Verdict
 
@@ -258,7 +259,7 @@ class Campaign:
         baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
         found = {}
         for label, each in self.activations.items():
-            if each.search_seed is not None and each.genotype and (name := contenders.usual_as(each.genotype, baselines)):
+            if each.search_seed is not None and each.genotype and (name := lookup.known_as(each.genotype, baselines)):
                 found[label] = name
         return found
 
@@ -269,8 +270,8 @@ class Campaign:
         for line in self.ledger.first().values():
             if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
-            label = labels.get(line.function) or f"other_{line.function[:8]}"
-            rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
+            known = self.activations.get(labels.get(line.function, "")) or _unknown(line)
+            rows.append(parse(line.log, known, Place(line.model, line.data), line.seed, split, bool(self.recipe.data.text)))
         order = {label: number for number, label in enumerate(self.activations)}
         return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
 
@@ -372,14 +373,10 @@ def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
     return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
-def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Contender | None, text: bool) -> Result:
-    last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
-    kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
-    sha256 = line.function if line.genotype is not None else None
-    return Result(
-        label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
-        float(last[f"{split}_loss"]), split, len(line.log), seconds, compared_by(text),
-    )  # fmt: skip
+def _unknown(line: Line) -> Contender:
+    """What a line trained that the campaign no longer compares."""
+    sha256 = line.function if line.genotype else None
+    return Contender(Activation(f"other_{line.function[:8]}", sha256=sha256, kind="found"))
 
 
 def _same_recipes(there: Campaign, recipe: Recipe) -> None:

@@ -31,14 +31,13 @@ def write_report(
     title: str,
     failed: Iterable[tuple[str, str]] = (),
     notes: Iterable[str] = (),
-    cost: str | None = None,
     formulas: Mapping[str, str] | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Path:
     """Write report.md, results.csv, summary.csv and plots/ into ``folder``; returns the path of report.md.
 
     ``usual``: {model: its usual activation}, what all is compared with. ``failed``: (job, reason) of jobs that ended without a
-    result. ``notes``: further sentences on what was not measured. ``cost``: a sentence on what it took. ``formulas``:
+    result. ``notes``: further sentences on what was not measured. ``formulas``:
     {activation: its formula}. ``classes``: {data: number of classes}, by which trainings at chance are told. Every cell of the
     matrix without a row, or with one whose accuracy is NaN, is counted as missing. The rows' order doesn't matter.
 
@@ -60,7 +59,6 @@ def write_report(
         title=title,
         failed=list(failed),
         notes=list(notes),
-        cost=cost,
         formulas=formulas or {},
         pictures=[path.relative_to(folder).as_posix() for path in pictures],
     )

@@ -41,12 +41,11 @@ def markdown(
     title: str,
     failed: Sequence[tuple[str, str]],
     notes: Sequence[str],
-    cost: str | None,
     formulas: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
     """The whole report.md; ``pictures`` are links relative to it."""
-    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
+    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
     parts += [
@@ -101,7 +100,7 @@ def _weak(table: Table, labels: Sequence[str]) -> str:
     return text + (f" {collapsed} of its trainings collapsed and are in this as they were measured." if collapsed else "")
 
 
-def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None) -> list[str]:
+def _evidence(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
     if not table.results:
         return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
     split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
@@ -122,8 +121,6 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     if seconds:
         every = "" if len(seconds) == len(table.results) else f" ({len(seconds)} of {len(table.results)} trainings timed)"
         lines.append(f"Training took {duration(sum(seconds))} in all{every}.")
-    if cost:
-        lines.append(plain(cost))
     return [" ".join(lines) + _counted_failures(failed)]
 
 

@@ -24,15 +24,14 @@ from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
 from . import contenders, ranking, report
 from .contenders import Contender
 from .measure import Measure
-from .results import no_result, read_result
-from .statistics import Contrast, Result, by_seed, mean, searched_against_random
+from .results import parse, read_epochs, read_result, run_seconds
+from .statistics import Contrast, Place, Result, by_seed, mean, searched_against_random
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
@@ -120,7 +119,7 @@ class Selection:
         recipe = of_length(self.recipe, epochs)
         file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
         _write_once(file, recipe.to_yaml())
-        jobs, rows = {}, []
+        jobs = {}
         for candidate in field:
             name = candidate.label
             if candidate.genotype:
@@ -132,11 +131,12 @@ class Selection:
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        for job, (candidate, seed) in jobs.items():
-            place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(
-                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text))
-            )
+        place, text = Place(recipe.model, recipe.data.name), bool(recipe.data.text)
+        rows = [
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", text, epochs)
+            for job, (candidate, seed) in jobs.items()
+            for what in [(candidate, place, seed)]
+        ]
         self.trained += rows
         return rows
 
@@ -278,8 +278,7 @@ def _searching(selection: Selection) -> float:
     """Seconds of all searches."""
     seconds = 0.0
     for seed in range(selection.searches):
-        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
-        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+        seconds += run_seconds(read_epochs(selection.folder / "searches" / f"s{seed}"), search=True)
     return seconds
 
 

@@ -70,7 +70,7 @@ def best(campaign: Campaign) -> str:
     Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
     """
     labels = [label_of(campaign, seed) for seed in campaign.searches]
-    new = {label for label in labels if contenders.usual_as(genotype_of(campaign, label)) is None}
+    new = {label for label in labels if zoo.known_as(genotype_of(campaign, label), zoo.USUAL) is None}
     held_out = [row for row in campaign.results("validation") if row.has_figure and row.place == campaign.home]
     rows = [row for row in held_out if row.activation in new]
     if not rows:
@@ -257,7 +257,7 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
     name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
-        genotype=genotype.to_dict(), same_as=contenders.usual_as(genotype) or (None if first == label else first),
+        genotype=genotype.to_dict(), same_as=zoo.known_as(genotype, zoo.USUAL) or (None if first == label else first),
         held_out=float(line.held_out[campaign.measure.name]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
         near=name or None, apart=_round(apart) if name else None,
