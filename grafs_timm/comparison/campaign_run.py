@@ -20,13 +20,13 @@ from ..jobs.job import Job as LaunchJob
 from ..jobs.job import Outcome
 from ..jobs.launch import run_jobs
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..utils import hardware
 from ..utils.files import locked, write_whole
 from . import estimate, ledger
 from .campaign import Campaign, Job
 from .campaign_files import data_label
 from .ledger import Line
+from .results import read_epochs, run_seconds
 
 # What a line keeps of a log's epoch: the rest (times of day, survivors) is the run's own business.
 _OF_A_SEARCH = ("epoch", "inner_loss", "outer_loss", "alive", "formula", "outside", "seconds")
@@ -168,7 +168,7 @@ def line_of(folder: Path) -> Line:
         RunError: where the run is not finished, or its files can't be read.
     """
     summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
-    log = [line for line in read_log(folder) if line.get("kind") == "epoch"]
+    log = read_epochs(folder)
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
@@ -210,9 +210,8 @@ def _said(campaign: Campaign, line: Line) -> str:
 
 
 def line_seconds(line: Line) -> float:
-    """How long its run took: a search's log counts from the begin, a training's each epoch apart."""
-    seconds = [float(each.get("seconds", 0.0)) for each in line.log]
-    return seconds[-1] if line.kind == "search" else sum(seconds)
+    """Return how long its run took."""
+    return run_seconds(line.log, line.kind == "search")
 
 
 def hours(campaign: Campaign) -> dict[str, float]:

@@ -212,15 +212,3 @@ def same_function(a: Genotype, b: Genotype) -> bool:
         return a.sha256 == b.sha256 or formula.same_function(a, b)
     except (ValueError, GrafsError):
         return False
-
-
-@functools.cache
-def usual_as(genotype: Genotype, names: tuple[str, ...] = zoo.USUAL) -> str | None:
-    """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
-    for name in names:
-        try:
-            if formula.same_function(genotype, zoo.resolve(name).layer()):
-                return name
-        except ValueError:  # not finite everywhere
-            return None
-    return None

@@ -17,10 +17,11 @@ from ..runs.tracking import Mode, RunLog
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
+from ..utils.markdown import duration
 from . import contenders, estimate, report
 from .matrix import Cell, Matrix
-from .results import no_result, read_result
-from .statistics import Result
+from .results import parse, read_result
+from .statistics import Place, Result
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,6 @@ def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes
     return seconds, f"from 3 training steps{of} on {device} here"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 # --------------------------------------------------------------------------------------------------- after it ran
 
 
@@ -180,11 +175,11 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
         if (folder / "summary.json").exists():
-            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+            row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            place = (candidate, cell.model, cell.data, cell.seed)
-            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
+            how = measured_on(recipe), bool(recipe.data.text), recipe.evaluate.epochs
+            row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue
         found.append(row)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
-from ..comparison.statistics import Measure
+from ..comparison.measure import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
 from ..runs.run_training import run_training
@@ -44,11 +44,11 @@ class Again:
         if self.sd is None:
             return "apart; one training seed tells no spread"
         side = "within" if apart <= _WITHIN * self.sd else "outside"
-        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.sd(_WITHIN * self.sd)}"
+        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.text(_WITHIN * self.sd)}"
 
     def __str__(self) -> str:
         own = self.verified
-        first, now = (f"{value:.{self.measure.digits}f}{self.measure.suffix}" for value in (own.reported, own.again))
+        first, now = (self.measure.text(value) + self.measure.suffix for value in (own.reported, own.again))
         of = f"{self.name}, {own.model} on {own.data}, seed {own.seed}: reported {first}, now {now}"
         return f"{of}: {self.verdict}{self._differs()}"
 

@@ -108,13 +108,8 @@ class RunLog:
         self._append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._mirror_lines()
 
-    @property
-    def position(self) -> int:
-        """Bytes written so far; ``truncate_to`` takes it."""
-        return self._end
-
     def sync(self) -> int:
-        """Have every line on disk, then return the position. RunError where the disk refuses."""
+        """Have every line on disk; returns the bytes written so far, for ``truncate_to``. RunError where the disk refuses."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
