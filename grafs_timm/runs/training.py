@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,9 +34,17 @@ def measured_on(recipe: Recipe) -> str:
 
 
 def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSet:
-    """The recipe's ``train``, ``validation`` or ``test`` images on ``device``.
+    """Load the recipe's ``train``, ``validation`` or ``test`` images onto ``device``; see `load_sets`."""
+    return load_sets(recipe, (split,), device)[split]
 
-    Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
+
+def load_sets(recipe: Recipe, splits: Collection[str], device: str | torch.device) -> dict[str, ImageSet]:
+    """Load the recipe's images of ``splits`` (of ``train``, ``validation``, ``test``) onto ``device``, decoding none twice.
+
+    The images held out for validation are part of the training split and the same for every seed.
+
+    Raises:
+        DataError: The training split has fewer images than are to be trained on and held out.
     """
     data, info = recipe.data, open_dataset(recipe.data.name)
 
@@ -49,20 +57,22 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
             warnings.warn(notice, GrafsWarning)
         return found
 
-    if split == "test":
-        return load(data.test_split, data.test_images)
     held_out = data.validation_images or 0
-    if not held_out:
-        return load(data.train_split, data.train_images)
-    both = load(data.train_split, data.train_images and data.train_images + held_out)
-    wanted = (data.train_images or both.num_classes) + held_out
-    if len(both) < wanted:
-        raise DataError(
-            f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
-            f"need at least {wanted}"
-        )
-    train, validation = both.split(1 - held_out / len(both))
-    return train if split == "train" else validation
+    loaded: dict[str, ImageSet] = {}
+    if held_out and {"train", "validation"} & set(splits):
+        both = load(data.train_split, data.train_images and data.train_images + held_out)
+        wanted = (data.train_images or both.num_classes) + held_out
+        if len(both) < wanted:
+            raise DataError(
+                f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
+                f"need at least {wanted}"
+            )
+        loaded["train"], loaded["validation"] = both.split(1 - held_out / len(both))
+    elif "train" in splits:
+        loaded["train"] = load(data.train_split, data.train_images)
+    if "test" in splits:
+        loaded["test"] = load(data.test_split, data.test_images)
+    return loaded
 
 
 def dataset_of(data: Data) -> DatasetInfo | None:
@@ -246,8 +256,9 @@ def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
         return _texts(recipe, seed, device)
     if is_streamed(recipe, open_dataset(recipe.data.name)):
         return _streams(recipe, seed, device)
-    share = (parallel.rank(), parallel.world())
-    train_set, measured_set = load_data(recipe, "train", device), load_data(recipe, measured_on(recipe), device)
+    share, counted = (parallel.rank(), parallel.world()), measured_on(recipe)
+    sets = load_sets(recipe, {"train", counted} | ({"validation"} if recipe.evaluate.measure_both else set()), device)
+    train_set, measured_set = sets["train"], sets[counted]
 
     def measured(images: ImageSet) -> Batches:
         own = images.subset(range(share[0], len(images), share[1])) if share[1] > 1 else images
@@ -260,7 +271,7 @@ def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
         ),
         measured(measured_set), train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
         recipe.data.std or train_set.std, len(train_set), len(measured_set),
-        measured(load_data(recipe, "validation", device)) if recipe.evaluate.measure_both else None,
+        measured(sets["validation"]) if recipe.evaluate.measure_both else None,
     )  # fmt: skip
 
 
