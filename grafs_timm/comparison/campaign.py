@@ -16,7 +16,7 @@ from typing import Literal
 from ..activations.formula import Genotype
 from ..config.recipe import load_recipe
 from ..config.settings import Campaign as Settings
-from ..config.settings import Recipe
+from ..config.settings import Figure, Recipe
 from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
@@ -26,7 +26,6 @@ from . import contenders as candidates
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Candidate
 from .ledger import Ledger, Line
-from .results import compared_by
 from .statistics import Place, Result, difference
 
 BUDGETS = ("reduced", "standard", "full")
@@ -266,7 +265,7 @@ class Campaign:
             if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
             label = labels.get(line.function) or f"other_{line.function[:8]}"
-            rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
+            rows.append(_result(line, split, label, self.activations.get(label), self.recipe.data.figure))
         order = {label: number for number, label in enumerate(self.activations)}
         return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
 
@@ -368,13 +367,15 @@ def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
     return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
-def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Candidate | None, text: bool) -> Result:
+def _result(
+    line: Line, split: Literal["test", "validation"], label: str, candidate: Candidate | None, figure: Figure
+) -> Result:  # fmt: skip
     last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
     kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
     sha256 = line.function if line.genotype is not None else None
     return Result(
         label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
-        float(last[f"{split}_loss"]), split, len(line.log), seconds, compared_by(text),
+        float(last[f"{split}_loss"]), split, len(line.log), seconds, figure,
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
 
 
 def _figure(campaign: Campaign, figures: Any, prefix: str) -> float:
-    return float(figures[f"{prefix}{'loss' if campaign.recipe.data.text else 'accuracy'}"])
+    return float(figures[f"{prefix}{campaign.recipe.data.figure}"])
 
 
 def status_text(campaign: Campaign) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ..config.settings import Figure
 from ..errors import RunError
 from ..runs.tracking import read_log
 from .contenders import Candidate
@@ -23,20 +24,15 @@ def read_result(folder: Path, candidate: Candidate, model: str, data: str, seed:
         return Result(
             candidate.label, candidate.kind, candidate.batch, candidate.search_seed, candidate.sha256, model, data, seed,
             float(summary[f"{split}_accuracy"]), float(summary[f"{split}_loss"]), split, int(summary["epochs"]), seconds,
-            compared_by(f"{split}_tokens" in summary),
+            "loss" if f"{split}_tokens" in summary else "accuracy",
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no summary of an evaluation: {error!r}; remove it and that cell is trained again") from error
 
 
-def compared_by(text: bool) -> Literal["accuracy", "loss"]:
-    """Language models by their loss, all others by accuracy."""
-    return "loss" if text else "accuracy"
-
-
 def no_result(
-    candidate: Candidate, model: str, data: str, seed: int, split: Any, epochs: int, text: bool = False
+    candidate: Candidate, model: str, data: str, seed: int, split: Any, epochs: int, figure: Figure
 ) -> Result:  # fmt: skip
     """Of an evaluation that failed."""
     origin = (candidate.label, candidate.kind, candidate.batch, candidate.search_seed, candidate.sha256)
-    return Result(*origin, model, data, seed, math.nan, math.nan, split, epochs, None, compared_by(text))
+    return Result(*origin, model, data, seed, math.nan, math.nan, split, epochs, None, figure)

@@ -185,7 +185,7 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
             place = (candidate, cell.model, cell.data, cell.seed)
-            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
+            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, recipe.data.figure)
         else:
             continue
         found.append(row)

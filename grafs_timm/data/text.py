@@ -56,7 +56,7 @@ class TextSet:
 
 
 @dataclass(frozen=True)
-class TextData:
+class TextParts:
     """The parts of a text, which never overlap, and the tokenizer they share."""
 
     train: TextSet
@@ -81,7 +81,7 @@ def load_text(
     train_split: str = "train",
     test_split: str = "test",
     save_vocabulary: str | Path | None = None,
-) -> TextData:
+) -> TextParts:
     """Read, tokenise and part the text ``name``: .txt or .txt.gz files (in order, or joined by ``::``), or shards of KEY.txt.
 
     ``how`` is a recipe's ``data.text`` (bytes by default). Byte pairs without a vocabulary file are learnt from the training
@@ -105,7 +105,7 @@ def load_text(
         tokens = torch.from_numpy(tokenizer.encode(content)).to(device)
         made[part] = TextSet(tokens, tokenizer.vocab_size, len(content), f"{parts.name}, {part} part", notices)
         _windows(made[part], how.context)
-    return TextData(**made, tokenizer=tokenizer)
+    return TextParts(**made, tokenizer=tokenizer)
 
 
 def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
@@ -125,7 +125,7 @@ def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
     )
 
 
-def check_model(text: TextData | TextSet, model: torch.nn.Module) -> None:
+def check_model(text: TextParts | TextSet, model: torch.nn.Module) -> None:
     """DataError, with what to set, where ``model`` (it has ``vocab_size``) is too small for the text's vocabulary."""
     tokenizing.check_fit(text.vocab_size, int(model.vocab_size), type(model).__name__)  # type: ignore[arg-type]
 

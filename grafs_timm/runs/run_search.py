@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..activations import formula
 from ..activations.plots import plot_functions
-from ..config.settings import Recipe, Search
+from ..config.settings import ImageData, Recipe, Search, TextData
 from ..data.text import TextBatches
 from ..errors import GrafsWarning, RecipeError
 from ..search.bilevel import ActivationSearch, Site
@@ -74,27 +74,28 @@ class _Parts:
 _OUTER_SEED = 1_000_003  # beside the inner one's
 
 
-def _image_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+def _image_parts(recipe: Recipe, data: ImageData, seed: int, device: str) -> _Parts:
+    if data.loading == "stream":
+        raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
     settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
-    train_set = load_data(recipe, "train", device)
+    train_set = load_data(data, "train", device)
     weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
     return _Parts(
-        paced(make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
-        make_batches(recipe, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
-        make_batches(recipe, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
+        paced(make_batches(data, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
+        make_batches(data, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
+        make_batches(data, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
     )  # fmt: skip
 
 
-def _text_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+def _text_parts(recipe: Recipe, data: TextData, seed: int, device: str) -> _Parts:
     """The two levels learn from text that does not overlap: the architecture's part is the training part's end."""
-    settings, size, how, share = recipe.search, recipe.search.batch_size, recipe.data.text, (parallel.rank(), parallel.world())
-    assert how
-    data = load_tokens(recipe, device)
-    weights_set, architecture_set = data.train.split(1 - settings.architecture_fraction)
+    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
+    text, context = load_tokens(data, device), data.text.context
+    weights_set, architecture_set = text.train.split(1 - settings.architecture_fraction)
     return _Parts(
-        paced(TextBatches(weights_set, size, context=how.context, seed=seed, share=share), settings.steps_per_epoch),
-        TextBatches(architecture_set, size, context=how.context, seed=seed + _OUTER_SEED, share=share),
-        TextBatches(architecture_set, size, context=how.context, train=False), data.vocab_size, (how.context,),
+        paced(TextBatches(weights_set, size, context=context, seed=seed, share=share), settings.steps_per_epoch),
+        TextBatches(architecture_set, size, context=context, seed=seed + _OUTER_SEED, share=share),
+        TextBatches(architecture_set, size, context=context, train=False), text.vocab_size, (context,),
     )  # fmt: skip
 
 
@@ -104,10 +105,11 @@ class _Run:
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         settings = recipe.search
         _check_batch(settings)
-        if recipe.data.loading == "stream":
-            raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
         self.recipe, self.device = recipe, device
-        parts = _text_parts(recipe, seed, device) if recipe.data.text else _image_parts(recipe, seed, device)
+        data = recipe.data
+        parts = (
+            _text_parts(recipe, data, seed, device) if isinstance(data, TextData) else _image_parts(recipe, data, seed, device)
+        )
         self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, parts.num_classes, parts.shape, device)

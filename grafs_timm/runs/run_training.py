@@ -244,7 +244,7 @@ def _finish(training: _Training, found: zoo.Resolved, folder: RunFolder, log: Ru
     assert log is not None
     recipe, feeds, settings = training.recipe, training.feeds, training.settings
     origin = weights.origin(settings.start_from) if settings.start_from else {}
-    unit = "tokens" if recipe.data.text else "images"
+    unit = recipe.data.unit
     halved = {"accumulate": training.accumulate} if training.accumulate != settings.accumulate else {}
     summary = {
         **folder.facts, "model": recipe.model, "data": recipe.data.name, f"train_{unit}": feeds.train_images,

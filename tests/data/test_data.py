@@ -169,7 +169,7 @@ def test_recipe_settings_reach_the_loader(folder):
     (folder / "a.tar").unlink()
     data = {"name": str(folder), "image_size": 12, "channels": 1, "on_bad_shard": "skip"}
     with pytest.warns(UserWarning, match="train: ") as caught:
-        found = load_data(recipe(data=data), "train", "cpu")
+        found = load_data(recipe(data=data).data, "train", "cpu")
     assert found.images.shape == (6, 1, 12, 12)
     assert [str(warning.message) for warning in caught] == list(found.notices)
     assert len(found.notices) == 3
@@ -182,7 +182,7 @@ def test_no_image_is_decoded_twice_where_some_are_held_out(monkeypatch, both, ex
     chosen = recipe(data={"name": "digits", "validation_images": 200}, evaluate={"epochs": 1, "measure_both": both})
     feeds = open_feeds(chosen, 0, "cpu")
     assert len(decoded) == len(set(decoded)) == expected
-    alone = {split: load_data(chosen, split, "cpu") for split in ("train", "validation", "test")}
+    alone = {split: load_data(chosen.data, split, "cpu") for split in ("train", "validation", "test")}
     assert torch.equal(feeds.train.imageset.images, alone["train"].images)
     assert torch.equal(feeds.measured.imageset.images, alone["test" if both else "validation"].images)
     if both:
