@@ -58,8 +58,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
         click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
     if summary["keeps_bound"]:
         click.echo("          its shape leans on the limits of the search (saturation at ±10), which stay a part of it")
-    of_text = f"loss      {summary['held_out_loss']:.4f} nats per token"
-    reached = of_text if chosen.data.text else f"accuracy  {summary['held_out_accuracy']:.2f} %"
+    reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])
     click.echo(f"{reached} on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")

@@ -18,7 +18,7 @@ from ..activations import formula
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe
+from ..config.settings import Recipe, TextData
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
@@ -38,9 +38,6 @@ NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
-_VALIDATED = {"measure": "validation"}
-
-
 def held_out(recipe: Recipe) -> Recipe:
     """The recipe with images held out for choosing, where it names no number of them.
 
@@ -50,8 +47,8 @@ def held_out(recipe: Recipe) -> Recipe:
     """
     evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
     recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
-    if data.text:
-        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
+    if isinstance(data, TextData):
+        return recipe.model_copy(update={"data": data.to_choose_by()})
     if data.validation_images:
         return recipe
     info = open_dataset(data.name).splits.get(data.train_split)
@@ -131,9 +128,9 @@ class Selection:
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        place, text = Place(recipe.model, recipe.data.name), bool(recipe.data.text)
+        place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
         rows = [
-            read_result(job.folder, *what) if job.done else parse([], *what, "validation", text, epochs)
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
             for job, (candidate, seed) in jobs.items()
             for what in [(candidate, place, seed)]
         ]
@@ -233,7 +230,7 @@ def _finish(
     compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
         "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
@@ -306,7 +303,7 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
     cost, recipe = summary["cost"], selection.recipe
     lines = [
         f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
-        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
+        f"Measured on {recipe.data.held_out} held out of the training split; the test split was not opened. "
         f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
@@ -320,10 +317,6 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
         "", *(f"- failed: {line}" for line in summary["failed"]),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _held_out_words(recipe: Recipe) -> str:
-    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
 
 
 def _search_row(found: Contender) -> str:

@@ -178,7 +178,7 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
             row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            how = measured_on(recipe), bool(recipe.data.text), recipe.evaluate.epochs
+            how = measured_on(recipe), recipe.data.figure, recipe.evaluate.epochs
             row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue

@@ -86,14 +86,19 @@ def pack_once(source: str, out: Path) -> Path:
 
 
 def _check(source: str, out: Path, how: Packing) -> None:
-    if how.shard_size < 1:
-        raise DataError(f"a shard holds 1 image or more, got {how.shard_size}")
-    if how.hold_out is not None and not 0 <= how.hold_out < 1:
-        raise DataError(f"the part held out must be at least 0 and below 1, got {how.hold_out}")
+    check_sizes(how.shard_size, how.hold_out or 0.0, "image")
     for name in how.splits or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             raise DataError(f"a split's name is letters, digits, _ and -, got {name!r}")
     check_free(source, out)
+
+
+def check_sizes(shard_size: int, hold_out: float, unit: str) -> None:
+    """Raise DataError for shards of fewer than one ``unit``, or a part held out that is not in [0, 1)."""
+    if shard_size < 1:
+        raise DataError(f"a shard holds 1 {unit} or more, got {shard_size}")
+    if not 0 <= hold_out < 1:
+        raise DataError(f"the part held out must be at least 0 and below 1, got {hold_out}")
 
 
 def check_free(source: str, out: Path) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..activations import formula
 from ..activations.formula import Genotype
 from ..activations.plots import plot_functions
-from ..config.settings import Recipe, Search
+from ..config.settings import ImageData, Recipe, Search, TextData
 from ..data.text import TextBatches
 from ..errors import RecipeError
 from ..search.bilevel import ActivationSearch, Site
@@ -73,27 +73,28 @@ class _Parts:
 _OUTER_SEED = 1_000_003  # beside the inner one's
 
 
-def _image_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+def _image_parts(recipe: Recipe, data: ImageData, seed: int, device: str) -> _Parts:
+    if data.loading == "stream":
+        raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
     settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
-    train_set = load_data(recipe, "train", device)
+    train_set = load_data(data, "train", device)
     weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
     return _Parts(
-        paced(make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
-        make_batches(recipe, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
-        make_batches(recipe, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
+        paced(make_batches(data, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
+        make_batches(data, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
+        make_batches(data, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
     )  # fmt: skip
 
 
-def _text_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+def _text_parts(recipe: Recipe, data: TextData, seed: int, device: str) -> _Parts:
     """The two levels learn from text that does not overlap: the architecture's part is the training part's end."""
-    settings, size, how, share = recipe.search, recipe.search.batch_size, recipe.data.text, (parallel.rank(), parallel.world())
-    assert how
-    data = load_tokens(recipe, device)
-    weights_set, architecture_set = data.train.split(1 - settings.architecture_fraction)
+    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
+    text, context = load_tokens(data, device), data.text.context
+    weights_set, architecture_set = text.train.split(1 - settings.architecture_fraction)
     return _Parts(
-        paced(TextBatches(weights_set, size, context=how.context, seed=seed, share=share), settings.steps_per_epoch),
-        TextBatches(architecture_set, size, context=how.context, seed=seed + _OUTER_SEED, share=share),
-        TextBatches(architecture_set, size, context=how.context, train=False), data.vocab_size, (how.context,),
+        paced(TextBatches(weights_set, size, context=context, seed=seed, share=share), settings.steps_per_epoch),
+        TextBatches(architecture_set, size, context=context, seed=seed + _OUTER_SEED, share=share),
+        TextBatches(architecture_set, size, context=context, train=False), text.vocab_size, (context,),
     )  # fmt: skip
 
 
@@ -106,9 +107,10 @@ class _Search(Work):
         settings = recipe.search
         super().__init__(recipe, seed, device, settings.epochs)
         _check_batch(settings)
-        if recipe.data.loading == "stream":
-            raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
-        parts = _text_parts(recipe, seed, device) if recipe.data.text else _image_parts(recipe, seed, device)
+        if isinstance(recipe.data, TextData):
+            parts = _text_parts(recipe, recipe.data, seed, device)
+        else:
+            parts = _image_parts(recipe, recipe.data, seed, device)
         self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, parts.num_classes, parts.shape, device)

@@ -173,7 +173,7 @@ class _Training(Work):
     def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype | nn.Module]:
         recipe, feeds, settings, found = self.recipe, self.feeds, self.settings, self.found
         origin = weights.origin(settings.start_from) if settings.start_from else {}
-        unit = "tokens" if recipe.data.text else "images"
+        unit = recipe.data.unit
         halved = {"accumulate": self.accumulate} if self.accumulate != settings.accumulate else {}
         trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)} if feeds.mean else {}
         weights.save_pretrained(self.ema.module if self.ema else self.model, folder.weights, pretrained_cfg=trained_on)

@@ -190,7 +190,7 @@ def broken_on_one_rank(recipe_file, out):
     """The command line where rank 1 alone cannot read its data."""
     from grafs_timm.cli.main import main
 
-    def load_data(recipe, split, device):
+    def load_data(data, split, device):
         raise DataError("train-000001.tar: truncated")
 
     if parallel.launched() > 1 and not parallel.is_main():

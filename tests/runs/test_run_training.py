@@ -60,12 +60,12 @@ def test_with_images_held_out_the_test_split_is_never_opened(tmp_path, monkeypat
     assert summary["measured_on"] == "validation"
     assert summary["validation_accuracy"] == read_log(tmp_path)[-1]["validation_accuracy"]
     assert "test_accuracy" not in summary
-    train, validation = load_data(held_out, "train", "cpu"), load_data(held_out, "validation", "cpu")
+    train, validation = load_data(held_out.data, "train", "cpu"), load_data(held_out.data, "validation", "cpu")
     assert (len(train), len(validation)) == (summary["train_images"], summary["validation_images"])
     assert abs(len(train) - 300) <= 10
     assert not {image.numpy().tobytes() for image in train.images} & {image.numpy().tobytes() for image in validation.images}
     with pytest.raises(GrafsError, match=r"validation_images \(9000\)"):
-        load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}), "train", "cpu")
+        load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}).data, "train", "cpu")
 
 
 def test_both_splits_are_measured_by_one_training(tmp_path):
@@ -93,7 +93,7 @@ def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
     assert "start_from" not in anew
     model = make_model(recipe(), 10, (1, 8, 8), "cpu", folder)
     assert not caplog.text  # timm says there what of weights and model disagrees
-    data = load_data(RECIPE, "train", "cpu")
+    data = load_data(RECIPE.data, "train", "cpu")
     cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
     assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([1, 8, 8], list(data.mean), list(data.std))
     kept = safetensors.torch.load_file(tmp_path / "relu" / "weights" / "model.safetensors")
@@ -210,7 +210,7 @@ def test_streamed_it_goes_on_within_an_epoch_too(tmp_path):
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     # the same weights on the same images, whole on the device
     kept = weights.create_from(tmp_path / "run" / "weights", pretrained=True)
-    resident = training.load_data(recipe(data={"name": "digits"}), "test", "cpu")
+    resident = training.load_data(recipe(data={"name": "digits"}).data, "test", "cpu")
     images = (resident.images.float() / 255 - 0.3) / 0.35
     with torch.no_grad():
         right = (kept.eval()(images).argmax(1) == resident.labels).float().mean()
@@ -237,7 +237,7 @@ def test_settings_of_the_other_way_of_loading(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STREAMED_FROM", 10)
     with pytest.raises(GrafsError, match=r"data\.augment: digits is large and streamed"):
         run_training(recipe(data={"name": "digits", "augment": ["crop"]}), "relu", tmp_path)
-    assert not training.is_streamed(recipe(), open_dataset("digits"))  # train_images says how much is held
+    assert not training.is_streamed(recipe().data, open_dataset("digits"))  # train_images says how much is held
     with pytest.raises(GrafsError, match=r"data\.loading: a search keeps its images on the device"):
         run_search(recipe(data=STREAMED), tmp_path)
 
