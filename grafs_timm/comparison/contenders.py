@@ -151,7 +151,7 @@ def given(text: str) -> list[Contender]:
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Contender(Activation(label, formula.load(path)), search_seed=_search_seed(path.parent))]
+        return [Contender(Activation(label, formula.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 

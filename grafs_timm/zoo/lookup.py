@@ -179,7 +179,7 @@ def resolve(activation: Any) -> Activation:
     if isinstance(activation, Entry):
         return activation.activation
     if isinstance(activation, Mapping):
-        activation = Genotype.from_dict(activation)
+        activation = Genotype.from_dict(activation, derived=True)
     if isinstance(activation, Genotype):
         return Activation("found", activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
@@ -191,7 +191,7 @@ def resolve(activation: Any) -> Activation:
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        return Activation(Path(activation).stem, formula.load(activation))
+        return Activation(Path(activation).stem, formula.load(activation, derived=True))
     if isinstance(activation, str):
         return _by_name(activation)
     if isinstance(activation, nn.Module):
