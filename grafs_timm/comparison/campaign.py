@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import statistics as means
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..config.recipe import load_recipe
 from ..config.settings import Campaign as Settings
 from ..config.settings import Recipe
@@ -21,10 +22,9 @@ from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
 from ..utils.suggest import nearest
-from . import campaign_files, ledger
-from . import contenders as candidates
+from . import campaign_files, contenders, ledger
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
-from .contenders import Candidate
+from .contenders import Contender
 from .ledger import Ledger, Line
 from .results import compared_by
 from .statistics import Place, Result, difference
@@ -81,7 +81,7 @@ class Retired:
     high: float
 
 
-def function_of(candidate: Candidate) -> str:
+def function_of(candidate: Contender) -> str:
     return candidate.sha256 or candidate.label
 
 
@@ -95,7 +95,7 @@ class Campaign:
     family: str
     folder: Path
     recipe: Recipe
-    given: Mapping[str, Candidate]
+    given: Mapping[str, Contender]
     ledger: Ledger
     closed: bool = False
 
@@ -122,8 +122,8 @@ class Campaign:
         """A campaign by ``recipe`` with what ``folder`` has of it; nothing is written. Errors as `open`."""
         recipe = resolved(recipe)
         asked, models = recipe.transfer, [recipe.model]
-        found = candidates.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
-        given, _ = candidates.labelled(found, {})
+        found = contenders.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
+        given, _ = contenders.labelled(found, {})
         if (folder / ACTIVATIONS).exists():  # the last that a campaign begins with
             there = cls.read(folder)
             if there.closed:
@@ -212,7 +212,7 @@ class Campaign:
     @cached_property
     def default(self) -> str:
         """The default activation of the family. RunError where it isn't known."""
-        usual = candidates.usual(self.recipe.model)
+        usual = contenders.usual(self.recipe.model)
         if usual is None:
             raise RunError(f"{self.recipe.model} is of no known family, so there is no default activation to compare with")
         return usual
@@ -225,18 +225,18 @@ class Campaign:
         return dict(sorted(found.items()))
 
     @cached_property
-    def activations(self) -> dict[str, Candidate]:
+    def activations(self) -> dict[str, Contender]:
         """Everything that is compared, by label: what was given, then what the searches found, same functions once."""
         found = [
-            Candidate(f"{SEARCHES}_s{seed}", "found", Genotype.from_dict(line.genotype, derived=False), SEARCHES, seed)
+            Contender(Activation(f"{SEARCHES}_s{seed}", Genotype.from_dict(line.genotype, derived=False)), SEARCHES, seed)
             for seed, line in self.searches.items()
         ]
         seeds = {each.sha256: each.search_seed for each in reversed(found)}
         given = {  # what a search found again is one of its functions, under the label that it has
-            label: replace(each, kind="found", batch=SEARCHES, search_seed=seeds[each.sha256]) if each.sha256 in seeds else each
+            label: Contender(Activation(label, each.genotype), SEARCHES, seeds[each.sha256]) if each.sha256 in seeds else each
             for label, each in self.given.items()
         }
-        return candidates.labelled(found, given)[0]
+        return contenders.labelled(found, given)[0]
 
     @cached_property
     def found_as(self) -> dict[int, str]:
@@ -254,7 +254,7 @@ class Campaign:
         baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
         found = {}
         for label, each in self.activations.items():
-            if each.search_seed is not None and each.genotype and (name := candidates.usual_as(each.genotype, baselines)):
+            if each.search_seed is not None and each.genotype and (name := contenders.usual_as(each.genotype, baselines)):
                 found[label] = name
         return found
 
@@ -368,7 +368,7 @@ def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
     return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
-def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Candidate | None, text: bool) -> Result:
+def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Contender | None, text: bool) -> Result:
     last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
     kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
     sha256 = line.function if line.genotype is not None else None

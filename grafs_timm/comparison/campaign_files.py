@@ -8,14 +8,15 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
 from ..config.settings import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole
-from . import contenders as candidates
-from .contenders import Candidate
+from . import contenders
+from .contenders import Contender
 from .statistics import Place
 
 FORMAT = "grafs-campaign/1"
@@ -29,7 +30,7 @@ def data_label(data: Data) -> str:
     >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
     'tinyshakespeare.txt.gz'
     """
-    return candidates.safe(PurePath(data.name).name or data.name)
+    return contenders.safe(PurePath(data.name).name or data.name)
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -61,7 +62,7 @@ def resolved(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def write(folder: Path, recipe: Recipe, given: Mapping[str, Candidate], closed: bool) -> None:
+def write(folder: Path, recipe: Recipe, given: Mapping[str, Contender], closed: bool) -> None:
     """Write recipe.yaml, then activations.json, into ``folder``; equal files stay as they are."""
     about = {
         "format": FORMAT,
@@ -85,7 +86,7 @@ def read_recipe(path: Path) -> Recipe:
         raise RunError(f"{path} is no recipe: {error}") from error
 
 
-def read_activations(path: Path) -> tuple[dict[str, Candidate], bool]:
+def read_activations(path: Path) -> tuple[dict[str, Contender], bool]:
     """What the campaign was given by label, and whether it is closed. RunError where the file is damaged."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -99,8 +100,9 @@ def read_activations(path: Path) -> tuple[dict[str, Candidate], bool]:
         raise RunError(f"{path} is damaged: {what}") from error
 
 
-def _candidate(label: str, about: Mapping[str, Any]) -> Candidate:
-    if label != candidates.safe(label) or about["kind"] not in ("found", "random", "baseline"):
+def _candidate(label: str, about: Mapping[str, Any]) -> Contender:
+    if label != contenders.safe(label) or about["kind"] not in ("found", "random", "baseline"):
         raise ValueError(f"{label!r}: not a label, or kind {about['kind']!r} is none of found, random, baseline")
     genotype = about["genotype"]
-    return Candidate(label, about["kind"], Genotype.from_dict(genotype, label, derived=False) if genotype else None)
+    found = Genotype.from_dict(genotype, label, derived=False) if genotype else None
+    return Contender(Activation(label, found, kind=about["kind"]))

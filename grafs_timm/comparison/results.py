@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from ..errors import RunError
 from ..runs.tracking import read_log
-from .contenders import Candidate
+from .contenders import Contender
 from .statistics import Result
 
 
-def read_result(folder: Path, candidate: Candidate, model: str, data: str, seed: int) -> Result:
+def read_result(folder: Path, candidate: Contender, model: str, data: str, seed: int) -> Result:
     """Of the finished evaluation in ``folder``. RunError where its summary or its log can't be read."""
     path = folder / "summary.json"
     try:
@@ -35,7 +35,7 @@ def compared_by(text: bool) -> Literal["accuracy", "loss"]:
 
 
 def no_result(
-    candidate: Candidate, model: str, data: str, seed: int, split: Any, epochs: int, text: bool = False
+    candidate: Contender, model: str, data: str, seed: int, split: Any, epochs: int, text: bool = False
 ) -> Result:  # fmt: skip
     """Of an evaluation that failed."""
     origin = (candidate.label, candidate.kind, candidate.batch, candidate.search_seed, candidate.sha256)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..activations import formula
+from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
 from ..config.settings import Recipe
@@ -27,9 +28,8 @@ from ..runs.tracking import read_log
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
-from . import contenders as candidates
-from . import ranking, report
-from .contenders import Candidate
+from . import contenders, ranking, report
+from .contenders import Contender
 from .results import no_result, read_result
 from .statistics import Contrast, Result, mean, scores, searched_against_random
 
@@ -99,22 +99,22 @@ class Selection:
     rounds: list[str] = field(default_factory=list)  # lines of the report
 
     def __post_init__(self) -> None:
-        usual = candidates.usual(self.recipe.model)
+        usual = contenders.usual(self.recipe.model)
         if usual is None:
             raise RecipeError(
                 f"model: {self.recipe.model} is of no known family, so there is no usual activation to compare with"
             )
-        self.usual = Candidate(usual, "baseline")
+        self.usual = Contender(Activation(usual))
 
-    def search(self) -> list[Candidate]:
+    def search(self) -> list[Contender]:
         """Run the searches; what they found, same functions once. RunError where none ended."""
         jobs = search_jobs(self.folder / "recipe.yaml", self.folder / "searches", self.searches, self.options)
         self._run(jobs)
         if not any(job.done for job in jobs):
             raise RunError(f"none of the {len(jobs)} searches ended: {self.failed[0].message}")
-        return candidates.merged(candidates.given(str(self.folder / "searches")))
+        return contenders.merged(contenders.given(str(self.folder / "searches")))
 
-    def train(self, field: Sequence[Candidate], epochs: int, seeds: Sequence[int]) -> list[Result]:
+    def train(self, field: Sequence[Contender], epochs: int, seeds: Sequence[int]) -> list[Result]:
         """Train each of ``field`` with each seed for ``epochs``; one that fails is a row without a figure."""
         recipe = of_length(self.recipe, epochs)
         file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
@@ -143,7 +143,7 @@ class Selection:
         outcomes = run_jobs(jobs, **self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
-    def halve(self, field: list[Candidate], rows: list[Result]) -> list[Candidate]:
+    def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
         """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
         own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
         ordered = sorted(field, key=lambda each: -own[each.label])
@@ -195,8 +195,8 @@ def _choose(selection: Selection) -> dict[str, Any]:
     settings, epochs = selection.recipe.select, selection.recipe.evaluate.epochs
     found = selection.search()
     ended = sum(1 + len(each.also) for each in found)
-    cells = candidates.random_cells(ended, selection.recipe.transfer.random_seed)
-    random = [Candidate(f"random{number}", "random", cell) for number, cell in enumerate(cells)]
+    cells = contenders.random_cells(ended, selection.recipe.transfer.random_seed)
+    random = [Contender(Activation(f"random{number}", cell, kind="random")) for number, cell in enumerate(cells)]
     field, rows, first = [*found, *random], [], None
     while len(field) > settings.keep:
         number = len(selection.rounds)
@@ -213,7 +213,7 @@ def _choose(selection: Selection) -> dict[str, Any]:
 
 
 def _finish(
-    selection: Selection, found: Sequence[Candidate], field: Mapping[str, Candidate], final: list[Result],
+    selection: Selection, found: Sequence[Contender], field: Mapping[str, Contender], final: list[Result],
     ranked: ranking.Ranking, first: Contrast | None, chosen: str, why: str,
 ) -> dict[str, Any]:  # fmt: skip
     folder, recipe = selection.folder, selection.recipe
@@ -222,7 +222,7 @@ def _finish(
     genotype = field[chosen].genotype if chosen in field else None
     table = [
         {
-            "activation": row.activation, "kind": row.kind, "formula": field[row.activation].formula,
+            "activation": row.activation, "kind": row.kind, "formula": field[row.activation].activation.formula,
             "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
             "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
         }
@@ -245,7 +245,7 @@ def _finish(
         classes={recipe.data.name: len(classes)} if classes else None,
         usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
-        formulas={label: each.formula for label, each in field.items()},
+        formulas={label: each.activation.formula for label, each in field.items()},
         notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
     )  # fmt: skip
     report.write_results(selection.trained, folder / "trainings.csv")
@@ -297,11 +297,11 @@ def _sortable(seeds: Mapping[int, float]) -> float:
     return -math.inf if own.lost or own.mean is None else own.mean
 
 
-def _labels(field: Sequence[Candidate]) -> list[str]:
+def _labels(field: Sequence[Contender]) -> list[str]:
     return [each.label for each in field]
 
 
-def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str, Any]) -> str:
+def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str, Any]) -> str:
     cost, recipe = summary["cost"], selection.recipe
     lines = [
         f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
@@ -325,10 +325,10 @@ def _held_out_words(recipe: Recipe) -> str:
     return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
 
 
-def _search_row(found: Candidate) -> str:
+def _search_row(found: Contender) -> str:
     assert found.genotype
     same, seeds = zoo.known_as(found.genotype) or "", ", ".join(map(str, (found.search_seed, *found.also)))
-    return f"| {found.label} | `{found.formula.replace('|', '¦')}` | {same} | {seeds} |"
+    return f"| {found.label} | `{found.activation.formula.replace('|', '¦')}` | {same} | {seeds} |"
 
 
 def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:

@@ -17,8 +17,7 @@ from ..runs.tracking import Mode, RunLog
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
-from . import contenders as candidates
-from . import estimate, report
+from . import contenders, estimate, report
 from .matrix import Cell, Matrix
 from .results import no_result, read_result
 from .statistics import Result
@@ -212,9 +211,9 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     found = results(matrix, {outcome.job.folder for outcome in failed})
     if not any(row.has_figure for row in found):
         return None
-    formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
+    formulas = {label: each.activation.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
-        formulas |= dict.fromkeys(each.twins(), each.formula)
+        formulas |= dict.fromkeys(each.twins(), each.activation.formula)
     return report.write_report(
         found,
         matrix.folder,
@@ -237,7 +236,7 @@ def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> 
         for picture in sorted((matrix.folder / "plots").glob("*.png")):
             log.image(picture.stem, picture)
         for file in (path, matrix.folder / "results.csv", matrix.folder / "summary.csv"):
-            log.artifact(f"{candidates.safe(name)}-{file.stem}", "report", file)
+            log.artifact(f"{contenders.safe(name)}-{file.stem}", "report", file)
 
 
 def _classes(matrix: Matrix) -> dict[str, int]:

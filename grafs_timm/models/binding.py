@@ -12,10 +12,9 @@ from timm.layers import create_act
 from timm.utils import unwrap_model
 from torch import nn
 
-from ..activations import timm_maps
-from ..activations.activation import FoundActivation, activation_class
-from ..activations.formula import Genotype
-from ..errors import GrafsWarning, WeightsError
+from ..activations.activation import FoundActivation
+from ..activations.named import Activation
+from ..errors import GrafsWarning, UnknownNameError, WeightsError
 from .surgery import find_sites
 
 # Names stand for these values; with others the module is another function. A threshold has no usual one.
@@ -30,32 +29,33 @@ _SAME = 1e-6  # the largest difference between two implementations of one functi
 
 @dataclass(frozen=True)
 class Bound:
-    """The activation of a model's blocks. ``genotype`` and ``sha256`` are None where it is one of timm's own.
+    """The activation of a model's blocks, as weights are bound to it.
 
-    ``name`` is a found activation's own name, or timm's lower-case one ("gelu"). ``beside`` names what other places of the
-    blocks hold, sorted: of several activations of timm's own the first in the alphabet is ``name``.
+    ``activation.name`` is a found activation's own name, or timm's lower-case one ("gelu"). ``beside`` names what the blocks
+    hold elsewhere, sorted: of several activations of timm's own the first in the alphabet is ``activation``.
     """
 
-    name: str
-    sha256: str | None = None
-    genotype: Genotype | None = None
+    activation: Activation
     beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        own = f"{self.name} ({self.sha256[:8]})" if self.sha256 else self.name
-        return " beside ".join((own, *self.beside))
+        return " beside ".join((str(self.activation), *self.beside))
+
+    @property
+    def name(self) -> str:
+        return self.activation.name
+
+    @property
+    def sha256(self) -> str | None:
+        return self.activation.sha256
 
     @property
     def layer(self) -> Callable[..., nn.Module]:
-        """The module class of ``name``, without what is beside it. WeightsError where this timm has no such activation."""
-        if self.genotype is not None:
-            return activation_class(self.genotype, self.name)
-        if self.sha256 is not None:
-            raise WeightsError(f"of {self} only the name and hash are known, not the formula")
-        layer: Callable[..., nn.Module] | None = (create_act._ACT_LAYER_DEFAULT | timm_maps.BESIDE).get(self.name)
-        if layer is None:
-            raise WeightsError(f"timm has no activation {self.name!r}")
-        return layer
+        """The module class of ``activation``. WeightsError where only its name or hash is known."""
+        try:
+            return self.activation.layer
+        except UnknownNameError as error:
+            raise WeightsError(str(error)) from error
 
     def computes_as(self, other: Bound) -> bool:
         """Whether weights trained with one fit the other: the same function, whatever it is called."""
@@ -88,12 +88,12 @@ def activation_of(model: nn.Module) -> Bound:
     if len(found) > 1:
         which = ", ".join(f"{module.activation_name} ({sha256[:8]})" for sha256, module in found.items())
         raise WeightsError(f"weights are bound to one found activation; this {type(unwrap_model(model)).__name__} has {which}")
-    for sha256, module in found.items():
-        return Bound(module.activation_name, sha256, module.genotype, tuple(sorted(usual)))
+    for module in found.values():
+        return Bound(Activation(module.activation_name, module.genotype), tuple(sorted(usual)))
     if not usual:
         raise WeightsError(f"{type(unwrap_model(model)).__name__} has no activation module whose name could be recorded")
     name, *beside = sorted(usual)
-    return Bound(name, beside=tuple(beside))
+    return Bound(Activation(name), tuple(beside))
 
 
 def activations_at(model: nn.Module, gates: bool = True) -> dict[str, nn.Module]:

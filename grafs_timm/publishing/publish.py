@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..activations import facts
 from ..activations.formula import Genotype
-from ..comparison import contenders as candidates
+from ..comparison import contenders
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import COST, RECIPE
 from ..errors import RunError
@@ -97,7 +97,7 @@ def _measured(campaign: Campaign, there: Mapping[str, Contents]) -> list[Content
     for contents in there.values():
         genotype = _genotype(contents)
         for label, each in campaign.activations.items():
-            if label in trained and each.genotype and candidates.same_function(each.genotype, genotype):
+            if label in trained and each.genotype and contenders.same_function(each.genotype, genotype):
                 found.append(_with(contents, _batch(campaign, label)))
                 break
     return found
@@ -110,14 +110,14 @@ def _batch(campaign: Campaign, label: str) -> Batch:
 def _of_search(campaign: Campaign, label: str, name: str | None, there: Mapping[str, Contents]) -> tuple[Contents, str]:
     """The entry of the function that the search ``label`` found, new or with further evidence; and what to say of it."""
     genotype, family = publishable.genotype_of(campaign, label), campaign.family
-    usual = candidates.usual_as(genotype)
+    usual = contenders.usual_as(genotype)
     if usual:
         raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
     batch = _batch(campaign, label)
     if batch.cost is None and (timed := evidence.timings(campaign.folder)):
         there_are = ", ".join(dict.fromkeys(row["subject"] for row in timed))
         raise RunError(f"{campaign.folder / COST} has no timing of {label!r}; it has {there_are}")
-    known = next((each for each in there.values() if candidates.same_function(_genotype(each), genotype)), None)
+    known = next((each for each in there.values() if contenders.same_function(_genotype(each), genotype)), None)
     if known:
         same = f"{label} is the same function as {known.name}, up to scales: the evidence is added to that entry"
         return _with(known, batch), same

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from ..activations.formula import Genotype
-from ..comparison import campaign_run, campaign_text, ranking, selection, statistics
-from ..comparison import contenders as candidates
+from ..comparison import campaign_run, campaign_text, contenders, ranking, selection, statistics
 from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE
 from ..comparison.ledger import Line
@@ -71,7 +70,7 @@ def best(campaign: Campaign) -> str:
     Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
     """
     labels = [label_of(campaign, seed) for seed in campaign.searches]
-    new = {label for label in labels if candidates.usual_as(genotype_of(campaign, label)) is None}
+    new = {label for label in labels if contenders.usual_as(genotype_of(campaign, label)) is None}
     held_out = [row for row in campaign.results("validation") if row.has_figure and row.place == campaign.home]
     rows = [row for row in held_out if row.activation in new]
     if not rows:
@@ -142,7 +141,7 @@ def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
     table, known, found = statistics.scores(rows), statistics.activations(rows), []
     retired, repeated = campaign.retired(), _repeated(campaign)
     for place in statistics.places(rows):
-        apart = candidates.usual(place.model)
+        apart = contenders.usual(place.model)
         theirs = table.get((apart or "", place), {})
         for label, first in known.items():
             own = table.get((label, place))
@@ -174,7 +173,7 @@ def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
     """One for all searches and one for all random cells of each place that has several of them."""
     table, found = statistics.scores(rows), []
     for place in statistics.places(rows):
-        apart = candidates.usual(place.model)
+        apart = contenders.usual(place.model)
         theirs = table.get((apart or "", place), {})
         for group in statistics.groups(rows):
             members = [table[label, place] for label in group.members if (label, place) in table]
@@ -255,7 +254,7 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
     name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
-        genotype=genotype.to_dict(), same_as=candidates.usual_as(genotype) or (None if first == label else first),
+        genotype=genotype.to_dict(), same_as=contenders.usual_as(genotype) or (None if first == label else first),
         held_out=float(line.held_out["loss" if campaign.recipe.data.text else "accuracy"]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
         near=name or None, apart=_round(apart) if name else None,

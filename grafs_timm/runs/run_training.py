@@ -17,6 +17,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..activations.named import Activation
 from ..config.recipe import Recipe
 from ..errors import GrafsWarning, RecipeError, RunError
 from ..models import weights
@@ -34,7 +35,7 @@ from .weight_step import WeightStep, loss_of, measure
 class _Training:
     """The parts of one training that a checkpoint holds, and the loop over them."""
 
-    def __init__(self, recipe: Recipe, found: zoo.Resolved, seed: int, device: str) -> None:
+    def __init__(self, recipe: Recipe, found: Activation, seed: int, device: str) -> None:
         settings = recipe.evaluate
         self.recipe, self.settings, self.device = recipe, settings, device
         self.feeds = feeds = open_feeds(recipe, seed, device)
@@ -181,7 +182,7 @@ def run_evaluate(
 
 
 def _go(
-    training: _Training, found: zoo.Resolved, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool
+    training: _Training, found: Activation, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool
 ) -> dict[str, Any]:
     """The steps that are left, each epoch with its line in the log and its checkpoint; then the result."""
     feed, settings, main = training.feeds.train, training.settings, parallel.is_main()
@@ -239,7 +240,7 @@ def _epoch(training: _Training, folder: RunFolder, log: RunLog | None, bar: tqdm
     bar.set_postfix(shown | {training.split: f"{training.values[f'{training.split}_accuracy']:.2f} %"})
 
 
-def _finish(training: _Training, found: zoo.Resolved, folder: RunFolder, log: RunLog | None) -> dict[str, Any]:
+def _finish(training: _Training, found: Activation, folder: RunFolder, log: RunLog | None) -> dict[str, Any]:
     """Write the result into the folder; returns the summary."""
     assert log is not None
     recipe, feeds, settings = training.recipe, training.feeds, training.settings

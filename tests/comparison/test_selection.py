@@ -10,9 +10,9 @@ import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, recipe, refused
 
-from grafs_timm.comparison import contenders as candidates
-from grafs_timm.comparison import selection
-from grafs_timm.comparison.contenders import Candidate
+from grafs_timm.activations.named import Activation
+from grafs_timm.comparison import contenders, selection
+from grafs_timm.comparison.contenders import Contender
 from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
 from grafs_timm.comparison.statistics import Result
@@ -152,7 +152,7 @@ def test_the_better_half_goes_on_and_one_that_lost_a_training_is_last(tmp_path):
     def row(label, seed, accuracy):
         return Result(label, "found", None, None, None, "m", "d", seed, accuracy, 1.0, "validation", 1)
 
-    field = [Candidate(label, "found") for label in "abcde"]
+    field = [Contender(Activation(label, kind="found")) for label in "abcde"]
     figures = {"a": (50, 52), "b": (60, 61), "c": (70, math.nan), "d": (55, 56), "e": (40, 41), "relu": (99, 99)}
     rows = [row(label, seed, accuracy) for label, both in figures.items() for seed, accuracy in enumerate(both)]
     choice = Selection(recipe(select={"keep": 2}), tmp_path, 5)
@@ -187,7 +187,7 @@ def test_a_shorter_evaluation_keeps_its_proportions():
 
 def test_several_searches_are_a_batch(tmp_path, here):
     assert run_searches(recipe(search=SHORT), tmp_path / "batch", 2) == []
-    found = candidates.given(str(tmp_path / "batch"))
+    found = contenders.given(str(tmp_path / "batch"))
     assert [(each.label, each.batch, each.search_seed) for each in found] == [
         ("batch_s0", "batch", 0),
         ("batch_s1", "batch", 1),
