@@ -23,6 +23,7 @@ from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
@@ -84,13 +85,13 @@ def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str
 
 @dataclass
 class Selection:
-    """A choice under way in ``folder``. ``launch`` are the arguments of ``run_jobs`` that say where jobs run."""
+    """A choice under way in ``folder``."""
 
     recipe: Recipe
     folder: Path
     searches: int
     options: Sequence[str] = ()
-    launch: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
     trained: list[Result] = field(default_factory=list)  # every training, of all rounds
     rounds: list[str] = field(default_factory=list)  # lines of the report
@@ -138,7 +139,7 @@ class Selection:
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        outcomes = run_jobs(jobs, **self.launch)
+        outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
@@ -154,7 +155,7 @@ class Selection:
 
 
 def run_searches(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> list[Outcome]:  # fmt: skip
     """Search ``searches`` times, seeds from 0 on, each in ``out``/s<seed>; returns those that failed.
 
@@ -164,16 +165,16 @@ def run_searches(
     with locked(folder):
         _check_recipe(folder, recipe, {}, {})
         _write_once(folder / "recipe.yaml", recipe.to_yaml())
-        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), launch)
         return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
 def run_selection(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> dict[str, Any]:
     """Search ``searches`` times and choose; returns the summary, which stands in ``out``/summary.json too.
 
-    ``options`` are further arguments of each job's command, ``launch`` arguments of ``run_jobs``. ``out`` gets recipe.yaml,
+    ``options`` are further arguments of each job's command, ``launch`` says where jobs run. ``out`` gets recipe.yaml,
     searches/s<seed>, trainings/, report.md, final/ (the report of the last trainings), and genotype.json where a found function
     is recommended. Called again it goes on; a finished one is only read. RunError where the folder is in use or
     another choice's.

@@ -17,6 +17,7 @@ from grafs_timm.comparison.selection import held_out, run_selection
 from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.data.pack_text import TextPacking, pack_text
 from grafs_timm.errors import DataError, RecipeError
+from grafs_timm.jobs.options import Launch
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.tracking import read_log
@@ -125,7 +126,7 @@ def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
     assert measured_on(recipe(text)) == "test"
     assert measured_on(held_out(recipe(text))) == "validation"
     options = ("--device", "cpu", "--wandb", "disabled")
-    summary = run_selection(recipe(text), tmp_path, 1, options=options, warm=True, workers=1)
+    summary = run_selection(recipe(text), tmp_path, 1, options=options, launch=Launch(warm=True, workers=1))
     assert summary["measured_on"] == "validation"
     assert "nats" in summary["why"]
     assert "Measured on text held out" in (tmp_path / "report.md").read_text(encoding="utf-8")
