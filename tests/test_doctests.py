@@ -21,7 +21,7 @@ PUBLIC = [(room, name) for room in ROOMS for name in getattr(importlib.import_mo
 # Still without an example; names leave this list and none is added.
 WITHOUT = {
     "Batches", "Contents", "DatasetInfo", "Entry", "ImageSet", "Stream", "TextBatches", "TextSet", "act_layer",
-    "entries", "get_activation", "list_activations", "load_split", "load_text", "open_dataset", "resolve",
+    "entries", "get_activation", "list_activations", "load_split", "load_text", "open_dataset",
 }  # fmt: skip
 
 

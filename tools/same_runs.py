@@ -45,6 +45,8 @@ def _content(path: Path) -> Any:
         return [_timeless(line) for line in read_log(path.parent)]
     if path.name == "summary.json":
         return _timeless(json.loads(path.read_bytes()))
+    if path.name == "run.json":
+        return json.loads(path.read_bytes())
     if path.name == "checkpoint.pt":
         return {key: value for key, value in checkpoint.load(path).items() if key not in (*CLOCK, "log")}
     if path.name == "results.csv":

@@ -8,14 +8,15 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
 from ..config.settings import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole
-from . import contenders as candidates
-from .contenders import Candidate
+from . import contenders
+from .contenders import Contender
 from .statistics import Place
 
 FORMAT = "grafs-campaign/1"
@@ -26,10 +27,11 @@ _LARGEST = 4 * 2**20  # bytes of activations.json
 def data_label(data: Data) -> str:
     """What a data section is called in labels and file names.
 
-    >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
+    >>> from grafs_timm.config.settings import ImageData
+    >>> data_label(ImageData(name="text/tinyshakespeare.txt.gz"))
     'tinyshakespeare.txt.gz'
     """
-    return candidates.safe(PurePath(data.name).name or data.name)
+    return contenders.safe(PurePath(data.name).name or data.name)
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -44,11 +46,11 @@ def resolved(recipe: Recipe) -> Recipe:
 
     def section(data: Data) -> Data:
         data = recipe.data.model_copy(update={"name": data.name}) if data.model_fields_set == {"name"} else data
-        hold = own.held_out and not data.text and not data.validation_images
+        hold = own.held_out and not data.holds_out
         return data.model_copy(update={"validation_images": own.held_out}) if hold else data
 
     home = section(recipe.data)
-    if not (home.text or home.validation_images):
+    if not home.holds_out:
         raise RecipeError("campaign.held_out: a campaign chooses by images held out; set this, or data.validation_images")
     places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
     names = [Place(recipe.model, data_label(home)), *(Place(each.model, data_label(each.data)) for each in places)]
@@ -61,7 +63,7 @@ def resolved(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def write(folder: Path, recipe: Recipe, given: Mapping[str, Candidate], closed: bool) -> None:
+def write(folder: Path, recipe: Recipe, given: Mapping[str, Contender], closed: bool) -> None:
     """Write recipe.yaml, then activations.json, into ``folder``; equal files stay as they are."""
     about = {
         "format": FORMAT,
@@ -85,7 +87,7 @@ def read_recipe(path: Path) -> Recipe:
         raise RunError(f"{path} is no recipe: {error}") from error
 
 
-def read_activations(path: Path) -> tuple[dict[str, Candidate], bool]:
+def read_activations(path: Path) -> tuple[dict[str, Contender], bool]:
     """What the campaign was given by label, and whether it is closed. RunError where the file is damaged."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -99,8 +101,9 @@ def read_activations(path: Path) -> tuple[dict[str, Candidate], bool]:
         raise RunError(f"{path} is damaged: {what}") from error
 
 
-def _candidate(label: str, about: Mapping[str, Any]) -> Candidate:
-    if label != candidates.safe(label) or about["kind"] not in ("found", "random", "baseline"):
+def _candidate(label: str, about: Mapping[str, Any]) -> Contender:
+    if label != contenders.safe(label) or about["kind"] not in ("found", "random", "baseline"):
         raise ValueError(f"{label!r}: not a label, or kind {about['kind']!r} is none of found, random, baseline")
     genotype = about["genotype"]
-    return Candidate(label, about["kind"], Genotype.from_dict(genotype, label, derived=False) if genotype else None)
+    found = Genotype.from_dict(genotype, label, derived=False) if genotype else None
+    return Contender(Activation(label, found, kind=about["kind"]))

@@ -8,50 +8,60 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..activations import formula, timm_maps
 from ..activations.formula import Genotype
+from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
 from ..utils import resources
 from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
 
-Kind = Literal["found", "random", "baseline"]
-
 
 @dataclass(frozen=True)
-class Candidate:
-    """One activation under the ``label`` that it has in folders and reports.
+class Contender:
+    """One activation of a comparison; its name is the label that it has in folders and reports.
 
     ``batch`` is the folder of searches that ``search_seed`` belongs to; ``also`` are the batch's further seeds whose searches
-    ended in the same function, up to scales that neighbouring layers absorb. ``genotype`` is None for timm's own.
+    ended in the same function, up to scales that neighbouring layers absorb.
     """
 
-    label: str
-    kind: Kind
-    genotype: Genotype | None = None
+    activation: Activation
     batch: str | None = None
     search_seed: int | None = None
     also: tuple[int, ...] = ()
 
     @property
-    def sha256(self) -> str | None:
-        return self.genotype.sha256 if self.genotype else None
+    def label(self) -> str:
+        return self.activation.name
 
     @property
-    def formula(self) -> str:
-        return self.genotype.text if self.genotype else self.label
+    def kind(self) -> Kind:
+        assert self.activation.kind is not None
+        return self.activation.kind
+
+    @property
+    def genotype(self) -> Genotype | None:
+        return self.activation.genotype
+
+    @property
+    def sha256(self) -> str | None:
+        return self.activation.sha256
+
+    def called(self, label: str) -> Contender:
+        """The same contender under another label."""
+        return replace(self, activation=replace(self.activation, name=label))
 
     def twins(self) -> dict[str, int]:
         """The labels of the further searches that ended in this function, with their seeds."""
         return {safe(f"{self.batch}_s{seed}"): seed for seed in self.also}
 
-    def same_as(self, other: Candidate) -> bool:
+    def same_as(self, other: Contender) -> bool:
         """Whether one training serves both: the same genotype, or within a batch of searches the same function."""
         if (self.kind, self.batch) != (other.kind, other.batch):
             return False
@@ -74,7 +84,7 @@ def safe(text: str, taken: Collection[str] = ()) -> str:
 
 def gather(
     activations: Sequence[str], baselines: Sequence[str], models: Iterable[str], random: int, random_seed: int
-) -> list[Candidate]:
+) -> list[Contender]:
     """Baselines, the models' usual activations among them; what is given; random cells. Labels are not yet told apart.
 
     UnknownNameError or GenotypeError, with the nearest right names, for what is no activation.
@@ -84,22 +94,23 @@ def gather(
     for text in activations:
         found += [each for each in given(text) if each.kind != "baseline" or each.label not in names]
     return found + [
-        Candidate(f"random{number}", "random", cell) for number, cell in enumerate(random_cells(random, random_seed))
+        Contender(Activation(f"random{number}", cell, kind="random"))
+        for number, cell in enumerate(random_cells(random, random_seed))
     ]
 
 
-def merged(candidates: Iterable[Candidate], known: Iterable[Candidate] = ()) -> list[Candidate]:
+def merged(candidates: Iterable[Contender], known: Iterable[Contender] = ()) -> list[Contender]:
     """``known``, then what of ``candidates`` is new under labels of their own; same functions are one, with all its seeds."""
     return list(labelled(candidates, {each.label: each for each in known})[0].values())
 
 
-def labelled(candidates: Iterable[Candidate], known: Mapping[str, Candidate]) -> tuple[dict[str, Candidate], list[str]]:
+def labelled(candidates: Iterable[Contender], known: Mapping[str, Contender]) -> tuple[dict[str, Contender], list[str]]:
     """As ``merged``, by label; and the labels that stand for ``candidates``, each once."""
     ours, labels = dict(known), []
     for candidate in candidates:
         same = next((each for each in ours.values() if each.same_as(candidate)), None)
         if same is None:
-            same = replace(candidate, label=safe(candidate.label, ours))
+            same = candidate.called(safe(candidate.label, ours))
         elif candidate.search_seed is not None and candidate.search_seed not in (same.search_seed, *same.also):
             same = replace(same, also=(*same.also, candidate.search_seed))
         ours[same.label] = same
@@ -113,7 +124,7 @@ def usual(model: str) -> str | None:
 
     families.check_name(model)
     try:
-        return families.usual_activation(model)
+        return families.default_activation(model)
     except UnknownNameError:
         return None
 
@@ -132,7 +143,7 @@ def random_cells(count: int, seed: int) -> Iterator[Genotype]:
             yield cell
 
 
-def given(text: str) -> list[Candidate]:
+def given(text: str) -> list[Contender]:
     """What a name, a genotype file or a folder of searches stands for; errors as `gather`."""
     path = Path(text).expanduser()
     if path.is_dir():
@@ -140,7 +151,7 @@ def given(text: str) -> list[Candidate]:
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Candidate(label, "found", formula.load(path, derived=True), search_seed=_search_seed(path.parent))]
+        return [Contender(Activation(label, formula.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 
@@ -156,17 +167,17 @@ def _run_name(folder: Path) -> str:
     return f"{folder.parent.name}_{folder.name}" if re.fullmatch(r"s\d+", folder.name) else folder.name
 
 
-def _named(name: str, kind: Kind | None = None) -> Candidate:
+def _named(name: str, kind: Kind | None = None) -> Contender:
     if name in zoo.names():
-        return Candidate(name, "found", zoo.names()[name].genotype)
+        return Contender(Activation(name, zoo.names()[name].genotype))
     if timm_maps.layer(name) is None:
         known = [*zoo.names(), *timm_maps.own_names()]
         what = "" if kind else "; or give a genotype.json or a folder of searches"
         raise UnknownNameError(f"no activation {name!r}{nearest(name, dict.fromkeys(known))}{what}")
-    return Candidate(name, "baseline")
+    return Contender(Activation(name))
 
 
-def _searches(folder: Path) -> list[Candidate]:
+def _searches(folder: Path) -> list[Contender]:
     """Every genotype.json below, in the order of search seeds; one that lies in the folder itself is a search on its own."""
     batch = folder.resolve().name
     if (folder / "genotype.json").is_file():
@@ -178,7 +189,7 @@ def _searches(folder: Path) -> list[Candidate]:
     for file in files:
         seed = _search_seed(file.parent)
         name = f"s{seed}" if seed is not None else "_".join(file.parent.relative_to(folder).parts)
-        found.append(Candidate(f"{batch}_{name}", "found", formula.load(file), batch, seed))
+        found.append(Contender(Activation(f"{batch}_{name}", formula.load(file)), batch, seed))
     return sorted(found, key=lambda each: (each.search_seed is None, each.search_seed or 0))
 
 
@@ -201,15 +212,3 @@ def same_function(a: Genotype, b: Genotype) -> bool:
         return a.sha256 == b.sha256 or formula.same_function(a, b)
     except (ValueError, GrafsError):
         return False
-
-
-@functools.cache
-def usual_as(genotype: Genotype, names: tuple[str, ...] = zoo.USUAL) -> str | None:
-    """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
-    for name in names:
-        try:
-            if formula.same_function(genotype, zoo.resolve(name).layer()):
-                return name
-        except ValueError:  # not finite everywhere
-            return None
-    return None

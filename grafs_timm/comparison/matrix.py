@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 
 from ..activations import formula
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Data, Recipe, Transfer
+from ..config.settings import Data, Recipe, Transfer, read_data
 from ..errors import GrafsError, RunError
 from ..runs.folder import differences
 from ..runs.training import dataset_of
 from ..utils.files import write_json, write_whole
-from . import contenders as candidates
-from .contenders import Candidate
+from . import contenders
+from .contenders import Contender
 
 FORMAT = "grafs-matrix/1"
 _GROWS = {"activations", "baselines", "random", "models", "data", "seeds"}  # keys of `transfer` that a later call may change
@@ -50,7 +51,7 @@ class Matrix:
 
     folder: Path
     recipe: Recipe
-    activations: Mapping[str, Candidate]
+    activations: Mapping[str, Contender]
     models: Mapping[str, str]
     data: Mapping[str, Data]
     seeds: int
@@ -66,15 +67,15 @@ class Matrix:
         folder, asked = Path(folder).absolute(), recipe.transfer
         before = cls.read(folder, recipe)
         model_names, sections = asked.models or (recipe.model,), _sections(recipe)
-        given = candidates.gather(asked.activations, asked.baselines, model_names, asked.random, asked.random_seed)
+        given = contenders.gather(asked.activations, asked.baselines, model_names, asked.random, asked.random_seed)
         for section in sections:
             dataset_of(section)
-        activations, chosen_activations = candidates.labelled(given, before.activations)
+        activations, chosen_activations = contenders.labelled(given, before.activations)
         models, data = dict(before.models), dict(before.data)
         for name in model_names:
-            models = models if name in models.values() else models | {candidates.safe(name, models): name}
+            models = models if name in models.values() else models | {contenders.safe(name, models): name}
         for section in sections:
-            label = candidates.safe(Path(section.name).name or section.name, data)
+            label = contenders.safe(Path(section.name).name or section.name, data)
             data = data if section in data.values() else data | {label: section}
         chosen = (
             range(asked.seeds),
@@ -101,7 +102,7 @@ class Matrix:
                 raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
             own = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
             activations = {label: _candidate(label, each) for label, each in about["activations"].items()}
-            data = {_label(label): Data.model_validate(each) for label, each in about["data"].items()}
+            data = {_label(label): read_data(each) for label, each in about["data"].items()}
             models = {_label(label): str(name) for label, name in about["models"].items()}
             there = cls(folder, recipe, activations, models, data, int(about["seeds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -134,7 +135,7 @@ class Matrix:
 
     def usual(self) -> dict[str, str]:
         """{model's label: its usual activation}, where its family is known."""
-        return {label: usual for label, name in self.models.items() if (usual := candidates.usual(name))}
+        return {label: usual for label, name in self.models.items() if (usual := contenders.usual(name))}
 
     def job_folder(self, cell: Cell) -> Path:
         return self.folder / "jobs" / cell.activation / cell.model / cell.data / f"s{cell.seed}"
@@ -169,21 +170,22 @@ def _settled(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-def _described(candidate: Candidate) -> dict[str, Any]:
+def _described(candidate: Contender) -> dict[str, Any]:
     return {
-        "kind": candidate.kind, "formula": candidate.formula, "sha256": candidate.sha256, "batch": candidate.batch,
+        "kind": candidate.kind, "formula": candidate.activation.formula, "sha256": candidate.sha256, "batch": candidate.batch,
         "search_seed": candidate.search_seed, "also": list(candidate.also),
         "genotype": candidate.genotype.to_dict() if candidate.genotype else None,
     }  # fmt: skip
 
 
-def _candidate(label: str, about: Mapping[str, Any]) -> Candidate:
+def _candidate(label: str, about: Mapping[str, Any]) -> Contender:
     genotype = Genotype.from_dict(about["genotype"], f"activations.{label}") if about["genotype"] is not None else None
-    return Candidate(_label(label), about["kind"], genotype, about["batch"], about["search_seed"], tuple(about["also"]))
+    activation = Activation(_label(label), genotype, kind=about["kind"])
+    return Contender(activation, about["batch"], about["search_seed"], tuple(about["also"]))
 
 
 def _label(text: str) -> str:
-    if text != candidates.safe(text):
+    if text != contenders.safe(text):
         raise ValueError(f"{text!r} is no name for a folder")
     return text
 

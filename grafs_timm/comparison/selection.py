@@ -15,30 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from ..activations import formula
+from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe
+from ..config.settings import Recipe, TextData
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
-from . import contenders as candidates
-from . import ranking, report
-from .contenders import Candidate
-from .results import no_result, read_result
-from .statistics import Contrast, Result, mean, scores, searched_against_random
+from . import contenders, ranking, report
+from .contenders import Contender
+from .measure import Measure
+from .results import parse, read_epochs, read_result, run_seconds
+from .statistics import Contrast, Place, Result, by_seed, mean, searched_against_random
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
-
-
-_VALIDATED = {"measure": "validation"}
 
 
 def held_out(recipe: Recipe) -> Recipe:
@@ -50,8 +48,8 @@ def held_out(recipe: Recipe) -> Recipe:
     """
     evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
     recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
-    if data.text:
-        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
+    if isinstance(data, TextData):
+        return recipe.model_copy(update={"data": data.to_choose_by()})
     if data.validation_images:
         return recipe
     info = open_dataset(data.name).splits.get(data.train_split)
@@ -87,39 +85,39 @@ def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str
 
 @dataclass
 class Selection:
-    """A choice under way in ``folder``. ``launch`` are the arguments of ``run_jobs`` that say where jobs run."""
+    """A choice under way in ``folder``."""
 
     recipe: Recipe
     folder: Path
     searches: int
     options: Sequence[str] = ()
-    launch: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
     trained: list[Result] = field(default_factory=list)  # every training, of all rounds
     rounds: list[str] = field(default_factory=list)  # lines of the report
 
     def __post_init__(self) -> None:
-        usual = candidates.usual(self.recipe.model)
+        usual = contenders.usual(self.recipe.model)
         if usual is None:
             raise RecipeError(
                 f"model: {self.recipe.model} is of no known family, so there is no usual activation to compare with"
             )
-        self.usual = Candidate(usual, "baseline")
+        self.usual = Contender(Activation(usual))
 
-    def search(self) -> list[Candidate]:
+    def search(self) -> list[Contender]:
         """Run the searches; what they found, same functions once. RunError where none ended."""
         jobs = search_jobs(self.folder / "recipe.yaml", self.folder / "searches", self.searches, self.options)
         self._run(jobs)
         if not any(job.done for job in jobs):
             raise RunError(f"none of the {len(jobs)} searches ended: {self.failed[0].message}")
-        return candidates.merged(candidates.given(str(self.folder / "searches")))
+        return contenders.merged(contenders.given(str(self.folder / "searches")))
 
-    def train(self, field: Sequence[Candidate], epochs: int, seeds: Sequence[int]) -> list[Result]:
+    def train(self, field: Sequence[Contender], epochs: int, seeds: Sequence[int]) -> list[Result]:
         """Train each of ``field`` with each seed for ``epochs``; one that fails is a row without a figure."""
         recipe = of_length(self.recipe, epochs)
         file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
         _write_once(file, recipe.to_yaml())
-        jobs, rows = {}, []
+        jobs = {}
         for candidate in field:
             name = candidate.label
             if candidate.genotype:
@@ -131,32 +129,33 @@ class Selection:
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        for job, (candidate, seed) in jobs.items():
-            place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(
-                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text))
-            )
+        place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
+        rows = [
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
+            for job, (candidate, seed) in jobs.items()
+            for what in [(candidate, place, seed)]
+        ]
         self.trained += rows
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        outcomes = run_jobs(jobs, **self.launch)
+        outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
-    def halve(self, field: list[Candidate], rows: list[Result]) -> list[Candidate]:
-        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
-        own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
-        ordered = sorted(field, key=lambda each: -own[each.label])
+    def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
+        """The better half of ``field`` by its mean over the seeds of ``rows``; one that lost a training is last."""
+        measure, known = rows[0].measure, {each.label: each for each in field}
+        own = {label: _sortable(seeds, measure) for (label, _), seeds in by_seed(rows).items()}
+        ordered = [known[label] for label in measure.best_first({label: own[label] for label in known})]
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
-        measure = rows[0].measure
-        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
-        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
+        shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
         self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
         return left
 
 
 def run_searches(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> list[Outcome]:  # fmt: skip
     """Search ``searches`` times, seeds from 0 on, each in ``out``/s<seed>; returns those that failed.
 
@@ -166,16 +165,16 @@ def run_searches(
     with locked(folder):
         _check_recipe(folder, recipe, {}, {})
         _write_once(folder / "recipe.yaml", recipe.to_yaml())
-        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), launch)
         return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
 def run_selection(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> dict[str, Any]:
     """Search ``searches`` times and choose; returns the summary, which stands in ``out``/summary.json too.
 
-    ``options`` are further arguments of each job's command, ``launch`` arguments of ``run_jobs``. ``out`` gets recipe.yaml,
+    ``options`` are further arguments of each job's command, ``launch`` says where jobs run. ``out`` gets recipe.yaml,
     searches/s<seed>, trainings/, report.md, final/ (the report of the last trainings), and genotype.json where a found function
     is recommended. Called again it goes on; a finished one is only read. RunError where the folder is in use or
     another choice's.
@@ -195,8 +194,8 @@ def _choose(selection: Selection) -> dict[str, Any]:
     settings, epochs = selection.recipe.select, selection.recipe.evaluate.epochs
     found = selection.search()
     ended = sum(1 + len(each.also) for each in found)
-    cells = candidates.random_cells(ended, selection.recipe.transfer.random_seed)
-    random = [Candidate(f"random{number}", "random", cell) for number, cell in enumerate(cells)]
+    cells = contenders.random_cells(ended, selection.recipe.transfer.random_seed)
+    random = [Contender(Activation(f"random{number}", cell, kind="random")) for number, cell in enumerate(cells)]
     field, rows, first = [*found, *random], [], None
     while len(field) > settings.keep:
         number = len(selection.rounds)
@@ -213,7 +212,7 @@ def _choose(selection: Selection) -> dict[str, Any]:
 
 
 def _finish(
-    selection: Selection, found: Sequence[Candidate], field: Mapping[str, Candidate], final: list[Result],
+    selection: Selection, found: Sequence[Contender], field: Mapping[str, Contender], final: list[Result],
     ranked: ranking.Ranking, first: Contrast | None, chosen: str, why: str,
 ) -> dict[str, Any]:  # fmt: skip
     folder, recipe = selection.folder, selection.recipe
@@ -222,16 +221,17 @@ def _finish(
     genotype = field[chosen].genotype if chosen in field else None
     table = [
         {
-            "activation": row.activation, "kind": row.kind, "formula": field[row.activation].formula,
-            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
-            "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
+            "activation": row.activation, "kind": row.kind, "formula": field[row.activation].activation.formula,
+            "verdict": row.verdict.sentence(), "mean": own.mean, "low": own.low, "high": own.high, "n": own.n,
+            "p_adjusted": row.p,
         }
         for row in ranked.rows
+        for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
+    compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
         "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
@@ -245,7 +245,7 @@ def _finish(
         classes={recipe.data.name: len(classes)} if classes else None,
         usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
-        formulas={label: each.formula for label, each in field.items()},
+        formulas={label: each.activation.formula for label, each in field.items()},
         notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
     )  # fmt: skip
     report.write_results(selection.trained, folder / "trainings.csv")
@@ -276,8 +276,7 @@ def _searching(selection: Selection) -> float:
     """Seconds of all searches."""
     seconds = 0.0
     for seed in range(selection.searches):
-        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
-        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+        seconds += run_seconds(read_epochs(selection.folder / "searches" / f"s{seed}"), search=True)
     return seconds
 
 
@@ -285,27 +284,27 @@ def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | 
     """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
     kinds = {row.activation: row.kind for row in rows}
     searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
-    for (label, _), seeds in scores(rows).items():
+    for (label, _), seeds in by_seed(rows).items():
         if kinds[label] == "random":
             random.append(seeds)
         searched += [seeds] * searches.get(label, 0)
     return searched_against_random(searched, random)
 
 
-def _sortable(seeds: Mapping[int, float]) -> float:
-    own = mean(seeds)
-    return -math.inf if own.lost or own.mean is None else own.mean
+def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:
+    own, worst = mean(seeds), math.inf if measure.lower_is_better else -math.inf
+    return worst if own.lost or own.mean is None else own.mean
 
 
-def _labels(field: Sequence[Candidate]) -> list[str]:
+def _labels(field: Sequence[Contender]) -> list[str]:
     return [each.label for each in field]
 
 
-def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str, Any]) -> str:
+def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str, Any]) -> str:
     cost, recipe = summary["cost"], selection.recipe
     lines = [
         f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
-        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
+        f"Measured on {recipe.data.held_out} held out of the training split; the test split was not opened. "
         f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
@@ -321,14 +320,10 @@ def _text(selection: Selection, found: Sequence[Candidate], summary: Mapping[str
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _held_out_words(recipe: Recipe) -> str:
-    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
-
-
-def _search_row(found: Candidate) -> str:
+def _search_row(found: Contender) -> str:
     assert found.genotype
     same, seeds = zoo.known_as(found.genotype) or "", ", ".join(map(str, (found.search_seed, *found.also)))
-    return f"| {found.label} | `{found.formula.replace('|', '¦')}` | {same} | {seeds} |"
+    return f"| {found.label} | `{found.activation.formula.replace('|', '¦')}` | {same} | {seeds} |"
 
 
 def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:

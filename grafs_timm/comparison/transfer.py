@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from ..config.settings import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
-from ..runs.tracking import Mode, RunLog
+from ..jobs.options import HERE, Launch
+from ..runs.tracking import DISABLED, RunLog, Wandb
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
-from . import contenders as candidates
-from . import estimate, report
+from ..utils.markdown import duration
+from . import contenders, estimate, report
 from .matrix import Cell, Matrix
-from .results import no_result, read_result
-from .statistics import Result
+from .results import parse, read_result
+from .statistics import Place, Result
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,31 @@ class Transferred:
 
 
 def run_transfer(
-    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
-    workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
-    gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
-    warm: bool = False,
+    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launch: Launch = HERE, processes: int = 1,
+    wandb: Wandb = DISABLED,
 ) -> Transferred:  # fmt: skip
-    """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
+    """Train every cell of the recipe's ``transfer`` that isn't trained yet, then write the report of all in ``out``.
 
-    ``options`` are further arguments of each ``grafs-timm train``; torchrun starts it where ``processes`` are several. The
-    rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
-    table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
-    started several of this one. Errors of ``Matrix.plan`` before anything is written.
+    The folder is held meanwhile. Errors of ``Matrix.plan`` come before anything is written.
+
+    Args:
+        options: Further arguments of each ``grafs-timm train``.
+        launch: Where the trainings run.
+        processes: Of each training; torchrun starts several.
+        wandb: Makes the report a W&B run of its own: all results as a table, the plots, the files as artifacts.
+
+    Raises:
+        RunError: Another process has the folder, or torchrun started several of this one.
     """
     if parallel.launched() > 1:
         raise RunError("transfer starts processes of its own; call it without torchrun")
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
-        outcomes = run_jobs(
-            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
-        )  # fmt: skip
+        outcomes = run_jobs(jobs(matrix, options, processes), launch)
         path = write_report(matrix, outcomes)
-        if path and wandb != "disabled":
-            _show_report(matrix, path, wandb, group)
+        if path and wandb.mode != "disabled":
+            _show_report(matrix, path, wandb)
         return Transferred(tuple(outcomes), path)
 
 
@@ -162,12 +162,6 @@ def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes
     return seconds, f"from 3 training steps{of} on {device} here"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 # --------------------------------------------------------------------------------------------------- after it ran
 
 
@@ -181,11 +175,11 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
         if (folder / "summary.json").exists():
-            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+            row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            place = (candidate, cell.model, cell.data, cell.seed)
-            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
+            how = measured_on(recipe), recipe.data.figure, recipe.evaluate.epochs
+            row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue
         found.append(row)
@@ -212,9 +206,9 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     found = results(matrix, {outcome.job.folder for outcome in failed})
     if not any(row.has_figure for row in found):
         return None
-    formulas = {label: each.formula for label, each in matrix.activations.items() if each.genotype}
+    formulas = {label: each.activation.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
-        formulas |= dict.fromkeys(each.twins(), each.formula)
+        formulas |= dict.fromkeys(each.twins(), each.activation.formula)
     return report.write_report(
         found,
         matrix.folder,
@@ -227,17 +221,17 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     )
 
 
-def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+def _show_report(matrix: Matrix, path: Path, wandb: Wandb) -> None:
     found, name = results(matrix), matrix.folder.name
     columns = [field.name for field in fields(Result)]
     config = matrix.recipe.model_dump(mode="json")
-    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+    with RunLog(matrix.folder, wandb.mode, config, name=f"report of {name}", group=wandb.group, job_type="report") as log:
         log.log("report", trainings=len(found))
         log.table("results", columns, [list(astuple(row)) for row in found])
         for picture in sorted((matrix.folder / "plots").glob("*.png")):
             log.image(picture.stem, picture)
         for file in (path, matrix.folder / "results.csv", matrix.folder / "summary.csv"):
-            log.artifact(f"{candidates.safe(name)}-{file.stem}", "report", file)
+            log.artifact(f"{contenders.safe(name)}-{file.stem}", "report", file)
 
 
 def _classes(matrix: Matrix) -> dict[str, int]:

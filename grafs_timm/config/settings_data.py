@@ -1,8 +1,9 @@
-"""The schema of a recipe's data section, and what all sections are made of."""
+"""Define the schema of a recipe's data section, and the base of all sections."""
 
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -10,13 +11,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from ..utils.schema import Impossible, Listed
+from ..utils.schema import Impossible, Listed, listed
 
 
 def _plain(value: Any) -> bool:
@@ -28,6 +30,7 @@ def _plain(value: Any) -> bool:
 
 
 def only_plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Return ``value`` if it holds plain YAML values only. Raises ValueError otherwise."""
     if not _plain(value):
         raise ValueError("takes text, finite numbers, true, false, null, lists and mappings of them")
     return value
@@ -44,13 +47,14 @@ _NOT_OF_A_MODEL = {
 
 
 def of_a_model(value: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that a model can be built with, to be trained; ValueError for one that makes something else of it."""
+    """Return ``value`` if a model to train can be built with these arguments. Raises ValueError otherwise."""
     if wrong := [name for name in _NOT_OF_A_MODEL if value.get(name) not in (None, False)]:
         raise ValueError(f"{wrong[0]} {_NOT_OF_A_MODEL[wrong[0]]}; leave it out")
     return only_plain(value)
 
 
 def checked(section: Any, problems: list[tuple[str, str]]) -> Any:
+    """Return ``section``. Raises Impossible where there are problems."""
     if problems:
         raise Impossible(problems)
     return section
@@ -66,29 +70,40 @@ Augmentation = Literal["crop", "flip", "trivial_augment"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[tuple[Positive, ...] | None, Listed]
 Names = Annotated[tuple[Name, ...], Listed]
+Figure = Literal["accuracy", "loss"]
+
+ONLY_IMAGES = "only valid for images; remove it when data.text is set"
 
 
 class Section(BaseModel):
-    # strict: `epochs: "50"`, `epochs: 50.0` and `lr: true` are slips, not settings
+    """Base of a recipe's sections: unknown keys and conversions between types are errors."""
+
+    # strict, because `epochs: "50"`, `epochs: 50.0` and `lr: true` are mistakes
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    # left out of what is written where they have their default: the sha256 of a recipe without them is what it was before them
+    # keys that are not written at their default, so that recipes from before they existed keep their sha256
     _brief: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         defaults = type(self).model_fields
         unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
         return {key: value for key, value in write(self).items() if key not in unset}
 
 
 class Text(Section):
-    """How text becomes tokens, and which part of it is held out.
+    """Set how text becomes tokens, and which part of it is held out.
 
-    ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
-    ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
-    ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
-    validation, its second for the test. Shards with splits of their own keep those. ``measure``: the part that trainings are
-    measured on; a choice among searches takes ``validation``.
+    Args:
+        tokenizer: ``bytes`` (256 tokens), or ``bpe`` (byte pairs).
+        vocab_size: The most tokens of ``bpe``.
+        vocabulary: JSON file of the tokenizers library; null learns ``bpe`` from the training part.
+        context: Tokens of a window.
+        held_out: The tail of the last file to hold out, as a fraction of its bytes (below 1) or a number of bytes; its first
+            half is for validation, its second for the test. Shards keep their own splits.
+        measure: The part that trainings are measured on; the selection among searches uses ``validation``.
+
+    >>> Text(tokenizer="bpe", vocab_size=1024).context
+    256
     """
 
     tokenizer: Literal["bytes", "bpe"] = "bytes"
@@ -112,33 +127,38 @@ class Text(Section):
         return checked(self, problems)
 
 
-# What says something of images alone; `Data` refuses them beside text.
-_OF_IMAGES = (
-    "train_images", "test_images", "validation_images", "augment", "crop_padding", "image_size", "channels", "loading",
-    "workers", "shuffle_buffer", "transform", "mean", "std", "on_bad_shard",
-)  # fmt: skip
-
-
-class Data(Section):
-    """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
-
-    ``validation_images`` of the training split, beside the ``train_images``, are held out; with them accuracy is measured there
-    and the test split is never opened. ``image_size`` (pixels, square) and ``channels`` (1 or 3): what images are brought to;
-    null leaves them as they are.
-
-    ``loading``: whole on the device (resident), read shard by shard (stream), or by size (auto). Streaming decodes in
-    ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
-    arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
-    images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
-
-    With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
-    """
-
-    _brief = frozenset({"text"})
-
+class _Data(Section):
     name: Name
     train_split: Name = "train"
     test_split: Name = "test"
+
+
+class ImageData(_Data):
+    """Set which images to use, and how to load them.
+
+    Args:
+        name: Whatever ``--data`` takes.
+        train_split, test_split: Names of the splits.
+        train_images, test_images: Number of images; null for all.
+        validation_images: Number of training images to hold out; accuracy is then measured on them and the test split is not
+            opened.
+        augment: Augmentations of resident images.
+        crop_padding: Pixels of padding for random crops.
+        image_size: Resize to this many pixels a side; null keeps the size.
+        channels: Convert to 1 or 3 channels; null keeps them.
+        loading: All on the device (resident), shard by shard (stream), or by size (auto).
+        workers: Processes that decode a stream.
+        shuffle_buffer: Samples that a stream shuffles within.
+        transform: Arguments of timm's ``create_transform`` for a stream.
+        mean, std: Per channel, of pixels in [0, 1]; null for those of the training images (stream: timm's of ImageNet).
+        on_bad_shard: Stop at a missing or damaged shard, or skip it.
+    """
+
+    unit: ClassVar[str] = "images"
+    figure: ClassVar[Figure] = "accuracy"  # what activations are compared by
+    reached: ClassVar[str] = "accuracy  {:.2f} %"
+    refused: ClassVar[dict[str, Any]] = {}  # keys of other sections that are not for such data, and their defaults
+
     train_images: Count | None = None
     test_images: Count | None = None
     validation_images: Count | None = None
@@ -153,7 +173,6 @@ class Data(Section):
     mean: Channels = None
     std: Channels = None
     on_bad_shard: Literal["raise", "skip"] = "raise"
-    text: Text | None = None
 
     @field_validator("augment")
     @classmethod
@@ -168,11 +187,7 @@ class Data(Section):
         return only_plain(value)
 
     @model_validator(mode="after")
-    def _fit_one_another(self) -> Data:
-        if self.text is not None:
-            usual = {key: Data.model_fields[key].get_default(call_default_factory=True) for key in _OF_IMAGES}
-            changed = [key for key, value in usual.items() if getattr(self, key) != value]
-            return checked(self, [(key, "says something of images; beside data.text leave it out") for key in changed])
+    def _fit_one_another(self) -> ImageData:
         problems = []
         if self.loading == "stream":
             names = ("train_images", "validation_images", "augment")
@@ -186,5 +201,89 @@ class Data(Section):
             problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
         return checked(self, problems)
 
+    @property
+    def holds_out(self) -> bool:
+        """Return whether data besides the test split are held out for selection."""
+        return bool(self.validation_images)
 
-DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """Return the split that a training is measured on, if not on both."""
+        return "validation" if self.holds_out else "test"
+
+    @property
+    def held_out(self) -> str:
+        """Return what is held out, for a sentence."""
+        return f"{self.validation_images} images"
+
+    def described(self, batch_size: int, searched_size: int | None) -> str:
+        """Describe how many images of what size trainings use, and searches at ``searched_size`` pixels, for reports."""
+        held = f" but {self.validation_images:,} held out to choose by" if self.holds_out and not self.train_images else ""
+        images = f"{self.train_images:,} training images" if self.train_images else f"all training images{held}"
+        size = f" at {self.image_size}×{self.image_size} pixels" if self.image_size else ""
+        return f"{images}{size}" + (f", in searches {searched_size}×{searched_size} pixels" if searched_size else "")
+
+
+class TextData(_Data):
+    """Set which text a language model trains on: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
+
+    It is written with the keys of images at their defaults, because these are part of the sha256 of recipes.
+    """
+
+    unit: ClassVar[str] = "tokens"
+    figure: ClassVar[Figure] = "loss"
+    reached: ClassVar[str] = "loss      {:.4f} nats per token"
+    refused: ClassVar[dict[str, Any]] = {
+        "evaluate.mixup": 0.0, "evaluate.cutmix": 0.0, "channels_last": False, "search.image_size": None,
+        "search.crop_padding": None,
+    }  # fmt: skip
+    train_images: ClassVar[None] = None
+    validation_images: ClassVar[None] = None
+    holds_out: ClassVar[bool] = True
+    held_out: ClassVar[str] = "text"
+
+    text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_images(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        of_images = {key: field for key, field in ImageData.model_fields.items() if key not in cls.model_fields}
+        defaults = {key: field.get_default(call_default_factory=True) for key, field in of_images.items() if key in value}
+        checked(value, [(key, ONLY_IMAGES) for key, usual in defaults.items() if repr(listed(value[key])) != repr(usual)])
+        return {key: item for key, item in value.items() if key not in of_images}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return ImageData(name=self.name).model_dump(mode=info.mode) | write(self)
+
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """Return the split that a training is measured on, if not on both."""
+        return self.text.measure
+
+    def to_choose_by(self) -> TextData:
+        """Return the data of trainings that serve to select among activations, measured on the validation part."""
+        return self.model_copy(update={"text": self.text.model_copy(update={"measure": "validation"})})
+
+    def described(self, batch_size: int, searched_size: int | None) -> str:
+        """Describe how much a step trains on, for reports."""
+        return f"{PurePath(self.name).name} in windows of {self.text.context} tokens, {batch_size} a step"
+
+
+Data = ImageData | TextData
+
+
+def read_data(value: Any) -> Data:
+    """Check a data section, or the name of a data set: of text if it has ``text``, else of images."""
+    if isinstance(value, ImageData | TextData):
+        return value
+    if isinstance(value, str):
+        return ImageData(name=value)
+    if isinstance(value, dict) and value.get("text") is not None:
+        return TextData.model_validate(value)
+    return ImageData.model_validate({k: v for k, v in value.items() if k != "text"} if isinstance(value, dict) else value)
+
+
+DataOrName = Annotated[Data, BeforeValidator(read_data)]

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError
 from ..utils import remote
-from . import samples, shards, text_source
+from . import samples, shards, tar_stream, text_source
 from .datasets import open_dataset
 from .info import DatasetInfo, SplitInfo
 from .sources import EXTENSIONS
@@ -80,7 +79,7 @@ def _check_split(info: DatasetInfo, name: str, spec: SplitInfo, bar: tqdm) -> Sp
     return report
 
 
-def _is_text(sample: dict[str, Any], classes: int | None) -> bool:
+def _is_text(sample: dict[str, bytes], classes: int | None) -> bool:
     """Whether a sample is text to be learnt: a caption beside an image or beside a class's number is none."""
     image = any(f".{key.lower()}" in EXTENSIONS for key in sample)
     return "txt" in sample and not image and ("cls" not in sample or classes is None)
@@ -96,9 +95,9 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
                 report.sha256 += 1
             else:
                 report.note(f"{location}: sha256 is {found}, _info.json says {sha256}")
-        for sample in shards.samples(file, location):
+        for raw in tar_stream.samples(file, location):
             bar.update()
-            where = f"{location}: sample {sample['__key__']!r}"
+            sample, where = raw.files, raw.where
             try:
                 if _is_text(sample, classes):
                     report.text_bytes += len(text_source.text_of(sample, where))

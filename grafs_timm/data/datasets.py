@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import DataError, UnknownNameError
 from ..utils import remote
 from ..utils.suggest import nearest
-from . import samples
+from . import samples, tar_stream
 from .info import DatasetInfo, SplitInfo, info_file, read_info, split_word
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
@@ -170,12 +170,11 @@ def _counted(folder: Path, names: Sequence[str]) -> DatasetInfo:
 @lru_cache(maxsize=100_000)
 def _count(path: Path, size: int, changed: int) -> tuple[int, int]:
     """(samples, highest label) of a shard; ``size`` and ``changed`` have it counted again when it is another one."""
-    from . import shards
-
-    labels = [
-        0 if "txt" in sample and "cls" not in sample else samples.label_of(sample, f"{path}: sample {sample['__key__']!r}")
-        for sample in shards.samples_of(path)
-    ]  # text has no classes
+    with remote.open_file(path) as file:
+        labels = [
+            0 if "txt" in sample.files and "cls" not in sample.files else samples.label_of(sample.files, sample.where)
+            for sample in tar_stream.samples(file, str(path))
+        ]  # text has no classes
     return len(labels), max(labels, default=0)
 
 

@@ -25,6 +25,7 @@ from ..utils import limits
 from .augment import augment as apply_augmentations
 from .augment import checked
 from .datasets import open_dataset as open_dataset
+from .draws import AUGMENT, ORDER, SPLIT, seeded
 from .info import DatasetInfo as DatasetInfo
 from .shards import Shard, Wanted, read_shard, size
 
@@ -262,7 +263,7 @@ class ImageSet:
         """
         if not 0 < fraction < 1:
             raise DataError(f"the weights' part must be a fraction between 0 and 1, got {fraction}")
-        generator, labels = seeded(seed, 0, 0, _SPLIT), self.labels.cpu()
+        generator, labels = seeded(seed, 0, 0, SPLIT), self.labels.cpu()
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
         for label in range(self.num_classes):
             members = (labels == label).nonzero().flatten()
@@ -276,14 +277,17 @@ class ImageSet:
         return self.subset(weights), self.subset(architecture)
 
 
-_ORDER, _AUGMENT, _SPLIT = 1, 2, 3  # what a generator is for: different streams from one seed
+def normalisation(mean: Sequence[float], std: Sequence[float], device: str | torch.device) -> tuple[Tensor, Tensor]:
+    """Return float32 [C,1,1] factor and offset that turn pixels in 0..255 into ones of mean 0 and standard deviation 1.
 
-
-def seeded(seed: int, epoch: int, step: int, purpose: int, rank: int = 0) -> torch.Generator:
-    """A CPU generator that depends on these five numbers alone: a resumed run draws what it would have drawn."""
-    numbers = [seed % 2**64, epoch, step, purpose, *([rank] if rank else [])]
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    Args:
+        mean: Per channel, of pixels in [0, 1].
+        std: Likewise.
+        device: Where the two are put.
+    """
+    centre, scale = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (mean, std))
+    factor, offset = 1 / (255 * scale), -centre / scale
+    return factor.float().to(device)[:, None, None], offset.float().to(device)[:, None, None]
 
 
 class Batches:
@@ -324,12 +328,10 @@ class Batches:
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
                 raise DataError(f"{name} of {len(values)} channels for images of {channels}; data.channels brings all to one")
-        centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64, device="cpu")
         # One grey level at least: a channel that is constant must not be divided by zero.
-        scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64, device="cpu").clamp(min=1 / 255)
+        scale = [max(value, 1 / 255) for value in (imageset.std if std is None else std)]
         device = imageset.images.device
-        self._factor = (1 / (255 * scale)).float().to(device)[:, None, None]
-        self._offset = (-centre / scale).float().to(device)[:, None, None]
+        self._factor, self._offset = normalisation(imageset.mean if mean is None else mean, scale, device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -341,7 +343,7 @@ class Batches:
         count = len(self.imageset)
         if not self.shuffle:
             return torch.arange(count, device="cpu")
-        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, _ORDER), device="cpu")
+        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, ORDER), device="cpu")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part."""
@@ -351,6 +353,6 @@ class Batches:
             index = order[begin : begin + self.part]
             images = self.imageset.images[index]
             if self.augment:
-                generator = seeded(self.seed, epoch, step, _AUGMENT, self.rank)
+                generator = seeded(self.seed, epoch, step, AUGMENT, self.rank)
                 images = apply_augmentations(images, self.augment, generator, self.crop_padding)
             yield (images * self._factor + self._offset).to(self.dtype), self.imageset.labels[index]

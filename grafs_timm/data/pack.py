@@ -8,7 +8,6 @@ all: it is written beside its place and renamed when `_info.json`, its last file
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -22,12 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from ..errors import DataError, RunError
-from ..utils.files import write_json
+from ..utils.files import released, write_json
 from .info import read_info
 from .samples import FORMATS
 from .shards import checksum, open_image, plain_mode
@@ -86,14 +86,19 @@ def pack_once(source: str, out: Path) -> Path:
 
 
 def _check(source: str, out: Path, how: Packing) -> None:
-    if how.shard_size < 1:
-        raise DataError(f"a shard holds 1 image or more, got {how.shard_size}")
-    if how.hold_out is not None and not 0 <= how.hold_out < 1:
-        raise DataError(f"the part held out must be at least 0 and below 1, got {how.hold_out}")
+    check_sizes(how.shard_size, how.hold_out or 0.0, "image")
     for name in how.splits or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             raise DataError(f"a split's name is letters, digits, _ and -, got {name!r}")
     check_free(source, out)
+
+
+def check_sizes(shard_size: int, hold_out: float, unit: str) -> None:
+    """Raise DataError for shards of fewer than one ``unit``, or a part held out that is not in [0, 1)."""
+    if shard_size < 1:
+        raise DataError(f"a shard holds 1 {unit} or more, got {shard_size}")
+    if not 0 <= hold_out < 1:
+        raise DataError(f"the part held out must be at least 0 and below 1, got {hold_out}")
 
 
 def check_free(source: str, out: Path) -> None:
@@ -108,28 +113,20 @@ def check_free(source: str, out: Path) -> None:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """One process at a time packs into ``out``; what a killed one left beside it is removed."""
-    lock, new = out.parent / f".{out.name}.lock", not out.parent.exists()
+    """Let one process at a time pack into ``out``, and remove what a killed one left beside it."""
+    lock, new = FileLock(out.parent / f".{out.name}.lock"), not out.parent.exists()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                    break
-            os.close(handle)  # the one before us has removed it
+        lock.acquire()
         shutil.rmtree(_beside(out), ignore_errors=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror}") from error
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-        if new:
+        if released(lock) and new:
             with contextlib.suppress(OSError):
-                out.parent.rmdir()  # it has stayed empty
+                out.parent.rmdir()  # if it is still empty
 
 
 def _beside(out: Path) -> Path:

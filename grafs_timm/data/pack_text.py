@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..utils.files import write_json
 from .datasets import open_dataset
-from .pack import SHARD_SIZE, Shards, alone, check_free, even, shard_stem, written_beside
+from .pack import SHARD_SIZE, Shards, alone, check_free, check_sizes, even, shard_stem, written_beside
 from .text_source import find_file, read_file
 from .tokens import END
 
@@ -40,10 +40,7 @@ def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: boo
     part without a sample; RunError where ``out`` can't be written, which leaves it as it was.
     """
     how, out = how or TextPacking(), out.resolve()
-    if how.shard_size < 1:
-        raise DataError(f"a shard holds 1 sample or more, got {how.shard_size}")
-    if not 0 <= how.hold_out < 1:
-        raise DataError(f"the part held out must be at least 0 and below 1, got {how.hold_out}")
+    check_sizes(how.shard_size, how.hold_out, "sample")
     check_free(source, out)
     samples = parted(read_file(find_file(source)))
     splits = _splits(samples, how.hold_out, source)

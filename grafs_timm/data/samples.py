@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import DataError, shortened
 from ..utils import limits
 
@@ -11,20 +9,19 @@ from ..utils import limits
 FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 
 
-def extension_of(sample: dict[str, Any], where: str) -> str:
+def extension_of(sample: dict[str, bytes], where: str) -> str:
     """Under which extension the sample has its image. DataError where it has none."""
     extension = next((name for name in FORMATS if name in sample), None)
     if extension is None:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
+        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {', '.join(sample)}")
     return extension
 
 
-def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> int:
+def label_of(sample: dict[str, bytes], where: str, classes: int | None = None) -> int:
     """The sample's label. DataError where there is none, or none of ``classes``."""
     if "cls" not in sample:
         raise DataError(f"{where}: no label (cls)")
-    text: bytes = sample["cls"]
+    text = sample["cls"]
     try:
         label = int(text.decode("ascii")) if len(text) < 100 else None
     except ValueError:

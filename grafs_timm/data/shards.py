@@ -6,8 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..utils import limits, remote
 from .samples import FORMATS, extension_of, label_of
+from .tar_stream import RawSample, counted, samples
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,29 +60,21 @@ def read_shard(
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     resized = greyed = 0
-    with remote.open_file(location) as file:
-        if sha256 and (found := checksum(file)) != sha256.lower():
-            raise DataError(f"{location}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
-        for sample in samples(file, location):
-            where = f"{location}: sample {sample['__key__']!r}"
-            if len(images) == length:
-                raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
-            original = decode_image(sample, where)
-            image = _fitted(original, wanted.image_size)
-            resized += image is not original
-            if wanted.channels == 1 and original.mode == "RGB":
-                image, colour = _greyed(image)
-                greyed += colour
-            pixels = np.asarray(image)
-            if images and pixels.shape[:2] != images[0].shape[:2]:
-                sizes = f"image of {size(pixels)}, those before it {size(images[0])}"
-                raise DataError(f"{where}: {sizes}; set data.image_size to bring all to one")
-            if budget:
-                budget.take(pixels.nbytes, where)
-            images.append(pixels)
-            labels.append(label_of(sample, where, classes))
-    if len(images) < length:
-        raise DataError(f"{location}: {len(images)} samples, _info.json's shard_lengths say {length}: truncated?")
+    for sample in verified_samples(location, length, sha256):
+        original = decode_image(sample.files, sample.where)
+        image = _fitted(original, wanted.image_size)
+        resized += image is not original
+        if wanted.channels == 1 and original.mode == "RGB":
+            image, colour = _greyed(image)
+            greyed += colour
+        pixels = np.asarray(image)
+        if images and pixels.shape[:2] != images[0].shape[:2]:
+            sizes = f"image of {size(pixels)}, those before it {size(images[0])}"
+            raise DataError(f"{sample.where}: {sizes}; set data.image_size to bring all to one")
+        if budget:
+            budget.take(pixels.nbytes, sample.where)
+        images.append(pixels)
+        labels.append(label_of(sample.files, sample.where, classes))
     stack = _stacked(images)
     repeated = sum(image.ndim == 2 for image in images) if stack.shape[1] == 3 else 0
     return Shard(location, stack, np.array(labels, np.int64), resized, greyed, repeated)
@@ -96,24 +88,19 @@ def checksum(file: BinaryIO) -> str:
     return found
 
 
-def samples_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a shard that is a file, see `samples`."""
-    with remote.open_file(path) as file:
-        yield from samples(file, str(path))
+def verified_samples(location: str, length: int, sha256: str | None = None) -> Iterator[RawSample]:
+    """Read the samples of a shard (path or URL), undecoded.
 
-
-def samples(file: BinaryIO, location: str) -> Iterator[dict[str, Any]]:
-    """webdataset's samples of one open tar, its errors turned into a DataError.
-
-    The stages of WebDataset are used without WebDataset itself: it reads environment variables that turn on caching,
-    reads URLs and braces into file names, and refuses to give every rank of a distributed run the whole set.
+    Raises:
+        DataError: Its sha256 is another one, it cannot be read, or it does not hold ``length`` samples.
     """
-    from .tar_stream import grouped
+    with remote.open_file(location) as file:
+        if sha256 and (found := checksum(file)) != sha256.lower():
+            raise DataError(f"{location}: sha256 is {found}, _info.json says {sha256}: truncated, or another file")
+        yield from counted(samples(file, location), location, length)
 
-    yield from grouped(file, location)
 
-
-def decode_image(sample: dict[str, Any], where: str) -> Image.Image:
+def decode_image(sample: dict[str, bytes], where: str) -> Image.Image:
     """The sample's image, loaded, of mode L (grey) or RGB."""
     extension = extension_of(sample, where)
     return decode(sample[extension], extension, where)

@@ -22,16 +22,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import DataError
 from ..utils import limits
+from .draws import STREAM_AUGMENT, STREAM_MIX, STREAM_ORDER, number
 from .shards import decode, within_reach
 from .tar_stream import Sample, read_samples
-
-_ORDER, _MIX, _AUGMENT = 4, 5, 6  # what a number is drawn for: different streams from one seed
-
-
-def number(*parts: int) -> int:
-    """An integer in [0, 2⁶³) that depends on ``parts`` alone."""
-    state = np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
@@ -154,12 +147,12 @@ class Worker(IterableDataset[Item]):
     def _training(self, own: int) -> Iterator[tuple[int, list[Sample], Iterator[Sample]]]:
         """(step, its samples, others to replace those that cannot be decoded) of the worker ``own``."""
         task, epoch = self.task, self.epoch
-        order = np.random.default_rng(number(task.seed, epoch, _ORDER)).permutation(len(task.shards)).tolist()
+        order = np.random.default_rng(number(task.seed, epoch, STREAM_ORDER)).permutation(len(task.shards)).tolist()
         before = sum(len(range(worker, task.steps, task.workers)) for worker in range(own))
         begin = (task.rank * task.steps + before) * task.part
         count = len(range(own, task.steps, task.workers)) * task.part
         done = len(range(own, min(self.start, task.steps), task.workers)) * task.part
-        seed = number(task.seed, epoch, task.rank, own, _MIX)
+        seed = number(task.seed, epoch, task.rank, own, STREAM_MIX)
         needed = None
         if done and not task.skip:  # then the order is known beforehand, and shards that were used up need not be read
             needed = np.zeros(count, bool)
@@ -257,7 +250,7 @@ class Worker(IterableDataset[Item]):
 
     def _batch(self, step: int, samples: list[Sample], spare: Iterator[Sample]) -> list[tuple[Tensor, int]]:
         # one seed a batch: a resumed epoch begins with a batch
-        seed = number(self.task.seed, self.epoch, step, self.task.rank, _AUGMENT)
+        seed = number(self.task.seed, self.epoch, step, self.task.rank, STREAM_AUGMENT)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.default_generator.manual_seed(seed)

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ..errors import DataError, GrafsWarning, RunError, UnknownNameError
 from ..utils import limits
 from ..utils.suggest import nearest
-from .images import DatasetInfo
+from .images import DatasetInfo, normalisation
 from .shards import decode
 from .stream_worker import Item, Task, Worker, has_colour
 from .tar_stream import Sample, read_samples
@@ -99,10 +99,7 @@ class Stream:
             transform=_timm_transform(size, train, arguments, self.mean, self.std, prefetcher=not self._normalised),
             bounds=bounds, reach=_reach(size, train, arguments), held=limits.RESIDENT.value // min(workers, steps),
         )  # fmt: skip
-        scale = torch.tensor(self.std, dtype=torch.float64, device="cpu")
-        centre = torch.tensor(self.mean, dtype=torch.float64, device="cpu")
-        self._factor = (1 / (255 * scale)).float().to(self.device)[:, None, None]
-        self._offset = (-centre / scale).float().to(self.device)[:, None, None]
+        self._factor, self._offset = normalisation(self.mean, self.std, self.device)
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config.settings import Text
 from ..errors import DataError
 from . import tokens as tokenizing
-from .images import seeded
+from .draws import WINDOWS, seeded
 from .text_source import Parts, read_parts
 from .tokens import BytePairs, Bytes, Tokenizer
 
@@ -56,7 +56,7 @@ class TextSet:
 
 
 @dataclass(frozen=True)
-class TextData:
+class TextParts:
     """The parts of a text, which never overlap, and the tokenizer they share."""
 
     train: TextSet
@@ -81,7 +81,7 @@ def load_text(
     train_split: str = "train",
     test_split: str = "test",
     save_vocabulary: str | Path | None = None,
-) -> TextData:
+) -> TextParts:
     """Read, tokenise and part the text ``name``: .txt or .txt.gz files (in order, or joined by ``::``), or shards of KEY.txt.
 
     ``how`` is a recipe's ``data.text`` (bytes by default). Byte pairs without a vocabulary file are learnt from the training
@@ -105,7 +105,7 @@ def load_text(
         tokens = torch.from_numpy(tokenizer.encode(content)).to(device)
         made[part] = TextSet(tokens, tokenizer.vocab_size, len(content), f"{parts.name}, {part} part", notices)
         _windows(made[part], how.context)
-    return TextData(**made, tokenizer=tokenizer)
+    return TextParts(**made, tokenizer=tokenizer)
 
 
 def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
@@ -125,11 +125,6 @@ def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
     )
 
 
-def check_model(text: TextData | TextSet, model: torch.nn.Module) -> None:
-    """DataError, with what to set, where ``model`` (it has ``vocab_size``) is too small for the text's vocabulary."""
-    tokenizing.check_fit(text.vocab_size, int(model.vocab_size), type(model).__name__)  # type: ignore[arg-type]
-
-
 def _windows(textset: TextSet, context: int) -> int:
     """Consecutive windows in a part; each token but the first is predicted. DataError where there is none."""
     count = (len(textset) - 1) // context
@@ -139,9 +134,6 @@ def _windows(textset: TextSet, context: int) -> int:
             f"{context + 1}; shorten the context, take more text, or another data.text.held_out"
         )
     return count
-
-
-_WINDOWS = 4  # beside the purposes in data: windows are drawn from a stream of their own
 
 
 class TextBatches:
@@ -187,7 +179,7 @@ class TextBatches:
         """int64 on the CPU: where an epoch's windows begin, in order, those of all ranks in training, else this rank's."""
         if not self.train:
             return torch.arange(self.rank, self.windows, self.ranks, device="cpu") * self.context
-        generator = seeded(self.seed, epoch, 0, _WINDOWS)
+        generator = seeded(self.seed, epoch, 0, WINDOWS)
         room = min(self.context, len(self.textset) - self.windows * self.context)  # so many places for the first to begin at
         first = torch.randint(room, (), generator=generator, device="cpu")
         return first + torch.randperm(self.windows, generator=generator, device="cpu") * self.context

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError, UnknownNameError
 from ..utils import limits, remote
@@ -78,34 +77,22 @@ def _of_shards(info: info.DatasetInfo, held_out: float, train_split: str, test_s
 
 def read_split(info: info.DatasetInfo, split: str) -> bytes:
     """A split's samples joined in order. Errors as `read_parts`; also for a shard's checksum and count."""
-    spec, found = info.split(split), []
+    spec, found = info.split(split), list[bytes]()
     budget = limits.Budget(limits.RESIDENT, f"split {split} of {info.name} is longer than what is loaded whole")
     for filename, length in zip(spec.filenames, spec.shard_lengths, strict=True):
         location = info.location(filename)
-        with remote.open_file(location) as file:
-            if (sha256 := spec.sha256.get(filename)) and (other := shards.checksum(file)) != sha256.lower():
-                raise DataError(f"{location}: sha256 is {other}, _info.json says {sha256}: truncated, or another file")
-            texts = []
-            for sample in shards.samples(file, location):
-                where = f"{location}: sample {sample['__key__']!r}"
-                texts.append(text_of(sample, where))
-                budget.take(len(texts[-1]), where)
-                if len(texts) > length:
-                    raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
-        if len(texts) != length:
-            raise DataError(f"{location}: {len(texts)} samples, _info.json's shard_lengths say {length}")
-        found += texts
+        for sample in shards.verified_samples(location, length, spec.sha256.get(filename)):
+            found.append(text_of(sample.files, sample.where))
+            budget.take(len(found[-1]), sample.where)
     return b"".join(found)
 
 
-def text_of(sample: dict[str, Any], where: str) -> bytes:
+def text_of(sample: dict[str, bytes], where: str) -> bytes:
     """The sample's text. DataError where it has none, or none in UTF-8."""
     if "txt" not in sample:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no text (txt), only {found}")
-    content: bytes = sample["txt"]
-    _check_utf8(content, where)
-    return content
+        raise DataError(f"{where}: no text (txt), only {', '.join(sample)}")
+    _check_utf8(sample["txt"], where)
+    return sample["txt"]
 
 
 def read_file(location: str | Path) -> bytes:

@@ -117,15 +117,6 @@ def read(path: str | Path) -> BytePairs:
     return found
 
 
-def check_fit(vocab_size: int, model_vocab: int, model: str) -> None:
-    """DataError where a model with logits for ``model_vocab`` tokens can't read text of a vocabulary of ``vocab_size``."""
-    if vocab_size > model_vocab:
-        raise DataError(
-            f"the text's vocabulary has {vocab_size} tokens, {model} is built for {model_vocab}; "
-            f"build it with model_kwargs: {{vocab_size: {vocab_size}}}"
-        )
-
-
 def _pieces(content: bytes) -> Iterator[str]:
     """The text in pieces of some size that end with a line, so that memory stays in bounds."""
     start = 0

@@ -12,9 +12,9 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from ..activations import timm_maps
-from ..activations.activation import FoundActivation, activation_class
-from ..activations.formula import Genotype
-from ..errors import GrafsWarning, WeightsError
+from ..activations.activation import FoundActivation
+from ..activations.named import Activation
+from ..errors import GrafsWarning, UnknownNameError, WeightsError
 from .surgery import find_sites
 
 # The parameters that a bare name stands for; with others the module is another function. A threshold has no default.
@@ -32,33 +32,34 @@ class Bound:
     """Describe the activation of a model's blocks.
 
     Args:
-        name: Of the found activation, or timm's lower-case name such as "gelu".
-        sha256: Hash of the found activation; None for one of timm's own.
-        genotype: The found activation, where it is known.
-        beside: Names of the other activations in the blocks, sorted. Where all are timm's own, ``name`` is the
+        activation: The found activation, or timm's own by its lower-case name such as "gelu".
+        beside: Names of the other activations in the blocks, sorted. Where all are timm's own, ``activation`` is the
             alphabetically first.
     """
 
-    name: str
-    sha256: str | None = None
-    genotype: Genotype | None = None
+    activation: Activation
     beside: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        own = f"{self.name} ({self.sha256[:8]})" if self.sha256 else self.name
-        return " beside ".join((own, *self.beside))
+        return " beside ".join((str(self.activation), *self.beside))
+
+    @property
+    def name(self) -> str:
+        """Return the activation's name."""
+        return self.activation.name
+
+    @property
+    def sha256(self) -> str | None:
+        """Return the hash of a found activation, None for one of timm's own."""
+        return self.activation.sha256
 
     @property
     def layer(self) -> Callable[..., nn.Module]:
-        """Return the module class of ``name``. Raises WeightsError where this timm has no such activation."""
-        if self.genotype is not None:
-            return activation_class(self.genotype, self.name)
-        if self.sha256 is not None:
-            raise WeightsError(f"of {self} only the name and hash are known, not the formula")
-        layer: Callable[..., nn.Module] | None = timm_maps.default_layers().get(self.name)
-        if layer is None:
-            raise WeightsError(f"timm has no activation {self.name!r}")
-        return layer
+        """Return the module class of ``activation``. Raises WeightsError where only its name or hash is known."""
+        try:
+            return self.activation.layer
+        except UnknownNameError as error:
+            raise WeightsError(str(error)) from error
 
     def computes_as(self, other: Bound) -> bool:
         """Check whether both are the same function, whatever their names, so that weights of one fit the other."""
@@ -92,12 +93,12 @@ def activation_of(model: nn.Module) -> Bound:
     if len(found) > 1:
         which = ", ".join(f"{module.activation_name} ({sha256[:8]})" for sha256, module in found.items())
         raise WeightsError(f"weights are bound to one found activation; this {type(unwrap_model(model)).__name__} has {which}")
-    for sha256, module in found.items():
-        return Bound(module.activation_name, sha256, module.genotype, tuple(sorted(others)))
+    for module in found.values():
+        return Bound(Activation(module.activation_name, module.genotype), tuple(sorted(others)))
     if not others:
         raise WeightsError(f"{type(unwrap_model(model)).__name__} has no activation module whose name could be recorded")
     name, *beside = sorted(others)
-    return Bound(name, beside=tuple(beside))
+    return Bound(Activation(name), tuple(beside))
 
 
 def activations_at(model: nn.Module, gates: bool = True) -> dict[str, nn.Module]:
@@ -149,8 +150,7 @@ def warn_if_pretrained(architecture: str, now: Bound, before: Bound | None = Non
     of = f"trained with {before}" if before else "trained with another activation"
     warnings.warn(
         f"the pretrained weights of {architecture} were {of}: with {now} the model's accuracy falls until it is trained "
-        "again. A recipe for that: grafs-timm train resnet_cifar10_finetune --activation NAME; see README, "
-        '"Weights belong to their activation".',
+        "again. A recipe for that: grafs-timm train resnet_cifar10_finetune --activation NAME; see docs/weights.md",
         GrafsWarning,
         stacklevel=3,
     )

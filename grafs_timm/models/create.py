@@ -10,6 +10,7 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from ..activations.named import Activation
 from ..errors import GrafsError, GrafsWarning, WeightsError, first_line
 from ..zoo import lookup as zoo
 from . import binding, families, surgery
@@ -102,7 +103,7 @@ def _recommended(architecture: str) -> str | None:
     return None
 
 
-def _from_folder(folder: str, found: zoo.Resolved | None, also: Also, settings: dict[str, Any]) -> nn.Module:
+def _from_folder(folder: str, found: Activation | None, also: Also, settings: dict[str, Any]) -> nn.Module:
     from . import weights  # few models come from files
 
     model = weights.create_from(folder, **settings)

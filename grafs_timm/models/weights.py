@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ..activations.activation import FoundActivation
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, first_line, shortened
 from ..utils.files import write_json, write_whole
 from ..zoo import lookup as zoo
@@ -138,9 +139,10 @@ def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed
         arguments["act_layer"] = restoring
     if arguments:
         config["model_args"] = arguments
-    genotype = bound.genotype.to_dict() if bound.genotype else None
+    found = bound.activation.genotype
     config["activation"] = {
-        "name": bound.name, "sha256": bound.sha256, "genotype": genotype, "beside": list(bound.beside),
+        "name": bound.name, "sha256": bound.sha256, "genotype": found.to_dict() if found else None,
+        "beside": list(bound.beside),
         "places": [place for place, module in activations_at(model).items() if _same(module, bound)],
     }  # fmt: skip
     _record_in(config, Path(CONFIG))  # check that it can be read again
@@ -161,7 +163,7 @@ def _timm_config(model: nn.Module, model_args: dict[str, Any], changed_cfg: dict
 def _restoring_name(model: nn.Module, bound: Bound, architecture: str, arguments: dict[str, Any]) -> str | None:
     """Return the ``act_layer`` by which plain timm gives every place of the model its activation, or None."""
     wanted = {place: _function(module) for place, module in activations_at(model).items()}
-    if bound.genotype is not None:
+    if bound.sha256 is not None:
         names = list(dict.fromkeys(e.name for e in zoo.names().values() if e.genotype.sha256 == bound.sha256))
     else:
         if _holds(architecture, arguments, wanted):
@@ -253,7 +255,7 @@ def read_record(source: str | Path) -> Record | None:
         raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
     if "activation" not in metadata:
         return record
-    noted = Bound(metadata["activation"], metadata.get("activation_sha256") or None)
+    noted = Bound(Activation(metadata["activation"], sha256=metadata.get("activation_sha256") or None))
     if record is None:
         return Record(noted)
     if (noted.sha256 or noted.name) != (record.bound.sha256 or record.bound.name):
@@ -281,7 +283,7 @@ def _record_in(config: dict[str, Any], path: Path) -> Record | None:
             raise WeightsError(str(error)) from error
         if genotype.sha256 != sha256:
             raise WeightsError(f"{where}.sha256 is {sha256!r}, the genotype's own is {genotype.sha256}: file altered")
-    return Record(Bound(name, sha256, genotype, tuple(data["beside"])), tuple(data["places"]))
+    return Record(Bound(Activation(name, genotype), tuple(data["beside"])), tuple(data["places"]))
 
 
 def _shapes(file: Path) -> dict[str, list[int]]:
@@ -316,7 +318,7 @@ def _require_same(model: nn.Module, record: Record | None, file: Path) -> None:
 
 def _known(noted: Bound, has: Bound) -> Bound:
     """Complete the record of a lone weights file, which has name and hash only, by what the model has."""
-    return Bound(noted.name, noted.sha256, has.genotype, has.beside) if noted.sha256 and noted.genotype is None else noted
+    return replace(noted, beside=has.beside) if noted.sha256 and noted.activation.genotype is None else noted
 
 
 def _require_fit(model: nn.Module, shapes: Mapping[str, list[int]], file: Path) -> None:
@@ -413,10 +415,10 @@ def origin(source: str) -> dict[str, Any]:
 
 def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     """Put the recorded activation at every recorded place."""
-    bound, at = record.bound, activations_at(model)
+    bound, layer, at = record.bound, record.bound.layer, activations_at(model)
     if not bound.beside and any(place not in at or not _same(at[place], bound) for place in record.places):
         # as it was put in, which also sets what an architecture needs, such as a gain
-        replace_activations(model, zoo.Resolved(bound.name, bound.layer, bound.genotype))
+        replace_activations(model, bound.activation)
         at = activations_at(model)
     missing = [place for place in record.places if place not in at]
     if missing and strict:
@@ -425,7 +427,7 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
     for place in record.places:
         if place in at and not _same(at[place], bound):
             parent, _, attribute = place.rpartition(".")
-            model.get_submodule(parent)._modules[attribute] = bound.layer().train(at[place].training)
+            model.get_submodule(parent)._modules[attribute] = layer().train(at[place].training)
     now = activation_of(model)
     if not now.computes_as(bound):
         raise WeightsError(f"{folder} records {bound}, but the model built from it has {now}: set its activations yourself")

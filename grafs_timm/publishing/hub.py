@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ import torch
 import yaml
 from torch import nn
 
-from ..activations.activation import FoundActivation, activation_class
-from ..activations.formula import Genotype
+from ..activations.activation import FoundActivation
+from ..activations.named import Activation
 from ..errors import GrafsError, RunError, WeightsError, first_line, shortened
 from ..models import shelf
 from ..models.binding import Bound, activation_of, activations_at
@@ -45,8 +45,7 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)\s]+)\)")
 class Source:
     """What a folder is about: the function, its entry's ``contents`` and ``path`` where it has one."""
 
-    name: str
-    genotype: Genotype
+    activation: Activation
     contents: Contents | None = None
     path: Path | None = None
 
@@ -60,13 +59,20 @@ class Source:
             raise GrafsError(f"{found.name} is timm's own activation: everyone has it; publish a found one")
         entry = activation if isinstance(activation, zoo.Entry) else zoo.names().get(found.name)
         if entry is None or entry.genotype.sha256 != found.sha256:
-            return cls(found.name, found.genotype)
+            return cls(found)
         contents: Contents | None = getattr(entry, "contents", None)
-        return cls(entry.name, found.genotype, contents, entry.path)
+        return cls(entry.activation, contents, entry.path)
 
     @property
-    def bound(self) -> Bound:
-        return Bound(self.name, self.genotype.sha256, self.genotype)
+    def name(self) -> str:
+        return self.activation.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry, or the genotype where there is none, as JSON values."""
+        if self.contents is not None:
+            return self.contents.to_dict()
+        assert self.activation.genotype is not None
+        return self.activation.genotype.to_dict(derived=True)
 
 
 def _is_entry(activation: str | Path) -> bool:
@@ -86,7 +92,8 @@ def publish(
     if beside is not None and beside.is_file():
         card = beside.read_text(encoding="utf-8")
     else:
-        card = f"# {source.name}\n\nAn activation function found by gradient descent:\n\n    f(x) = {source.genotype.text}\n"
+        found = "An activation function found by gradient descent"
+        card = f"# {source.name}\n\n{found}:\n\n    f(x) = {source.activation.formula}\n"
     return write(folder, activation, card=card, model=model, weights=weights, model_args=model_args)
 
 
@@ -116,9 +123,7 @@ def write(
             write_json(scratch / CONFIG, describe(built, activation_of(built), arguments, {}))
         else:
             save_pretrained(built, scratch, arguments)
-        write_json(
-            scratch / outside.ENTRY, source.contents.to_dict() if source.contents else source.genotype.to_dict(derived=True)
-        )
+        write_json(scratch / outside.ENTRY, source.to_dict())
         pictures = _copy_pictures(card, source, scratch)
         header = yaml.safe_dump(_header(source, weights is not None), sort_keys=False, allow_unicode=True)
         use = _use(source, read_config(scratch), folder.name, weights is not None)
@@ -139,9 +144,10 @@ def _built(source: Source, model: str | None, weights: str | Path | None, argume
         raise WeightsError(
             f"{weights} does not say which activation its weights were trained with; save them by grafs_timm.save_pretrained"
         )
-    mine = replace(source.bound, beside=noted.bound.beside)
+    mine = Bound(source.activation, noted.bound.beside)
     if not (mine.sha256 == noted.bound.sha256 if noted.bound.sha256 else noted.bound.computes_as(mine)):
-        raise WeightsError(f"{weights} was trained with {noted.bound}, not with {source.bound}: publish the function it has")
+        trained = f"{weights} was trained with {noted.bound}"
+        raise WeightsError(f"{trained}, not with {source.activation}: publish the function it has")
     path = Path(str(weights).removeprefix("local-dir:"))
     if not path.is_dir():
         return load_pretrained(_new(source, model, arguments), path)
@@ -167,16 +173,15 @@ def _new(source: Source, model: str | None, arguments: dict[str, Any]) -> nn.Mod
         built: nn.Module = timm.create_model(model, **arguments)
     except Exception as error:  # whatever an architecture raises for a value that does not fit it
         raise WeightsError(f"timm cannot build {model} with {shortened(repr(arguments), 300)}: {first_line(error)}") from error
-    layer = activation_class(source.genotype, source.name)
-    replace_activations(built, zoo.Resolved(source.name, layer, source.genotype))
+    replace_activations(built, source.activation)
     return built
 
 
 def _call_by_its_name(model: nn.Module, source: Source) -> None:
     """Weights of a run know their function by the name of a file; here it has the entry's."""
-    layer = activation_class(source.genotype, source.name)
+    layer = source.activation.layer
     for place, module in activations_at(model).items():
-        if isinstance(module, FoundActivation) and module.genotype.sha256 == source.genotype.sha256:
+        if isinstance(module, FoundActivation) and module.genotype.sha256 == source.activation.sha256:
             parent, _, attribute = place.rpartition(".")
             model.get_submodule(parent)._modules[attribute] = layer().train(module.training)
 

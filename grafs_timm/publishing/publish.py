@@ -10,14 +10,13 @@ from pathlib import Path
 
 from ..activations import facts
 from ..activations.formula import Genotype
-from ..comparison import contenders as candidates
+from ..comparison import contenders
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import COST, RECIPE
 from ..errors import RunError
 from ..utils import resources
 from ..utils.files import write_whole
-from ..zoo import entry_file, outside
-from ..zoo import lookup as zoo
+from ..zoo import entry_file, lookup, outside
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -39,7 +38,7 @@ def _require_ledger(what: str | Path) -> None:
     """RunError, with what was probably meant, where there is no folder of a ledger."""
     if (Path(what) / RECIPE).is_file():
         return
-    if str(what) in zoo.names() or outside.is_entry(what):
+    if str(what) in lookup.names() or outside.is_entry(what):
         raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
     found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
     there = {os.path.relpath(path) for path in found}
@@ -97,7 +96,7 @@ def _measured(campaign: Campaign, there: Mapping[str, Contents]) -> list[Content
     for contents in there.values():
         genotype = _genotype(contents)
         for label, each in campaign.activations.items():
-            if label in trained and each.genotype and candidates.same_function(each.genotype, genotype):
+            if label in trained and each.genotype and contenders.same_function(each.genotype, genotype):
                 found.append(_with(contents, _batch(campaign, label)))
                 break
     return found
@@ -110,14 +109,14 @@ def _batch(campaign: Campaign, label: str) -> Batch:
 def _of_search(campaign: Campaign, label: str, name: str | None, there: Mapping[str, Contents]) -> tuple[Contents, str]:
     """The entry of the function that the search ``label`` found, new or with further evidence; and what to say of it."""
     genotype, family = publishable.genotype_of(campaign, label), campaign.family
-    usual = candidates.usual_as(genotype)
+    usual = lookup.known_as(genotype, lookup.USUAL)
     if usual:
         raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
     batch = _batch(campaign, label)
     if batch.cost is None and (timed := evidence.timings(campaign.folder)):
         there_are = ", ".join(dict.fromkeys(row["subject"] for row in timed))
         raise RunError(f"{campaign.folder / COST} has no timing of {label!r}; it has {there_are}")
-    known = next((each for each in there.values() if candidates.same_function(_genotype(each), genotype)), None)
+    known = next((each for each in there.values() if contenders.same_function(_genotype(each), genotype)), None)
     if known:
         same = f"{label} is the same function as {known.name}, up to scales: the evidence is added to that entry"
         return _with(known, batch), same

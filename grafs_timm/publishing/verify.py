@@ -13,13 +13,13 @@ from pydantic import BaseModel
 
 from ..activations import facts
 from ..activations.formula import Genotype
-from ..comparison import contenders as candidates
+from ..comparison import contenders
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from ..comparison.ledger import Ledger
 from ..errors import GrafsError, RunError, UnknownNameError
 from ..utils.suggest import nearest
-from ..zoo import entry_file
+from ..zoo import entry_file, lookup
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -96,7 +96,7 @@ def _entry(contents: Contents, folder: Path) -> Checked:
         count, lines, wrong = count + values, lines + len(batch.evidence.lines), wrong + differing
         if more:
             notes.append(f"{batch.evidence.folder} has {more} further lines: grafs-timm publish takes them in")
-    if usual := candidates.usual_as(genotype):
+    if usual := lookup.known_as(genotype, lookup.USUAL):
         wrong.append(f"genotype: it is {usual} up to scales")
     if contents.recommended != claims.recommended(contents):
         shown = "is" if claims.recommended(contents) else "is not"
@@ -112,7 +112,7 @@ def _again(contents: Contents, batch: Batch, genotype: Genotype, folder: Path) -
     """The batch from the lines that it names, and how many more its ledger has. RunError where they are of another function."""
     place = folder / contents.family / "evidence" / batch.evidence.folder
     campaign = evidence.restored(batch.evidence, place)
-    if not candidates.same_function(publishable.genotype_of(campaign, batch.label), genotype):
+    if not contenders.same_function(publishable.genotype_of(campaign, batch.label), genotype):
         raise RunError(f"{place}: {batch.label} is another function")
     more = len(Ledger.read(place).lines) - len(batch.evidence.lines)
     return publishable.batch(campaign, batch.evidence, batch.label), more
@@ -150,7 +150,7 @@ def _together(entries: Sequence[Contents]) -> Iterator[str]:
             yield f"{family}: one entry a family has its alias grafs_{family}, got {', '.join(alias) or 'none'}"
         genotypes = {each.name: Genotype.from_dict(each.genotype, derived=False) for each in own}
         for a, b in combinations(genotypes, 2):
-            if candidates.same_function(genotypes[a], genotypes[b]):
+            if contenders.same_function(genotypes[a], genotypes[b]):
                 yield f"{a} and {b} are the same function, up to scales: one of them is further evidence of the other"
 
 

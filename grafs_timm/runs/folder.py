@@ -25,7 +25,7 @@ from ..config.settings import Recipe
 from ..errors import RecipeError, RunError
 from ..utils import hardware
 from ..utils.files import locked, write_json, write_whole
-from .tracking import Mode, RunLog, without_nan
+from .tracking import DISABLED, RunLog, Wandb, without_nan
 
 FORMAT = "grafs-run/1"
 _SHOWN = 5  # differences in one message
@@ -87,8 +87,7 @@ class RunFolder:
         opened = cls(path, recipe, facts, _changes(about.get("versions")))
         if begin:
             opened.begin()
-        if opened.half_done and not resume:
-            raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
+        opened._require_resume(resume)
         return opened
 
     def begin(self) -> None:
@@ -108,11 +107,19 @@ class RunFolder:
 
         RunError where another process has it, naming that process.
         """
+        begun = (Path(folder) / "run.json").exists()
         there = cls.open(folder, recipe, facts, resume=resume, begin=False)
         if there.finished:
             return there
         held.enter_context(locked(there.path))
-        return cls.open(folder, recipe, facts, resume=resume, begin=False)  # another may just have ended there
+        if not begun:  # another may have begun, or ended, a run there before the lock was ours
+            return cls.open(folder, recipe, facts, resume=resume, begin=False)
+        there._require_resume(resume)
+        return there
+
+    def _require_resume(self, resume: bool) -> None:
+        if self.half_done and not resume:
+            raise RunError(f"{self.path} holds this run half done; add --resume to go on, or name another --out")
 
     @property
     def finished(self) -> bool:
@@ -149,10 +156,10 @@ class RunFolder:
         own = [self.facts.get("activation"), self.recipe.model, Path(self.recipe.data.name).name, f"s{self.facts.get('seed')}"]
         return " ".join(str(part) for part in own if part)
 
-    def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
-        """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
+    def open_log(self, wandb: Wandb = DISABLED) -> RunLog:
+        """Open the run's log; W&B's job type is the kind of the run."""
         config = {**self.facts, **self.recipe.model_dump(mode="json")}
-        return RunLog(self.path, wandb, config, name=self.title, group=group, job_type=self.facts["kind"])
+        return RunLog(self.path, wandb.mode, config, name=self.title, group=wandb.group, job_type=self.facts["kind"])
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""

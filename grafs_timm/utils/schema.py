@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from .suggest import nearest
 
@@ -83,8 +84,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[Pa
             else:
                 yield path, str(cause)
         elif kind == "extra_forbidden":
-            section = section_at(model, path[:-1])
-            yield path, f"unknown key{nearest(path[-1], section.model_fields if section else ())}"
+            yield path, f"unknown key{nearest(path[-1], fields_at(model, path[:-1]) or ())}"
         elif kind == "invalid_key":
             yield path, f"keys are text, got {describe(path[-1])}"
         elif kind == "missing":
@@ -105,21 +105,23 @@ def _expected(kind: str, context: dict[str, Any]) -> str | None:
     return _EXPECTED.get(kind)
 
 
-def section_at(model: type[BaseModel], path: Sequence[Any]) -> type[BaseModel] | None:
-    """Return the schema of the section at a path of ``model``; None where there is a plain value."""
-    section: type[BaseModel] | None = model
+def fields_at(model: type[BaseModel], path: Sequence[Any]) -> dict[str, FieldInfo] | None:
+    """Return the fields of the section at a path of ``model``, of each kind it may be; None where there is a plain value."""
+    fields = dict(model.model_fields)
     for key in path:
         if not isinstance(key, int):  # the items of a list have the list's schema
-            field = section.model_fields.get(key) if section else None
-            section = _section_in(field.annotation) if field else None
-    return section
+            sections = _sections_in(fields[key].annotation) if key in fields else []
+            if not sections:
+                return None
+            fields = {name: field for section in reversed(sections) for name, field in section.model_fields.items()}
+    return fields
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section X in X, X | None or tuple[X, ...]."""
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections X in X, X | None or tuple[X, ...]."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+        return [annotation]
+    return [section for each in get_args(annotation) for section in _sections_in(each)]
 
 
 def describe(value: Any) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..activations import formula, timm_maps
-from ..activations.activation import FoundActivation, activation_class
+from ..activations.activation import FoundActivation
 from ..activations.formula import Genotype
+from ..activations.named import Activation
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..utils import resources, strict_json
 from ..utils.suggest import nearest
@@ -39,17 +40,25 @@ class Entry:
     activation, where it was searched.
     """
 
-    name: str
+    activation: Activation
     family: str
-    genotype: Genotype
     alias: bool
     recommended: bool
     default: str
     path: Path
 
     @property
+    def name(self) -> str:
+        return self.activation.name
+
+    @property
+    def genotype(self) -> Genotype:
+        assert self.activation.genotype is not None
+        return self.activation.genotype
+
+    @property
     def formula(self) -> str:
-        return self.genotype.text
+        return self.activation.formula
 
     @property
     def notice(self) -> str | None:
@@ -102,14 +111,14 @@ class Entry:
             raise GenotypeError(f"{path}: batches[0].usual must be the name of an activation, got {default!r}")
         # the hash is checked; formula and LaTeX are for readers, and comparing them would load sympy at import
         genotype = Genotype.from_dict(data.get("genotype"), source=f"{path}: genotype", derived=False)
-        return cls(name, family, genotype, data["alias"], data["recommended"], default, path)
+        return cls(Activation(name, genotype), family, data["alias"], data["recommended"], default, path)
 
     @classmethod
     def of(cls, contents: Contents, source: str | Path) -> Entry:
         """The entry of contents that are checked already; it keeps them, whatever its file holds later."""
         genotype = Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
         entry = cls(
-            contents.name, contents.family, genotype, alias=False, recommended=contents.recommended,
+            Activation(contents.name, genotype), contents.family, alias=False, recommended=contents.recommended,
             default=contents.batches[0].usual, path=Path(source),
         )  # fmt: skip
         entry.__dict__["contents"] = contents
@@ -155,44 +164,34 @@ def get_activation(name: str) -> Entry:
         raise UnknownNameError(f"no activation {name!r} in the zoo{nearest(name.lower(), known)}") from None
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """An activation ready for use: ``layer`` is a module class; ``genotype`` and ``sha256`` are None for timm's own."""
+def resolve(activation: Any) -> Activation:
+    """Find the activation that a name, file, dict, class, entry or genotype stands for.
 
-    name: str
-    layer: Callable[..., nn.Module]
-    genotype: Genotype | None = None
+    Raises:
+        UnknownNameError: There is none of that name; the message has the nearest names.
+        GenotypeError: A file or dict describes none; the message has the field.
 
-    @property
-    def sha256(self) -> str | None:
-        return self.genotype.sha256 if self.genotype else None
-
-    @property
-    def formula(self) -> str:
-        return self.genotype.text if self.genotype else self.name
-
-
-def resolve(activation: Any) -> Resolved:
-    """Whatever names an activation -> the activation. UnknownNameError or GenotypeError, with the nearest right names."""
-    if isinstance(activation, Resolved):
+    >>> resolve("grafs_resnet").sha256 == resolve("grafs_resnet_c10_s2").sha256
+    True
+    """
+    if isinstance(activation, Activation):
         return activation
     if isinstance(activation, Entry):
-        return Resolved(activation.name, activation_class(activation.genotype, activation.name), activation.genotype)
+        return activation.activation
     if isinstance(activation, Mapping):
         activation = Genotype.from_dict(activation, derived=True)
     if isinstance(activation, Genotype):
-        return Resolved("found", activation_class(activation), activation)
+        return Activation("found", activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
-        return Resolved(activation.activation_name, activation, activation.genotype)
+        return Activation(activation.activation_name, activation.genotype, activation)
     if isinstance(activation, type) and issubclass(activation, nn.Module):
-        return Resolved(activation.__name__, activation)
+        return Activation(activation.__name__, module=activation)
     if isinstance(activation, Path) or (isinstance(activation, str) and (activation.endswith(".json") or "/" in activation)):
         from . import outside  # whose schema takes a tenth of a second to import
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        genotype = formula.load(activation, derived=True)
-        return Resolved(Path(activation).stem, activation_class(genotype, Path(activation).stem), genotype)
+        return Activation(Path(activation).stem, formula.load(activation, derived=True))
     if isinstance(activation, str):
         return _by_name(activation)
     if isinstance(activation, nn.Module):
@@ -201,25 +200,32 @@ def resolve(activation: Any) -> Resolved:
     raise UnknownNameError(f"an activation is a name, a genotype file, its dict or a class; got {type(activation).__name__}")
 
 
-def _by_name(name: str) -> Resolved:
+def _by_name(name: str) -> Activation:
     name = name.lower()
     if name in names():
-        entry = names()[name]
-        return Resolved(name, activation_class(entry.genotype, entry.name), entry.genotype)
-    layer = timm_maps.layer(name)
-    if layer is not None:
-        return Resolved(name, layer)
+        own = names()[name].activation
+        return replace(own, name=name, module=own.layer)  # under an alias the modules still have the entry's own name
+    if timm_maps.layer(name) is not None:
+        return Activation(name)
     known = dict.fromkeys([*names(), *timm_maps.own_names()])
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
 
 
-def known_as(genotype: Genotype) -> str | None:
-    """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
-    for name in (*USUAL, "relu2", *entries()):
-        other = resolve(name)
-        if formula.same_function(genotype, other.genotype or other.layer()):
-            return name
-    return None
+def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
+    """Which of ``names`` is the same function up to an outer and an inner scale, if one is.
+
+    By default of the usual activations, relu2 and the zoo's entries. None for a function that is not finite everywhere.
+    """
+    named = ((name, resolve(name)) for name in names or (*USUAL, "relu2", *entries()))
+    return next((name for name, other in named if _same(genotype, other.genotype or other.layer)), None)
+
+
+@functools.cache
+def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> bool:
+    try:
+        return formula.same_function(genotype, other if isinstance(other, Genotype) else other())
+    except ValueError:  # not finite everywhere
+        return False
 
 
 def act_layer(activation: Any) -> Callable[..., nn.Module]:

@@ -10,9 +10,9 @@ import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, recipe, refused
 
-from grafs_timm.comparison import contenders as candidates
-from grafs_timm.comparison import selection
-from grafs_timm.comparison.contenders import Candidate
+from grafs_timm.activations.named import Activation
+from grafs_timm.comparison import contenders, selection
+from grafs_timm.comparison.contenders import Contender
 from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
 from grafs_timm.comparison.statistics import Result
@@ -27,7 +27,7 @@ EVALUATE = SETTINGS["evaluate"] | {"epochs": 2}
 RECIPE = recipe(search=SHORT, select={"final_seeds": 2, "seeds": 1, "keep": 1}, evaluate=EVALUATE)
 
 
-def in_this_process(jobs, on_outcome=None, **where):
+def in_this_process(jobs, *where):
     """`run_jobs` without a process for each job."""
     outcomes = []
     for job in jobs:
@@ -109,7 +109,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
     out, summary, _ = chosen
     left = [3, 6, 99]
 
-    def stopped(jobs, **where):
+    def stopped(jobs, *where):
         for job in jobs:
             if left[0] == 0:
                 left.pop(0)
@@ -130,7 +130,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
 
 
 def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
-    def one_fails(jobs, **where):
+    def one_fails(jobs, *where):
         return [
             Outcome(job, "failed", "error: no") if job.name in ("search s0", "random0 s1") else in_this_process([job])[0]
             for job in jobs
@@ -143,7 +143,7 @@ def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
     assert (summary["distinct"], summary["rounds"]) == (1, [])
     assert {row["activation"]: row["n"] for row in summary["ranking"]} == {"searches_s1": 2, "random0": 1}
     assert "not compared" in summary["searched_against_random"]
-    monkeypatch.setattr(selection, "run_jobs", lambda jobs, **where: [Outcome(job, "failed", "error: no") for job in jobs])
+    monkeypatch.setattr(selection, "run_jobs", lambda jobs, *where: [Outcome(job, "failed", "error: no") for job in jobs])
     with pytest.raises(RunError, match="none of the 2 searches ended: error: no"):
         run_selection(RECIPE, tmp_path / "all", 2)
 
@@ -152,7 +152,7 @@ def test_the_better_half_goes_on_and_one_that_lost_a_training_is_last(tmp_path):
     def row(label, seed, accuracy):
         return Result(label, "found", None, None, None, "m", "d", seed, accuracy, 1.0, "validation", 1)
 
-    field = [Candidate(label, "found") for label in "abcde"]
+    field = [Contender(Activation(label, kind="found")) for label in "abcde"]
     figures = {"a": (50, 52), "b": (60, 61), "c": (70, math.nan), "d": (55, 56), "e": (40, 41), "relu": (99, 99)}
     rows = [row(label, seed, accuracy) for label, both in figures.items() for seed, accuracy in enumerate(both)]
     choice = Selection(recipe(select={"keep": 2}), tmp_path, 5)
@@ -187,7 +187,7 @@ def test_a_shorter_evaluation_keeps_its_proportions():
 
 def test_several_searches_are_a_batch(tmp_path, here):
     assert run_searches(recipe(search=SHORT), tmp_path / "batch", 2) == []
-    found = candidates.given(str(tmp_path / "batch"))
+    found = contenders.given(str(tmp_path / "batch"))
     assert [(each.label, each.batch, each.search_seed) for each in found] == [
         ("batch_s0", "batch", 0),
         ("batch_s1", "batch", 1),

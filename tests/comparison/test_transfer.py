@@ -18,8 +18,7 @@ from tiny_runs import GENOTYPE, ROOT, SETTINGS, call, contents, refused, start
 from wandb_file import files, media, read_offline
 
 from grafs_timm.activations import formula
-from grafs_timm.comparison import contenders as candidates
-from grafs_timm.comparison import transfer
+from grafs_timm.comparison import contenders, transfer
 from grafs_timm.comparison.matrix import Cell, Matrix
 from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.config.recipe import load_recipe, parse_recipe
@@ -141,13 +140,13 @@ def test_a_batch_of_searches(tmp_path):
 
 
 def test_random_cells_are_a_stable_sequence_of_functions():
-    five, again = (list(candidates.random_cells(5, 0)) for _ in range(2))
-    assert five == again == list(candidates.random_cells(9, 0))[:5]
-    assert five != list(candidates.random_cells(5, 1))
+    five, again = (list(contenders.random_cells(5, 0)) for _ in range(2))
+    assert five == again == list(contenders.random_cells(9, 0))[:5]
+    assert five != list(contenders.random_cells(5, 1))
     rng, drawn = np.random.default_rng(0), []
     for _ in range(400):
         drawn.append(formula.random_genotype(rng))
-    kept = list(candidates.random_cells(300, 0))
+    kept = list(contenders.random_cells(300, 0))
     assert kept == [cell for cell in drawn if cell in kept][:300]
     left_out = [cell for cell in drawn[: drawn.index(kept[-1])] if cell not in kept]
     for cell in left_out:
@@ -161,8 +160,8 @@ def test_random_cells_are_a_stable_sequence_of_functions():
     [("../../etc", "etc"), ("a/b", "a_b"), ("..", "unnamed"), (".hidden", "hidden"), ("ρ γ", "unnamed"), ("x" * 300, "x" * 80)],
 )
 def test_names_are_folders_that_stay_inside(text, name):
-    assert candidates.safe(text) == name
-    assert candidates.safe(text, {name.upper()}) == f"{name}_2"
+    assert contenders.safe(text) == name
+    assert contenders.safe(text, {name.upper()}) == f"{name}_2"
 
 
 def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
@@ -173,10 +172,12 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
         if (cell.activation, cell.seed) != ("relu", 1):
             folder = matrix.job_folder(cell)
             folder.mkdir(parents=True)
-            summary = {"measured_on": "test", "test_accuracy": 50.0 + cell.seed, "test_loss": 1.0, "epochs": 3}
+            figures = {"test_accuracy": 50.0 + cell.seed, "test_loss": 1.0}
+            summary = {"measured_on": "test", **figures, "epochs": 2}
             (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
             (folder / "log.jsonl").write_text(
-                '{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n', encoding="utf-8"
+                "".join(json.dumps({"kind": "epoch", "seconds": each, **figures}) + "\n" for each in (2.0, 3.0)),
+                encoding="utf-8",
             )
     rows = transfer.results(matrix, [matrix.job_folder(Cell("relu", "test_resnet", "digits", 1))])
     figures = {(row.activation, row.seed): (row.search_seed, row.accuracy, row.seconds) for row in rows}

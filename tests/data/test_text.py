@@ -9,14 +9,15 @@ import pytest
 import timm
 import torch
 from shard_files import write_info, write_tar
-from tiny_runs import ROOT
+from tiny_runs import ROOT, recipe
 from torch.nn import functional as F
 
 from grafs_timm.config.settings import Text
 from grafs_timm.data import tokens
-from grafs_timm.data.text import TextBatches, TextSet, check_model, load_text
+from grafs_timm.data.text import TextBatches, TextSet, load_text
 from grafs_timm.data.text_source import is_text, read_parts
-from grafs_timm.errors import DataError, GrafsError, UnknownNameError
+from grafs_timm.errors import DataError, GrafsError, RecipeError, UnknownNameError
+from grafs_timm.runs.training import make_model
 
 SHARED = ROOT.parent / "shared" / "data" / "text"
 STORY = "Lily found a needle — “sharp!” — and sewed a button on.\nThe end.\n<|endoftext|>\nTim’s café had 3 naïve cats.\n"
@@ -332,11 +333,10 @@ def test_split_in_two():
 
 def test_a_vocabulary_that_does_not_fit_the_model():
     pytest.importorskip("transformers")
-    model = timm.create_model("gpt_mini")
-    check_model(TextSet(torch.arange(4), 256, 4), model)
-    message = r"vocabulary has 300 tokens, GPT is built for 256; build it with model_kwargs: \{vocab_size: 300\}"
-    with pytest.raises(DataError, match=message):
-        check_model(TextSet(torch.arange(4), 300, 4), model)
+    chosen = recipe(model="gpt_mini", model_kwargs={"vocab_size": 256})
+    assert make_model(chosen, 256, (8,), "cpu").num_classes == 256
+    with pytest.raises(RecipeError, match=r"the vocabulary has 300: model_kwargs\.vocab_size must be at least that"):
+        make_model(chosen, 300, (8,), "cpu")
 
 
 def test_gpt_mini_learns_shakespeare_by_bytes():

@@ -17,6 +17,7 @@ from torch import nn
 import grafs_timm
 from grafs_timm.activations.activation import FoundActivation, activation_class
 from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.named import Activation
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.models import binding, surgery
 from grafs_timm.models.replace import replace_activations
@@ -94,7 +95,7 @@ def saved(tmp_path):
 def test_the_activation_of_a_model(architecture, activation, name, sha256):
     bound = activation_of(build(architecture, activation))
     assert (bound.name, bound.sha256, bound.beside) == (name, sha256, ())
-    assert (bound.genotype.sha256 if bound.genotype else None) == sha256
+    assert (bound.activation.genotype.sha256 if bound.activation.genotype else None) == sha256
     assert str(bound) == (f"{name} ({sha256[:8]})" if sha256 else name)
 
 
@@ -249,7 +250,7 @@ def test_the_files_say_what_they_are_bound_to(saved):
 
 def test_another_activation_is_refused(saved, tmp_path):
     both = rf"trained with found \({MINE.sha256[:8]}\), the model has second \({OTHER.sha256[:8]}\)"
-    second = build(activation=zoo.Resolved("second", activation_class(OTHER, "second"), OTHER))
+    second = build(activation=Activation("second", OTHER))
     lone = shutil.copy(saved / WEIGHTS, tmp_path / "lone.safetensors")
     for source in (saved, str(saved), f"local-dir:{saved}", saved / WEIGHTS, lone):
         refuses(both, second, source)
@@ -264,7 +265,7 @@ def test_another_activation_is_refused(saved, tmp_path):
 
 
 def test_the_same_function_passes_under_any_name(saved, tmp_path):
-    renamed = build(activation=zoo.Resolved("renamed", activation_class(MINE, "renamed"), MINE), seed=1)
+    renamed = build(activation=Activation("renamed", MINE), seed=1)
     assert torch.equal(outputs(load_pretrained(renamed, saved)), outputs(build(activation=MINE)))
     stock = build("test_vit", None)
     folder = save_pretrained(stock, tmp_path / "vit")
@@ -309,7 +310,7 @@ def test_missing_and_cut_off_files(saved, tmp_path):
     refuses("no weights at", model, tmp_path / "nowhere")
     pickled = tmp_path / "weights.pth"
     torch.save(model.state_dict(), pickled)
-    refuses("no .safetensors file", model, pickled)
+    refuses("is not a .safetensors file", model, pickled)
     with pytest.raises(WeightsError, match="missing or damaged"):
         create_from(tmp_path)
 

@@ -13,6 +13,7 @@ from tiny_runs import call, refused
 
 import grafs_timm
 from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.named import Activation
 from grafs_timm.cli import hub as cli_hub
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.models import registry
@@ -37,9 +38,8 @@ def made(tmp_path_factory):
 def shipped(made, fresh, monkeypatch):  # noqa: F811
     """An entry that the package carries, beside its own."""
     contents = other(made, ZOO)
-    entry = zoo.Entry(
-        ZOO, contents.family, Genotype.from_dict(contents.genotype), False, True, "relu", Path(f"zoo/resnet/{ZOO}.json")
-    )
+    activation = Activation(ZOO, Genotype.from_dict(contents.genotype))
+    entry = zoo.Entry(activation, contents.family, False, True, "relu", Path(f"zoo/resnet/{ZOO}.json"))
     entry.__dict__["contents"] = contents
     both = zoo.entries() | {ZOO: entry}
     monkeypatch.setattr(zoo, "entries", lambda: both)
