@@ -9,6 +9,7 @@ from typing import Any
 
 from ..activations import formula
 from ..activations.formula import Genotype
+from ..activations.similarity import distance
 from ..errors import GrafsError
 from ..utils import resources
 from . import campaign_run
@@ -148,11 +149,11 @@ def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
     apart = {}
     for name, other in authors().items():
         try:  # coarsely, to find the nearest
-            apart[name] = max(formula.distance(genotype, other, refine=False), formula.distance(other, genotype, refine=False))
+            apart[name] = max(distance(genotype, other, refine=False), distance(other, genotype, refine=False))
         except (ValueError, GrafsError):
             continue
     if not apart:
         return "", math.inf
     name = min(apart, key=lambda each: apart[each])
     other = authors()[name]
-    return name, max(formula.distance(genotype, other), formula.distance(other, genotype))
+    return name, max(distance(genotype, other), distance(other, genotype))

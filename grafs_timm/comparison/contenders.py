@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..activations import formula, timm_maps
+from ..activations import formula, similarity, timm_maps
 from ..activations.formula import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
@@ -209,6 +209,6 @@ def _search_seed(folder: Path) -> int | None:
 def same_function(a: Genotype, b: Genotype) -> bool:
     """Whether two genotypes are one function up to an outer and an inner scale; the same genotype where one isn't finite."""
     try:
-        return a.sha256 == b.sha256 or formula.same_function(a, b)
+        return a.sha256 == b.sha256 or similarity.same_function(a, b)
     except (ValueError, GrafsError):
         return False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..activations import formula, timm_maps
+from ..activations import formula, similarity, timm_maps
 from ..activations.activation import FoundActivation
 from ..activations.formula import Genotype
 from ..activations.named import Activation
@@ -34,10 +34,21 @@ _WRITTEN = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU", "leaky
 
 @dataclass(frozen=True)
 class Entry:
-    """One zoo entry. What a name needs is read at once, ``contents`` and what is taken from it when it is asked for.
+    """Hold one zoo entry. Its file's other ``contents`` are read and checked when they are first used.
 
-    ``alias``: ``grafs_<family>`` loads it. ``recommended``: it is shown to be better than ``default``, the family's default
-    activation, where it was searched.
+    Args:
+        activation: The function and its name.
+        family: The family that it was searched for.
+        alias: ``grafs_<family>`` loads it.
+        recommended: It is shown to be better than ``default`` where it was searched.
+        default: The family's default activation.
+        path: The entry's file.
+
+    >>> entry = get_activation("grafs_resnet")
+    >>> entry.name, entry.family, entry.default
+    ('grafs_resnet_c10_s2', 'resnet', 'relu')
+    >>> isinstance(entry.formula, str)
+    True
     """
 
     activation: Activation
@@ -127,7 +138,11 @@ class Entry:
 
 @functools.cache
 def entries() -> dict[str, Entry]:
-    """All entries of the package's zoo by name, the one with the alias first in each family."""
+    """Return all entries of the package's zoo by name, the one with the alias first in each family.
+
+    >>> "grafs_resnet_c10_s2" in entries()
+    True
+    """
     read = [Entry.read(path) for path in sorted(resources.folder("zoo").glob("*/grafs_*.json"))]
     alias: dict[str, Entry] = {}
     for entry in read:
@@ -140,23 +155,34 @@ _added: dict[str, Entry] = {}  # from outside the package
 
 
 def add(new: Mapping[str, Entry]) -> None:
-    """Make entries from outside the package known by name."""
+    """Register entries from outside the package by name."""
     _added.update(new)
 
 
 def names() -> dict[str, Entry]:
-    """Every name the zoo answers to: entries, ``grafs_<family>`` for the one with the alias, and what was added."""
+    """Return name -> entry: of the package, ``grafs_<family>`` for the one with the alias, and those that were added."""
     known = {f"grafs_{e.family}": e for e in entries().values() if e.alias}
     return known | entries() | _added
 
 
 def list_activations(pattern: str = "*") -> list[str]:
-    """Zoo names that match a shell pattern, such as ``grafs_vit*``."""
+    """List the zoo names that match a shell pattern.
+
+    >>> list_activations("grafs_resnet*")
+    ['grafs_resnet', 'grafs_resnet_c10_s2']
+    """
     return [name for name in names() if fnmatch.fnmatch(name, pattern.lower())]
 
 
 def get_activation(name: str) -> Entry:
-    """The entry of a zoo name. UnknownNameError with the nearest names."""
+    """Return the entry of a zoo name.
+
+    Raises:
+        UnknownNameError: There is none; names the nearest.
+
+    >>> get_activation("grafs_resnet").name
+    'grafs_resnet_c10_s2'
+    """
     known = names()
     try:
         return known[name.lower()]
@@ -212,9 +238,9 @@ def _by_name(name: str) -> Activation:
 
 
 def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
-    """Which of ``names`` is the same function up to an outer and an inner scale, if one is.
+    """Return which of ``names`` is the same function up to an outer and an inner scale, or None.
 
-    By default of the usual activations, relu2 and the zoo's entries. None for a function that is not finite everywhere.
+    The default names are the stock activations, relu2 and the zoo's entries. None for a function that is not finite everywhere.
     """
     named = ((name, resolve(name)) for name in names or (*USUAL, "relu2", *entries()))
     return next((name for name, other in named if _same(genotype, other.genotype or other.layer)), None)
@@ -223,11 +249,18 @@ def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | No
 @functools.cache
 def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> bool:
     try:
-        return formula.same_function(genotype, other if isinstance(other, Genotype) else other())
+        return similarity.same_function(genotype, other if isinstance(other, Genotype) else other())
     except ValueError:  # not finite everywhere
         return False
 
 
 def act_layer(activation: Any) -> Callable[..., nn.Module]:
-    """The module class of an activation, for timm's ``act_layer=`` argument."""
+    """Return the module class of an activation, for timm's ``act_layer=`` argument.
+
+    Args:
+        activation: As in `resolve`.
+
+    >>> act_layer("grafs_resnet")()
+    GrafsResnetC10S2(grafs_resnet_c10_s2)
+    """
     return resolve(activation).layer
