@@ -151,7 +151,7 @@ def collect(campaign: Campaign, root: Path) -> list[Line]:
     """
     known, found = {line.sha256 for line in campaign.ledger.lines}, []
     for summary in sorted(root.glob("**/summary.json")):
-        if (summary.parent / "run.json").exists():
+        if (summary.parent / runs.RUN).exists():
             line = line_of(summary.parent)
             campaign.check(line, str(summary.parent))
             if line.sha256 not in known:
@@ -168,14 +168,14 @@ def line_of(folder: Path) -> Line:
     Raises:
         RunError: where the run is not finished, or its files can't be read.
     """
-    summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
+    summary, about = runs.read_json(folder / runs.SUMMARY), runs.read_json(folder / runs.RUN)
     log = read_epochs(folder)
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
-        recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
+        recipe = parse_recipe(strict_yaml.read(folder / runs.RECIPE), runs.RECIPE)
         recipe = recipe.for_searching() if search else recipe.for_training()
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,

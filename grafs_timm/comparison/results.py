@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.settings import Figure
 from ..errors import RunError
+from ..runs.folder import SUMMARY
 from ..runs.tracking import read_log
 from .contenders import Contender
 from .statistics import Place, Result
@@ -52,7 +53,7 @@ def parse(log: Log, contender: Contender, place: Place, seed: int, split: Any, f
 
 def read_result(folder: Path, contender: Contender, place: Place, seed: int) -> Result:
     """Read the finished training in ``folder``. RunError where its summary or its log can't be read."""
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     try:
         summary: Any = json.loads(path.read_bytes())
         split = summary["measured_on"]

@@ -13,6 +13,7 @@ from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
 from ..jobs.options import HERE, Launch
+from ..runs.folder import CHECKPOINT, SUMMARY
 from ..runs.tracking import DISABLED, RunLog, Wandb
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
@@ -146,9 +147,9 @@ def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, proce
 def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
     """(as shown, epochs that are left)."""
     folder, epochs = matrix.job_folder(cell), matrix.recipe.evaluate.epochs
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         return "done", 0
-    done = estimate.epochs_done(folder) if (folder / "checkpoint.pt").exists() else 0
+    done = estimate.epochs_done(folder) if (folder / CHECKPOINT).exists() else 0
     return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
 
 
@@ -174,7 +175,7 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
     found = []
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
-        if (folder / "summary.json").exists():
+        if (folder / SUMMARY).exists():
             row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
