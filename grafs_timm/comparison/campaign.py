@@ -17,16 +17,20 @@ from ..activations.formula import Genotype
 from ..activations.named import Activation
 from ..config.recipe import load_recipe
 from ..config.settings import Campaign as Settings
-from ..config.settings import Figure, Recipe
+from ..config.settings import Recipe
 from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
 from ..utils.suggest import nearest
+from ..zoo import lookup
 from . import campaign_files, contenders, ledger
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Contender
 from .ledger import Ledger, Line
+from .measure import MEASURES, Measure
+from .results import parse
 from .statistics import Place, Result, difference
+from .verdict import Verdict
 
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
@@ -71,13 +75,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Retired:
-    """An activation that gets no further seeds: its paired held-out difference to the default after ``after`` seeds."""
+    """An activation that gets no further seeds: by how much it is better than the default on held-out data after ``after``."""
 
     label: str
     after: int
-    mean: float
-    low: float
-    high: float
+    verdict: Verdict
 
 
 def function_of(candidate: Contender) -> str:
@@ -194,6 +196,10 @@ class Campaign:
         return self.recipe.campaign
 
     @property
+    def measure(self) -> Measure:
+        return MEASURES[self.recipe.data.figure]
+
+    @property
     def home(self) -> Place:
         return Place(self.recipe.model, data_label(self.recipe.data))
 
@@ -253,7 +259,7 @@ class Campaign:
         baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
         found = {}
         for label, each in self.activations.items():
-            if each.search_seed is not None and each.genotype and (name := contenders.usual_as(each.genotype, baselines)):
+            if each.search_seed is not None and each.genotype and (name := lookup.known_as(each.genotype, baselines)):
                 found[label] = name
         return found
 
@@ -264,8 +270,8 @@ class Campaign:
         for line in self.ledger.first().values():
             if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
-            label = labels.get(line.function) or f"other_{line.function[:8]}"
-            rows.append(_result(line, split, label, self.activations.get(label), self.recipe.data.figure))
+            known = self.activations.get(labels.get(line.function, "")) or _unknown(line)
+            rows.append(parse(line.log, known, Place(line.model, line.data), line.seed, split, self.recipe.data.figure))
         order = {label: number for number, label in enumerate(self.activations)}
         return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
 
@@ -313,26 +319,26 @@ class Campaign:
         own, found = self.settings, dict[str, Retired]()
         if self.closed or own.retire_after > own.seeds:
             return found
-        table = self._scores()
-        theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
+        table = self._held_out()
+        theirs = {seed: value for seed, value in table.get(self.default, {}).items() if seed < own.retire_after}
         for label, seeds in table.items():
-            ours = {seed: score for seed, score in seeds.items() if seed < own.retire_after}
+            ours = {seed: value for seed, value in seeds.items() if seed < own.retire_after}
             if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
                 continue
-            apart = difference(ours, theirs)
-            if apart.mean is not None and apart.low is not None and apart.high is not None and apart.high < -own.retire_below:
-                found[label] = Retired(label, own.retire_after, apart.mean, apart.low, apart.high)
+            apart = difference(ours, theirs, self.measure)
+            if apart.high is not None and apart.high < -own.retire_below:
+                found[label] = Retired(label, own.retire_after, Verdict(apart, self.default, self.measure))
         return found
 
     def kept(self) -> list[str]:
         """The activations that go on: the default, the best found function, then the best others, by mean held-out figures."""
-        own, retired, table = self.settings, self.retired(), self._scores()
+        own, retired, table = self.settings, self.retired(), self._held_out()
         mean = {
-            label: means.fmean(scores)
+            label: means.fmean(values)
             for label, seeds in table.items()
-            if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
+            if label not in retired and len(values := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
         }
-        order = sorted(mean, key=lambda label: -mean[label])
+        order = self.measure.best_first(mean)
         found = [label for label in order if self.activations[label].search_seed is not None]
         return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
 
@@ -340,12 +346,12 @@ class Campaign:
     def _trained(self) -> list[str]:
         return [label for label in self.activations if label not in self.same_as]
 
-    def _scores(self) -> dict[str, dict[int, float]]:
-        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
+    def _held_out(self) -> dict[str, dict[int, float]]:
+        """{label: {seed: held-out value}} where the searches ran, of what is compared: a ledger may know more functions."""
         table: dict[str, dict[int, float]] = {}
         for row in self.results("validation"):
             if row.place == self.home and row.has_figure and row.activation in self.activations:
-                table.setdefault(row.activation, {})[row.seed] = row.score
+                table.setdefault(row.activation, {})[row.seed] = row.value
         return table
 
     def _search(self, seed: int) -> Job:
@@ -367,16 +373,10 @@ def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
     return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
-def _result(
-    line: Line, split: Literal["test", "validation"], label: str, candidate: Contender | None, figure: Figure
-) -> Result:  # fmt: skip
-    last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
-    kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
-    sha256 = line.function if line.genotype is not None else None
-    return Result(
-        label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
-        float(last[f"{split}_loss"]), split, len(line.log), seconds, figure,
-    )  # fmt: skip
+def _unknown(line: Line) -> Contender:
+    """What a line trained that the campaign no longer compares."""
+    sha256 = line.function if line.genotype else None
+    return Contender(Activation(f"other_{line.function[:8]}", sha256=sha256, kind="found"))
 
 
 def _same_recipes(there: Campaign, recipe: Recipe) -> None:

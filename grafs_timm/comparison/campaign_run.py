@@ -19,14 +19,15 @@ from ..errors import GrafsError, RunError
 from ..jobs.job import Job as LaunchJob
 from ..jobs.job import Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..utils import hardware
 from ..utils.files import locked, write_whole
 from . import estimate, ledger
 from .campaign import Campaign, Job
 from .campaign_files import data_label
 from .ledger import Line
+from .results import read_epochs, run_seconds
 
 # What a line keeps of a log's epoch: the rest (times of day, survivors) is the run's own business.
 _OF_A_SEARCH = ("epoch", "inner_loss", "outer_loss", "alive", "formula", "outside", "seconds")
@@ -46,7 +47,7 @@ def default_runs(campaign: Campaign) -> Path:
 
 def run(
     campaign: Campaign, root: Path, *, minutes: float | None = None, options: Sequence[str] = (),
-    say: Callable[[str], None] = print, **launch: Any,
+    say: Callable[[str], None] = print, launch: Launch = HERE,
 ) -> list[Outcome]:  # fmt: skip
     """Run what the ledger lacks, in order, each result a line of it as soon as it is there; returns what failed.
 
@@ -56,7 +57,7 @@ def run(
         minutes: stop after so long, running jobs at their last checkpoint; None runs until nothing is left.
         options: further arguments of each job's command, such as ``--device cpu``.
         say: is called with a line for each finished run.
-        launch: arguments of `launch.run_jobs` that say where jobs run.
+        launch: where jobs run.
 
     Raises:
         RunError: where another process runs in ``root``, or the ledger or a run folder can't be read or written.
@@ -81,7 +82,7 @@ def _left(campaign: Campaign, stage: list[Job], failed: dict[str, Outcome]) -> l
 
 def _run_stage(
     campaign: Campaign, root: Path, waiting: list[Job], options: Sequence[str], say: Callable[[str], None],
-    failed: dict[str, Outcome], launch: dict[str, Any],
+    failed: dict[str, Outcome], launch: Launch,
 ) -> None:  # fmt: skip
     keys = {run_folder(root, job): job for job in waiting}
     begun, done = time.monotonic(), 0
@@ -101,7 +102,7 @@ def _run_stage(
         rest = (time.monotonic() - begun) / done * (len(waiting) - done)
         say(f"done      {_said(campaign, line)}; {len(waiting) - done} of this block left, about {rest / 3600:.1f} h")
 
-    run_jobs(launch_jobs(root, waiting, options), on_outcome=ended, **launch)
+    run_jobs(launch_jobs(root, waiting, options), launch, on_outcome=ended)
 
 
 def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) -> list[LaunchJob]:
@@ -150,7 +151,7 @@ def collect(campaign: Campaign, root: Path) -> list[Line]:
     """
     known, found = {line.sha256 for line in campaign.ledger.lines}, []
     for summary in sorted(root.glob("**/summary.json")):
-        if (summary.parent / "run.json").exists():
+        if (summary.parent / runs.RUN).exists():
             line = line_of(summary.parent)
             campaign.check(line, str(summary.parent))
             if line.sha256 not in known:
@@ -167,14 +168,14 @@ def line_of(folder: Path) -> Line:
     Raises:
         RunError: where the run is not finished, or its files can't be read.
     """
-    summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
-    log = [line for line in read_log(folder) if line.get("kind") == "epoch"]
+    summary, about = runs.read_json(folder / runs.SUMMARY), runs.read_json(folder / runs.RUN)
+    log = read_epochs(folder)
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
-        recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
+        recipe = parse_recipe(strict_yaml.read(folder / runs.RECIPE), runs.RECIPE)
         recipe = recipe.for_searching() if search else recipe.for_training()
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,
@@ -210,9 +211,8 @@ def _said(campaign: Campaign, line: Line) -> str:
 
 
 def line_seconds(line: Line) -> float:
-    """How long its run took: a search's log counts from the begin, a training's each epoch apart."""
-    seconds = [float(each.get("seconds", 0.0)) for each in line.log]
-    return seconds[-1] if line.kind == "search" else sum(seconds)
+    """Return how long its run took."""
+    return run_seconds(line.log, line.kind == "search")
 
 
 def hours(campaign: Campaign) -> dict[str, float]:

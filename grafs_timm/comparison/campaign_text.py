@@ -14,6 +14,7 @@ from ..utils import resources
 from . import campaign_run
 from .campaign import Campaign, Job
 from .statistics import Place, Result, difference, mean
+from .verdict import Verdict
 
 AUTHORS = "functions/authors_*.json"  # below recipes/: functions that the authors of GRAFS found, as genotypes
 
@@ -75,7 +76,7 @@ def rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
 
 
 def _figure(campaign: Campaign, figures: Any, prefix: str) -> float:
-    return float(figures[f"{prefix}{campaign.recipe.data.figure}"])
+    return float(figures[f"{prefix}{campaign.measure.name}"])
 
 
 def status_text(campaign: Campaign) -> str:
@@ -87,8 +88,7 @@ def status_text(campaign: Campaign) -> str:
     lines += [f"  {text}" for text in _searches(campaign)]
     retired = campaign.retired()
     for each in retired.values():
-        apart = f"held-out difference {each.mean:+.4g} [{each.low:.4g}, {each.high:.4g}]"
-        lines.append(f"  retired after {each.after} seeds: {each.label}, {apart}")
+        lines.append(f"  retired after {each.after} seeds: {each.label}, held-out difference {each.verdict.interval}")
     for again in campaign.ledger.repetitions().values():
         for line in again:
             same = "equal bits" if line.result == campaign.ledger.first()[line.key].result else "another figure"
@@ -105,24 +105,21 @@ def _table(campaign: Campaign, place: Place) -> list[str]:
     if not test:
         return []
     held = [row for row in campaign.results("validation") if row.place == place]
-    measure = test[0].measure
+    measure = campaign.measure
     lines = [f"  {place}: {measure.noun}, mean ± sd over n training seeds, and the paired difference to {campaign.default}"]
     theirs = _seeds(test, campaign.default)
     for label in dict.fromkeys(row.activation for row in test):
         own, chosen_by = mean(_seeds(test, label)), mean(_seeds(held, label))
-        apart = difference(_seeds(test, label), theirs)
-        spread = f" ± {own.sd:.{measure.digits}f}" if own.sd is not None else ""
-        figure = f"{measure.value(own.mean)}{spread}" if own.mean is not None else "no figure"
-        beside = f"{apart.mean:+.{measure.digits}f}" if apart.mean is not None and label != campaign.default else ""
-        if apart.low is not None and apart.high is not None and label != campaign.default:
-            beside += f" [{apart.low:+.{measure.digits}f}, {apart.high:+.{measure.digits}f}]"
-        held_out = f"held-out {measure.value(chosen_by.mean)}" if chosen_by.mean is not None else ""
+        apart = Verdict(difference(_seeds(test, label), theirs, measure), campaign.default, measure)
+        figure = measure.text(own.mean, own.sd) if own.mean is not None else "no figure"
+        beside = apart.interval if apart.difference.mean is not None and label != campaign.default else ""
+        held_out = f"held-out {measure.text(chosen_by.mean)}" if chosen_by.mean is not None else ""
         lines.append(f"    {label:22s} n={own.n}  {figure:18s} {beside:28s} {held_out}".rstrip())
     return lines
 
 
 def _seeds(rows: list[Result], label: str) -> dict[int, float]:
-    return {row.seed: row.score for row in rows if row.activation == label}
+    return {row.seed: row.value for row in rows if row.activation == label}
 
 
 def _searches(campaign: Campaign) -> Iterator[str]:

@@ -19,8 +19,8 @@ from ..data import text_source
 from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes
 from ..errors import GrafsError
-from ..runs.tracking import read_log
 from ..runs.weight_step import loss_of
+from .results import read_epochs
 
 _STEPS = 3
 _ENOUGH = 20.0  # seconds; a step that takes longer is timed once
@@ -41,14 +41,14 @@ def parameters(recipe: Recipe) -> int:
 
 
 def epochs_done(folder: Path) -> int:
-    return max((line["epoch"] for line in read_log(folder) if line["kind"] == "epoch"), default=0)
+    return max((line["epoch"] for line in read_epochs(folder)), default=0)
 
 
 def epoch_seconds(folders: Iterable[Path]) -> float | None:
     """Median seconds an epoch, from one line in the log to the next, over all ``folders``; None where there are no two."""
     gaps = []
     for folder in folders:
-        lines = [(line["time"], line["epoch"]) for line in read_log(folder) if line["kind"] == "epoch"]
+        lines = [(line["time"], line["epoch"]) for line in read_epochs(folder)]
         steps = ((after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(lines))
         gaps += [seconds / epochs for seconds, epochs in steps if seconds > 0]
     return statistics.median(gaps) if gaps else None

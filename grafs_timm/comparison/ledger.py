@@ -106,7 +106,7 @@ def key(kind: str, recipe: str, function: str, model: str, data: str, seed: int,
     """What a run is known by, on any machine: sha256 of these.
 
     >>> key("training", "0" * 64, "relu", "cifar_resnet20", "cifar10", 0, "test")[:8]
-    '3cb7cd83'
+    '6d1e5eed'
     """
     return hashlib.sha256(_canonical([kind, recipe, function, model, data, seed, split]).encode()).hexdigest()
 

@@ -7,21 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RunError
-from .statistics import (
-    ACCURACY,
-    Contrast,
-    Difference,
-    Kind,
-    Measure,
-    Place,
-    Result,
-    activations,
-    check,
-    difference,
-    holm,
-    places,
-    scores,
-)
+from .measure import ACCURACY, Measure
+from .statistics import Contrast, Difference, Kind, Place, Result, activations, by_seed, check, difference, holm, places
+from .verdict import Side, Verdict
 
 LEVEL = 0.05  # of the adjusted p below which a change from the usual activation is recommended
 
@@ -35,7 +23,7 @@ class Ranked:
 
     activation: str
     kind: Kind
-    difference: Difference
+    verdict: Verdict
     p: float | None
     lost: int
 
@@ -67,41 +55,22 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
     choosers = set(chosen_on)
     left_out = tuple(sorted({row.seed for row in results} & choosers))
     rows = [row for row in results if row.seed not in left_out]
-    table, where, known = scores(rows), places(results), activations(results)
+    table, where, known = by_seed(rows), places(results), activations(results)
+    measure = results[0].measure
     reference = _over_places(table, {place: usual[place.model] for place in where})
     found: dict[str, Difference] = {}
     for label in known:
         if any(label != usual[place.model] for place in where):
-            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference)
+            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure)
     adjusted = holm({label: own.p for label, own in found.items()})
+    names = {usual[place.model] for place in where}
+    name = names.pop() if len(names) == 1 else "the usual activation"
     ranked = []
     for label, own in found.items():
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
-        ranked.append(Ranked(label, known[label].kind, own, adjusted[label], lost))
-    ranked.sort(key=lambda row: (row.difference.mean is None, -(row.difference.mean or 0.0)))
-    names = {usual[place.model] for place in where}
-    name = names.pop() if len(names) == 1 else "the usual activation"
-    return Ranking(name, tuple(ranked), bool(choosers), left_out, results[0].measure)
-
-
-def verdict(own: Difference, usual: str, noun: str = "activations", measure: Measure = ACCURACY) -> str:
-    """What one difference shows, as a sentence's middle: «better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds».
-
-    «Better» and «worse» only where the whole interval lies on that side of 0. ``noun``: what the members of a group are.
-    """
-    if own.mean is None:
-        return f"not compared with {usual}: no seed was trained with both"
-    over = f"{own.n} paired seed" + ("s" if own.n > 1 else "")
-    if own.members is not None:
-        over = f"{own.members} {noun} with {over} each"
-    if own.low is None or own.high is None:
-        return _without_interval(own, usual, over, noun, measure)
-    mean, low, high = (points(abs(value), digits=measure.digits) for value in (own.mean, own.low, own.high))
-    if own.low > 0:
-        return f"better than {usual} by {mean} [{low}, {high}] {measure.unit} over {over}"
-    if own.high < 0:
-        return f"worse than {usual} by {mean} [{high}, {low}] {measure.unit} over {over}"
-    return f"not distinguishable from {usual}: {signed(own, measure)} {measure.unit} over {over}"
+        ranked.append(Ranked(label, known[label].kind, Verdict(own, name, measure), adjusted[label], lost))
+    ranked.sort(key=lambda row: (row.verdict.difference.mean is None, -(row.verdict.difference.mean or 0.0)))
+    return Ranking(name, tuple(ranked), bool(choosers), left_out, measure)
 
 
 def recommend(ranking: Ranking) -> tuple[str, str]:
@@ -111,73 +80,34 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     """
     usual, rows = ranking.usual, ranking.rows
     looked_at = sum(row.p is not None for row in rows)
-    for row in rows:
-        own = row.difference
-        if own.low is not None and own.low > 0 and row.p is not None and row.p < LEVEL and not row.lost:
-            text = f"{_named(row)} is {_verdict(ranking, own)}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
-            return row.activation, text.strip()
-    above = [row for row in rows if row.difference.low is not None and row.difference.low > 0]
-    if above:
-        row = above[0]
+    better = [row for row in rows if row.verdict.side is Side.BETTER]
+    for row in better:
+        if row.p is not None and row.p < LEVEL and not row.lost:
+            return row.activation, f"{_named(row)} is {row.verdict.sentence()}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
+    if better:
+        row = better[0]
         lost = f"; it has no figure for {row.lost} of the trainings of {usual}" if row.lost else ""
-        reason = (
-            f"{_named(row)} is {_verdict(ranking, row.difference)}{_adjusted(row, looked_at)}{lost}: too little for a change"
-        )
+        reason = f"{_named(row)} is {row.verdict.sentence()}{_adjusted(row, looked_at)}{lost}: too little for a change"
         return usual, f"Keep {usual}. {reason}. More training seeds would tell."
-    if not rows or rows[0].difference.mean is None:
+    if not rows or rows[0].verdict.difference.mean is None:
         return usual, f"Keep {usual}: nothing was compared with it."
-    best = "highest" if ranking.measure.sign > 0 else "lowest"
-    first = f"The {best}, {_named(rows[0])}, is {_verdict(ranking, rows[0].difference)}"
+    first = f"The {ranking.measure.best}, {_named(rows[0])}, is {rows[0].verdict.sentence()}"
     others = "the other activation is not" if len(rows) == 1 else f"none of the {len(rows)} others is"
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
 
 
-def _verdict(ranking: Ranking, own: Difference) -> str:
-    return verdict(own, ranking.usual, measure=ranking.measure)
-
-
-def contrast_verdict(own: Contrast, measure: Measure = ACCURACY) -> str:
+def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:
     """What the medians of searched and random activations show, as a sentence."""
     sizes = f"{own.searches} searched and {own.cells} random activations"
-    searched, random = (measure.value(score) + measure.suffix for score in (own.searched, own.random))
+    searched, random = (measure.text(value) + measure.suffix for value in (own.searched, own.random))
     medians = f"median {measure.name} {searched} and {random}, rank-sum p = {p_value(own.p)}"
     if own.p >= LEVEL:
         return f"{sizes}: {medians}, not distinguishable"
-    return f"{sizes}: {medians}, the {'searched' if own.searched > own.random else 'random'} ones are better"
-
-
-def points(value: float, sign: bool = False, digits: int = 2) -> str:
-    """So many decimals, with more where they would hide on which side of 0 it lies; a true minus."""
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if float(text) == 0:
-        text = f"{value:{'+' if sign else ''}.1g}" if value else f"{0:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def signed(own: Difference, measure: Measure = ACCURACY) -> str:
-    """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
-    if own.mean is None:
-        return "–"
-    if own.low is None or own.high is None:
-        return points(own.mean, sign=True, digits=measure.digits)
-    mean, low, high = (points(value, sign=True, digits=measure.digits) for value in (own.mean, own.low, own.high))
-    return f"{mean} [{low}, {high}]"
+    return f"{sizes}: {medians}, the {'searched' if measure.gain(own.searched, own.random) > 0 else 'random'} ones are better"
 
 
 def p_value(p: float | None) -> str:
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _without_interval(own: Difference, usual: str, over: str, noun: str, measure: Measure) -> str:
-    assert own.mean is not None
-    beside = f"{points(own.mean, sign=True, digits=measure.digits)} {measure.unit} beside {usual} over {over}"
-    if own.n < 2:
-        return f"{beside}: one pair shows no spread, so nothing is claimed"
-    if own.members == 1:
-        return f"{beside}: one of the {noun} shows no spread over them, so nothing is claimed"
-    if own.mean == 0:
-        return f"equal to {usual} in each pair over {over}"
-    return f"{beside}, the same in each pair: that shows no spread, so nothing is claimed"
 
 
 def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
@@ -191,7 +121,7 @@ def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
 
 
 def _over_places(table: Mapping[tuple[str, Place], Mapping[int, float]], chosen: Mapping[Place, str]) -> dict[int, float]:
-    """{seed: score averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
+    """{seed: value averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
     columns = [table.get((label, place), {}) for place, label in chosen.items()]
     seeds = sorted(set().union(*columns))
     return {seed: sum(column.get(seed, math.nan) for column in columns) / len(columns) for seed in seeds}

@@ -31,14 +31,13 @@ def write_report(
     title: str,
     failed: Iterable[tuple[str, str]] = (),
     notes: Iterable[str] = (),
-    cost: str | None = None,
     formulas: Mapping[str, str] | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Path:
     """Write report.md, results.csv, summary.csv and plots/ into ``folder``; returns the path of report.md.
 
     ``usual``: {model: its usual activation}, what all is compared with. ``failed``: (job, reason) of jobs that ended without a
-    result. ``notes``: further sentences on what was not measured. ``cost``: a sentence on what it took. ``formulas``:
+    result. ``notes``: further sentences on what was not measured. ``formulas``:
     {activation: its formula}. ``classes``: {data: number of classes}, by which trainings at chance are told. Every cell of the
     matrix without a row, or with one whose accuracy is NaN, is counted as missing. The rows' order doesn't matter.
 
@@ -53,14 +52,13 @@ def write_report(
     pictures = []
     if table.with_figure:
         pictures = [report_plots.heatmap(table, folder / "plots" / "heatmap.png")]
-        if any(row.to_usual and row.to_usual.mean is not None for row in table.rows.values()):
+        if any(row.to_usual and row.to_usual.difference.mean is not None for row in table.rows.values()):
             pictures.insert(0, report_plots.forest(table, folder / "plots" / "forest.png"))
     text = report_text.markdown(
         table,
         title=title,
         failed=list(failed),
         notes=list(notes),
-        cost=cost,
         formulas=formulas or {},
         pictures=[path.relative_to(folder).as_posix() for path in pictures],
     )
@@ -119,7 +117,7 @@ def _ordered(results: Sequence[Result]) -> list[Result]:
 
 def _summary(table: Table) -> Iterable[list[Any]]:
     for (label, place), row in table.rows.items():
-        first, own = table.activations[label], row.to_usual
+        first, own = table.activations[label], row.to_usual.difference if row.to_usual else None
         shown: list[Any] = [None] * 7
         if own is not None:
             shown = [own.mean, own.low, own.high, own.p, row.p, own.n, own.unpaired]

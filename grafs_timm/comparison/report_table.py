@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import statistics
-from .statistics import Difference, Group, GroupMean, Kind, Mean, Measure, Place, Result
+from .measure import ACCURACY, Measure
+from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
+from .verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Row:
     """One activation at one place.
 
-    ``differences``: to each baseline; ``usual`` is the one that is usual there, None where none is given or trained, and ``p``
+    ``verdicts``: beside each baseline; ``usual`` is the one that is usual there, None where none is given or trained, and ``p``
     that difference's, Holm-adjusted over the place. ``planned``: the trainings that the matrix has for it;
     ``collapsed``: those that ended at chance or with a loss that isn't finite, with a figure and counted in the mean.
     """
@@ -26,14 +28,14 @@ class Row:
     mean: Mean
     planned: int
     collapsed: int
-    differences: dict[str, Difference]
+    verdicts: dict[str, Verdict]
     usual: str | None
     p: float | None
     rank: float | None
 
     @property
-    def to_usual(self) -> Difference | None:
-        return self.differences.get(self.usual) if self.usual else None
+    def to_usual(self) -> Verdict | None:
+        return self.verdicts.get(self.usual) if self.usual else None
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,16 @@ class GroupRow:
     group: Group
     place: Place
     mean: GroupMean
-    differences: dict[str, Difference]
+    verdicts: dict[str, Verdict]
     usual: str | None
 
     @property
-    def to_usual(self) -> Difference | None:
-        return self.differences.get(self.usual) if self.usual else None
+    def kind(self) -> Kind:
+        return self.group.kind
+
+    @property
+    def to_usual(self) -> Verdict | None:
+        return self.verdicts.get(self.usual) if self.usual else None
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Table:
 
     @property
     def measure(self) -> Measure:
-        return self.results[0].measure if self.results else statistics.ACCURACY
+        return self.results[0].measure if self.results else ACCURACY
 
     @cached_property
     def places(self) -> list[Place]:
@@ -104,17 +110,22 @@ class Table:
         rows = {}
         for place in self.places:
             for group in self.groups:
-                members = [self._scores.get((label, place), {}) for label in group.members]
+                members = [self._values.get((label, place), {}) for label in group.members]
                 against = {
-                    name: statistics.group_difference(members, self._scores.get((name, place), {}))
+                    name: self._verdict(
+                        statistics.group_difference(members, self._values.get((name, place), {}), self.measure), name
+                    )
                     for name in self._references(place)
                 }
                 rows[group, place] = GroupRow(group, place, statistics.group_mean(members), against, self.usual_at(place))
         return rows
 
+    def _verdict(self, own: Difference, to: str) -> Verdict:
+        return Verdict(own, to, self.measure)
+
     def missing(self, label: str, place: Place) -> list[int]:
         """The seeds whose training has no figure."""
-        own = self._scores.get((label, place), {})
+        own = self._values.get((label, place), {})
         return [seed for seed in self.seeds if not math.isfinite(own.get(seed, math.nan))]
 
     def collapsed(self, row: Result) -> bool:
@@ -125,13 +136,13 @@ class Table:
     @property
     def intervals(self) -> int:
         """How many intervals the report shows."""
-        every = [row.differences for row in self.rows.values()]
-        every += [row.differences for row in self.group_rows.values() if row.group.several]
-        return sum(own.low is not None for differences in every for own in differences.values())
+        every = [row.verdicts for row in self.rows.values()]
+        every += [row.verdicts for row in self.group_rows.values() if row.group.several]
+        return sum(own.has_interval for verdicts in every for own in verdicts.values())
 
     @cached_property
-    def _scores(self) -> dict[tuple[str, Place], dict[int, float]]:
-        return statistics.scores(self.results)
+    def _values(self) -> dict[tuple[str, Place], dict[int, float]]:
+        return statistics.by_seed(self.results)
 
     def _references(self, place: Place) -> list[str]:
         """What is compared with at a place: its usual activation first, then the other baselines."""
@@ -145,15 +156,18 @@ class Table:
         return [name for name in self._references(place) if name != label and (name == usual or not only_usual)]
 
     def _rows_at(self, place: Place) -> list[Row]:
-        own = {label: self._scores.get((label, place), {}) for label in self.activations}
+        own = {label: self._values.get((label, place), {}) for label in self.activations}
         means = {label: statistics.mean(seeds) for label, seeds in own.items()}
-        rank = statistics.ranks({label: value.mean for label, value in means.items()})
+        rank = statistics.ranks({label: value.mean for label, value in means.items()}, self.measure)
         usual = self.usual_at(place)
         against = {
-            label: {name: statistics.difference(own[label], own[name]) for name in self._compared(label, place)}
+            label: {
+                name: self._verdict(statistics.difference(own[label], own[name], self.measure), name)
+                for name in self._compared(label, place)
+            }
             for label in own
         }
-        p = statistics.holm({label: against[label][usual].p for label in own if usual and label != usual})
+        p = statistics.holm({label: against[label][usual].difference.p for label in own if usual and label != usual})
         return [
             Row(
                 activation=label,
@@ -162,7 +176,7 @@ class Table:
                 mean=means[label],
                 planned=len(self.seeds),
                 collapsed=sum(self.collapsed(row) for row in self.results if (row.activation, row.place) == (label, place)),
-                differences=against[label],
+                verdicts=against[label],
                 usual=usual,
                 p=p.get(label),
                 rank=rank.get(label),

@@ -8,9 +8,11 @@ from itertools import groupby
 
 from ..utils.markdown import code, duration, many, plain
 from ..utils.markdown import table as grid
-from .ranking import contrast_verdict, p_value, signed, verdict
+from .measure import ACCURACY, Measure
+from .ranking import contrast_sentence, p_value
 from .report_table import GroupRow, Row, Table
-from .statistics import ACCURACY, Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
+from .statistics import Group, Place, by_seed, expected_maximum, searched_against_random
+from .verdict import Side, Verdict
 
 MOST_LINES = 40  # of a list of what is missing
 
@@ -39,12 +41,11 @@ def markdown(
     title: str,
     failed: Sequence[tuple[str, str]],
     notes: Sequence[str],
-    cost: str | None,
     formulas: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
     """The whole report.md; ``pictures`` are links relative to it."""
-    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
+    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
     parts += [
@@ -55,6 +56,7 @@ def markdown(
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
+_WORDS = {Side.BETTER: "better", Side.NOT_SHOWN: "not distinguishable", Side.WORSE: "worse", None: "no interval"}
 _ALT = {
     "forest.png": "Paired differences to the usual activation with their 95 % intervals",
     "heatmap.png": "Mean result of every activation, coloured by its difference to the usual one",
@@ -69,23 +71,22 @@ def _claims(table: Table) -> list[str]:
         if group.kind == "found" and group.several:
             told.update(group.members)
             own = [row for (other, _), row in table.group_rows.items() if other == group]
-            lines.append(f"**{_claim(plain(group.label), own, group.noun, table.measure)}**" + _weak(table, group.members))
+            lines.append(f"**{_claim(plain(group.label), own, group.noun)}**" + _weak(table, group.members))
     for label, first in table.activations.items():
         if first.kind == "found" and label not in told:
             rows = [row for (other, _), row in table.rows.items() if other == label]
             one = " It is one search, which shows no spread over searches." if first.batch is not None else ""
-            lines.append(f"**{_claim(code(label), rows, 'activations', table.measure)}**{one}" + _weak(table, [label]))
+            lines.append(f"**{_claim(code(label), rows, 'activations')}**{one}" + _weak(table, [label]))
     return ["\n\n".join(lines) if lines else "**No found activation is in this matrix.**"]
 
 
-def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str, measure: Measure) -> str:
+def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
     if len(rows) == 1:
         (row,) = rows
-        if row.to_usual is None or row.usual is None:
-            return f"{subject}, {plain(str(row.place))}: no usual activation to compare with."
-        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun, measure)}."
-    found = Counter(_side(row.to_usual) for row in rows)
-    counts = [f"{word} in {found[word]}" for word in ("better", "not distinguishable", "worse", "no interval") if found[word]]
+        shown = row.to_usual.sentence(noun, code) if row.to_usual else "no usual activation to compare with"
+        return f"{subject}, {plain(str(row.place))}: {shown}."
+    found = Counter(row.to_usual.side if row.to_usual and row.to_usual.has_interval else None for row in rows)
+    counts = [f"{word} in {found[side]}" for side, word in _WORDS.items() if found[side]]
     names = {row.usual for row in rows if row.usual}
     usual = code(names.pop()) if len(names) == 1 else "the model's usual activation"
     return f"{subject} against {usual}, over {len(rows)} pairs of model and data: {', '.join(counts)}."
@@ -99,13 +100,7 @@ def _weak(table: Table, labels: Sequence[str]) -> str:
     return text + (f" {collapsed} of its trainings collapsed and are in this as they were measured." if collapsed else "")
 
 
-def _side(own: Difference | None) -> str:
-    if own is None or own.low is None or own.high is None:
-        return "no interval"
-    return "better" if own.low > 0 else "worse" if own.high < 0 else "not distinguishable"
-
-
-def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None) -> list[str]:
+def _evidence(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
     if not table.results:
         return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
     split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
@@ -126,8 +121,6 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     if seconds:
         every = "" if len(seconds) == len(table.results) else f" ({len(seconds)} of {len(table.results)} trainings timed)"
         lines.append(f"Training took {duration(sum(seconds))} in all{every}.")
-    if cost:
-        lines.append(plain(cost))
     return [" ".join(lines) + _counted_failures(failed)]
 
 
@@ -154,8 +147,7 @@ def _usual_rank(table: Table) -> list[str]:
     lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
     lines += [
         "",
-        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. "
-        "Near means change places with other seeds.",
+        f"1 is the {table.measure.best} mean; equal means share a rank. Near means change places with other seeds.",
     ]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
@@ -179,13 +171,11 @@ def _place(table: Table, place: Place) -> list[str]:
     compared = [row for row in rows if row.kind != "baseline"]
     if others and compared:
         lines += ["", "Differences to the other baselines:", ""]
-        cells = [
-            [code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared
-        ]
+        cells = [[code(row.activation), *(_shown(row.verdicts.get(name)) for name in others)] for row in compared]
         cells += [
             [
                 plain(group.label),
-                *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others),
+                *(_shown(table.group_rows[group, place].verdicts.get(name)) for name in others),
             ]
             for group in table.groups
             if group.several
@@ -202,9 +192,9 @@ def _row(row: Row, measure: Measure) -> list[str]:
     return [
         label,
         row.kind,
-        _mean(row.mean.mean, row.mean.sd, measure),
+        measure.text(row.mean.mean, row.mean.sd),
         count,
-        _shown(own, measure),
+        _shown(own),
         _pairs(own),
         p_value(row.p),
         _rank(row.rank),
@@ -221,13 +211,12 @@ def _groups(table: Table, place: Place) -> list[str]:
     cells = []
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
-        between = _shown(row.to_usual, measure), _pairs(row.to_usual)
+        between = _shown(row.to_usual), _pairs(row.to_usual)
         cells.append(
             [
                 plain(row.group.label),
                 f"{own.members}{lost}",
-                _mean(own.mean, None, measure),
-                *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)),
+                *map(measure.text, (own.mean, own.sd, own.seed_sd)),
                 *between,
             ]
         )
@@ -243,9 +232,9 @@ def _best(table: Table, row: GroupRow) -> list[str]:
     known = {label: value for label, value in means.items() if value is not None}
     if len(known) < 2:
         return []
-    best = max(known, key=lambda label: known[label])
+    best = table.measure.best_first(known)[0]
     return [
-        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}"
+        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.text(known[best])}"
         f"{table.measure.suffix}. That is no estimate of what a",
         f"search gives: the largest of {len(known)} draws from one normal distribution is expected "
         f"{expected_maximum(len(known)):.2f} sd above their mean.",
@@ -254,10 +243,10 @@ def _best(table: Table, row: GroupRow) -> list[str]:
 
 def _contrast(table: Table, group: Group, place: Place) -> list[str]:
     cells = [label for label, row in table.activations.items() if row.kind == "random"]
-    own_scores = scores(table.results)
-    ours, theirs = ([own_scores.get((label, place), {}) for label in labels] for labels in (group.members, cells))
+    values = by_seed(table.results)
+    ours, theirs = ([values.get((label, place), {}) for label in labels] for labels in (group.members, cells))
     own = searched_against_random(ours, theirs)
-    return ["", f"Searched against random: {contrast_verdict(own, table.measure)}."] if own else []
+    return ["", f"Searched against random: {contrast_sentence(own, table.measure)}."] if own else []
 
 
 def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
@@ -308,24 +297,19 @@ def _cut(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _mean(mean: float | None, sd: float | None, measure: Measure) -> str:
-    return "–" if mean is None else measure.value(mean) + ("" if sd is None else f" ± {measure.sd(sd)}")
-
-
-def _sd(value: float | None, measure: Measure) -> str:
-    return "–" if value is None else measure.sd(value)
-
-
 def _rank(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _shown(own: Difference | None, measure: Measure) -> str:
-    return "–" if own is None else signed(own, measure)
+def _shown(own: Verdict | None) -> str:
+    return own.interval if own else "–"
 
 
-def _pairs(own: Difference | None) -> str:
-    return "–" if own is None else f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
+def _pairs(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "–"
+    own = verdict.difference
+    return f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
 
 
 def _runs(seeds: Sequence[int]) -> str:

@@ -23,15 +23,16 @@ from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
 from . import contenders, ranking, report
 from .contenders import Contender
-from .results import no_result, read_result
-from .statistics import Contrast, Result, mean, scores, searched_against_random
+from .measure import Measure
+from .results import parse, read_epochs, read_result, run_seconds
+from .statistics import Contrast, Place, Result, by_seed, mean, searched_against_random
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
@@ -84,13 +85,13 @@ def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str
 
 @dataclass
 class Selection:
-    """A choice under way in ``folder``. ``launch`` are the arguments of ``run_jobs`` that say where jobs run."""
+    """A choice under way in ``folder``."""
 
     recipe: Recipe
     folder: Path
     searches: int
     options: Sequence[str] = ()
-    launch: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
     trained: list[Result] = field(default_factory=list)  # every training, of all rounds
     rounds: list[str] = field(default_factory=list)  # lines of the report
@@ -116,7 +117,7 @@ class Selection:
         recipe = of_length(self.recipe, epochs)
         file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
         _write_once(file, recipe.to_yaml())
-        jobs, rows = {}, []
+        jobs = {}
         for candidate in field:
             name = candidate.label
             if candidate.genotype:
@@ -128,32 +129,33 @@ class Selection:
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        for job, (candidate, seed) in jobs.items():
-            place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(
-                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, recipe.data.figure)
-            )
+        place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
+        rows = [
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
+            for job, (candidate, seed) in jobs.items()
+            for what in [(candidate, place, seed)]
+        ]
         self.trained += rows
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        outcomes = run_jobs(jobs, **self.launch)
+        outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
-        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
-        own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
-        ordered = sorted(field, key=lambda each: -own[each.label])
+        """The better half of ``field`` by its mean over the seeds of ``rows``; one that lost a training is last."""
+        measure, known = rows[0].measure, {each.label: each for each in field}
+        own = {label: _sortable(seeds, measure) for (label, _), seeds in by_seed(rows).items()}
+        ordered = [known[label] for label in measure.best_first({label: own[label] for label in known})]
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
-        measure = rows[0].measure
-        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
-        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
+        shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
         self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
         return left
 
 
 def run_searches(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> list[Outcome]:  # fmt: skip
     """Search ``searches`` times, seeds from 0 on, each in ``out``/s<seed>; returns those that failed.
 
@@ -163,16 +165,16 @@ def run_searches(
     with locked(folder):
         _check_recipe(folder, recipe, {}, {})
         _write_once(folder / "recipe.yaml", recipe.to_yaml())
-        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), launch)
         return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
 def run_selection(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> dict[str, Any]:
     """Search ``searches`` times and choose; returns the summary, which stands in ``out``/summary.json too.
 
-    ``options`` are further arguments of each job's command, ``launch`` arguments of ``run_jobs``. ``out`` gets recipe.yaml,
+    ``options`` are further arguments of each job's command, ``launch`` says where jobs run. ``out`` gets recipe.yaml,
     searches/s<seed>, trainings/, report.md, final/ (the report of the last trainings), and genotype.json where a found function
     is recommended. Called again it goes on; a finished one is only read. RunError where the folder is in use or
     another choice's.
@@ -220,12 +222,13 @@ def _finish(
     table = [
         {
             "activation": row.activation, "kind": row.kind, "formula": field[row.activation].activation.formula,
-            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
-            "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
+            "verdict": row.verdict.sentence(), "mean": own.mean, "low": own.low, "high": own.high, "n": own.n,
+            "p_adjusted": row.p,
         }
         for row in ranked.rows
+        for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
+    compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
         **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
@@ -273,8 +276,7 @@ def _searching(selection: Selection) -> float:
     """Seconds of all searches."""
     seconds = 0.0
     for seed in range(selection.searches):
-        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
-        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+        seconds += run_seconds(read_epochs(selection.folder / "searches" / f"s{seed}"), search=True)
     return seconds
 
 
@@ -282,16 +284,16 @@ def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | 
     """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
     kinds = {row.activation: row.kind for row in rows}
     searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
-    for (label, _), seeds in scores(rows).items():
+    for (label, _), seeds in by_seed(rows).items():
         if kinds[label] == "random":
             random.append(seeds)
         searched += [seeds] * searches.get(label, 0)
     return searched_against_random(searched, random)
 
 
-def _sortable(seeds: Mapping[int, float]) -> float:
-    own = mean(seeds)
-    return -math.inf if own.lost or own.mean is None else own.mean
+def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:
+    own, worst = mean(seeds), math.inf if measure.lower_is_better else -math.inf
+    return worst if own.lost or own.mean is None else own.mean
 
 
 def _labels(field: Sequence[Contender]) -> list[str]:

@@ -1,6 +1,6 @@
 """What the trainings of a matrix show: means, paired differences with their intervals, spread over searches apart.
 
-Pure functions. A `Result` is one training; `scores` sorts them into {seed: score} for every activation at every `Place`, and
+Pure functions. A `Result` is one training; `by_seed` sorts them into {seed: value} for every activation at every `Place`, and
 the other functions take such mappings. NaN is a training without a figure (it failed, or has not run): it enters no mean and no
 difference, and is counted wherever it is left out. A figure at chance level is a figure: it enters as it was measured.
 
@@ -18,39 +18,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import scipy  # loads its parts when they are used
 
 from ..errors import RunError
+from .measure import ACCURACY, MEASURES, Measure
 
 Kind = Literal["found", "random", "baseline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Seeds = Mapping[int, float]  # training seed -> score
+Seeds = Mapping[int, float]  # training seed -> value as measured
 LEVEL = 0.95  # of intervals
 STOPPED_LEVEL = 0.975  # of an activation that was stopped early: looked at twice, so each look has half the 5 % (Bonferroni)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What trainings are compared by. A *score* is ``sign`` times the measured value, so that higher is always better.
-
-    ``unit`` is that of differences of scores, which stand with ``digits`` decimals; ``suffix`` follows a value.
-    """
-
-    name: Literal["accuracy", "loss"]
-    noun: str
-    sign: int
-    unit: str
-    digits: int
-    suffix: str
-
-    def value(self, score: float) -> str:
-        """What was measured, as text: «62.31» of a score 62.31, «1.2345» of a score −1.2345."""
-        return f"{self.sign * score:.{self.digits}f}"
-
-    def sd(self, sd: float) -> str:
-        return f"{sd:.{self.digits}f}"
-
-
-ACCURACY = Measure("accuracy", "accuracy in per cent", 1, "points", 2, " %")
-LOSS = Measure("loss", "loss in nats per token", -1, "nats", 4, " nats")
-MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (ACCURACY, LOSS)}
 
 
 class Place(NamedTuple):
@@ -92,9 +66,9 @@ class Result:
         return MEASURES[self.compared_by]
 
     @property
-    def score(self) -> float:
-        """Higher is better."""
-        return self.accuracy if self.compared_by == "accuracy" else -self.loss
+    def value(self) -> float:
+        """What counts, as measured."""
+        return self.accuracy if self.compared_by == "accuracy" else self.loss
 
     @property
     def place(self) -> Place:
@@ -106,7 +80,7 @@ class Result:
 
     @property
     def has_figure(self) -> bool:
-        return math.isfinite(self.score)
+        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)
@@ -121,7 +95,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours − theirs in points, over ``n`` training seeds that both have; ``unpaired`` seeds had a figure on one side or none.
+    """By how much ours is better, over ``n`` training seeds that both have; ``unpaired`` seeds lack a figure on one side.
 
     ``low``, ``high``: the 95 % interval, ``p`` two-sided of the same t test. All three are None where nothing tells the
     spread: below two pairs, or where all pairs differ by the same number. ``members``: how many activations of a group were
@@ -175,7 +149,7 @@ class GroupMean:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Medians, over members, of the searched and the random activations' mean scores; ``p``: rank-sum test, two-sided."""
+    """Medians, over members, of the searched and the random activations' means; ``p``: rank-sum test, two-sided."""
 
     searched: float
     random: float
@@ -208,11 +182,11 @@ def check(results: Sequence[Result]) -> None:
             raise RunError(f"{row.place}: trainings of {epochs[row.place]} and of {row.epochs} epochs can't be compared")
 
 
-def scores(results: Iterable[Result]) -> dict[tuple[str, Place], dict[int, float]]:
-    """{(activation, place): {seed: score}}; a score that isn't finite is NaN."""
+def by_seed(results: Iterable[Result]) -> dict[tuple[str, Place], dict[int, float]]:
+    """{(activation, place): {seed: value}}; a value that isn't finite is NaN."""
     table: dict[tuple[str, Place], dict[int, float]] = {}
     for row in results:
-        table.setdefault((row.activation, row.place), {})[row.seed] = row.score if row.has_figure else math.nan
+        table.setdefault((row.activation, row.place), {})[row.seed] = row.value if row.has_figure else math.nan
     return table
 
 
@@ -244,13 +218,13 @@ def mean(seeds: Seeds) -> Mean:
     return Mean(_mean(values), _sd(values), len(values), len(seeds) - len(values))
 
 
-def difference(ours: Seeds, theirs: Seeds, level: float = LEVEL) -> Difference:
-    """The mean difference of pairs of the same training seed, with the t interval of n − 1 degrees of freedom.
+def difference(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY, level: float = LEVEL) -> Difference:
+    """By how much ours is better, over pairs of the same training seed, with the t interval of n − 1 degrees of freedom.
 
     ``level``: of the interval; p is as it is for any.
     """
     pairs = sorted(_with_figures(ours) & _with_figures(theirs))
-    values = [ours[seed] - theirs[seed] for seed in pairs]
+    values = [measure.gain(ours[seed], theirs[seed]) for seed in pairs]
     unpaired = len(set(ours) | set(theirs)) - len(pairs)
     sd = _sd(values)
     error = 0.0 if sd is None else sd / math.sqrt(len(values))
@@ -276,8 +250,8 @@ def group_mean(members: Sequence[Seeds]) -> GroupMean:
     return GroupMean(_mean(means), _sd(means), pooled, len(means), len(members) - len(means))
 
 
-def group_difference(members: Sequence[Seeds], theirs: Seeds) -> Difference:
-    """How the group's members differ on average from one activation, over the seeds that all of them and it have.
+def group_difference(members: Sequence[Seeds], theirs: Seeds, measure: Measure = ACCURACY) -> Difference:
+    """By how much the group's members are better on average than one activation, over the seeds that all of them and it have.
 
     Both samples count: another draw of members, and other training seeds. All members meet the same trainings of ``theirs``,
     so the spread over members alone leaves its luck out. With s_u the sd of the members' mean differences, s_s that of the
@@ -287,7 +261,7 @@ def group_difference(members: Sequence[Seeds], theirs: Seeds) -> Difference:
     kept = [seeds for seeds in members if _with_figures(seeds)]
     every = set(theirs).union(*kept) if kept else set(theirs)
     pairs = sorted(_with_figures(theirs).intersection(*map(_with_figures, kept))) if kept else []
-    table = [[seeds[seed] - theirs[seed] for seed in pairs] for seeds in kept]
+    table = [[measure.gain(seeds[seed], theirs[seed]) for seed in pairs] for seeds in kept]
     by_member = [sum(row) / len(row) for row in table] if pairs else []
     by_seed = [sum(column) / len(column) for column in zip(*table, strict=True)]
     error, freedom = 0.0, 0.0
@@ -299,13 +273,11 @@ def group_difference(members: Sequence[Seeds], theirs: Seeds) -> Difference:
     return Difference(*_interval(_mean(by_member), error, freedom), len(pairs), len(every) - len(pairs), len(kept))
 
 
-def ranks(values: Mapping[str, float | None]) -> dict[str, float]:
-    """1 for the highest; equal ones share their mean rank. Those without a figure have none."""
+def ranks(values: Mapping[str, float | None], measure: Measure = ACCURACY) -> dict[str, float]:
+    """1 for the best; equal ones share their mean rank. Those without a figure have none."""
     known = {name: value for name, value in values.items() if value is not None}
-    return {
-        name: 1 + sum(other > value for other in known.values()) + (sum(other == value for other in known.values()) - 1) / 2
-        for name, value in known.items()
-    }
+    better = scipy.stats.rankdata([measure.gain(0.0, value) for value in known.values()])
+    return dict(zip(known, map(float, better), strict=True))
 
 
 def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -320,7 +292,7 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def searched_against_random(searched: Sequence[Seeds], cells: Sequence[Seeds]) -> Contrast | None:
-    """The medians of both groups' mean scores, and their rank-sum test (exact without ties); None for an empty group."""
+    """The medians of both groups' means, and their rank-sum test (exact without ties); None for an empty group."""
     ours, theirs = ([m.mean for m in map(mean, group) if m.mean is not None] for group in (searched, cells))
     if not ours or not theirs:
         return None

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from ..config.settings import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
-from ..runs.tracking import Mode, RunLog
+from ..jobs.options import HERE, Launch
+from ..runs.folder import CHECKPOINT, SUMMARY
+from ..runs.tracking import DISABLED, RunLog, Wandb
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
+from ..utils.markdown import duration
 from . import contenders, estimate, report
 from .matrix import Cell, Matrix
-from .results import no_result, read_result
-from .statistics import Result
+from .results import parse, read_result
+from .statistics import Place, Result
 
 
 @dataclass(frozen=True)
@@ -39,31 +41,31 @@ class Transferred:
 
 
 def run_transfer(
-    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
-    workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
-    gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
-    warm: bool = False,
+    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launch: Launch = HERE, processes: int = 1,
+    wandb: Wandb = DISABLED,
 ) -> Transferred:  # fmt: skip
-    """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
+    """Train every cell of the recipe's ``transfer`` that isn't trained yet, then write the report of all in ``out``.
 
-    ``options`` are further arguments of each ``grafs-timm train``; torchrun starts it where ``processes`` are several. The
-    rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
-    table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
-    started several of this one. Errors of ``Matrix.plan`` before anything is written.
+    The folder is held meanwhile. Errors of ``Matrix.plan`` come before anything is written.
+
+    Args:
+        options: Further arguments of each ``grafs-timm train``.
+        launch: Where the trainings run.
+        processes: Of each training; torchrun starts several.
+        wandb: Makes the report a W&B run of its own: all results as a table, the plots, the files as artifacts.
+
+    Raises:
+        RunError: Another process has the folder, or torchrun started several of this one.
     """
     if parallel.launched() > 1:
         raise RunError("transfer starts processes of its own; call it without torchrun")
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
-        outcomes = run_jobs(
-            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
-        )  # fmt: skip
+        outcomes = run_jobs(jobs(matrix, options, processes), launch)
         path = write_report(matrix, outcomes)
-        if path and wandb != "disabled":
-            _show_report(matrix, path, wandb, group)
+        if path and wandb.mode != "disabled":
+            _show_report(matrix, path, wandb)
         return Transferred(tuple(outcomes), path)
 
 
@@ -145,9 +147,9 @@ def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, proce
 def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
     """(as shown, epochs that are left)."""
     folder, epochs = matrix.job_folder(cell), matrix.recipe.evaluate.epochs
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         return "done", 0
-    done = estimate.epochs_done(folder) if (folder / "checkpoint.pt").exists() else 0
+    done = estimate.epochs_done(folder) if (folder / CHECKPOINT).exists() else 0
     return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
 
 
@@ -159,12 +161,6 @@ def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes
     of = f" of one of {processes} processes" if processes > 1 else ""
     seconds = estimate.timed_epoch(matrix.cell_recipe(model, data), device, processes)
     return seconds, f"from 3 training steps{of} on {device} here"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 # --------------------------------------------------------------------------------------------------- after it ran
@@ -179,12 +175,12 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
     found = []
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
-        if (folder / "summary.json").exists():
-            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+        if (folder / SUMMARY).exists():
+            row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            place = (candidate, cell.model, cell.data, cell.seed)
-            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, recipe.data.figure)
+            how = measured_on(recipe), recipe.data.figure, recipe.evaluate.epochs
+            row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue
         found.append(row)
@@ -226,11 +222,11 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     )
 
 
-def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+def _show_report(matrix: Matrix, path: Path, wandb: Wandb) -> None:
     found, name = results(matrix), matrix.folder.name
     columns = [field.name for field in fields(Result)]
     config = matrix.recipe.model_dump(mode="json")
-    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+    with RunLog(matrix.folder, wandb.mode, config, name=f"report of {name}", group=wandb.group, job_type="report") as log:
         log.log("report", trainings=len(found))
         log.table("results", columns, [list(astuple(row)) for row in found])
         for picture in sorted((matrix.folder / "plots").glob("*.png")):

@@ -10,37 +10,29 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import RunError
 from .job import Job, Outcome
 from .local import locally, places
+from .options import HERE, Launch
 
 
-def run_jobs(
-    jobs: Sequence[Job], *, launcher: Literal["local", "ray"] = "local", workers: int | None = None,
-    devices: Sequence[str] = ("cpu",), address: str | None = None, gpus_per_job: float | None = None,
-    cpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    quiet: bool = False, warm: bool = False,
-) -> list[Outcome]:  # fmt: skip
-    """Run what of ``jobs`` isn't done; returns their outcomes in the order of ``jobs``.
+def run_jobs(jobs: Sequence[Job], launch: Launch = HERE, on_outcome: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+    """Run what of ``jobs`` isn't done. Ctrl-C and SIGTERM end the jobs and then this; its death ends them too.
 
-    Locally ``workers`` (default 1) run on each of ``devices`` (cpu, cuda:0, ...); a CUDA job sees only its own, as cuda:0. Jobs
-    of several processes, the same number for all, have as many GPUs each; those left over are not used.
-    On Ray each is a task that asks for ``cpus_per_job`` and ``gpus_per_job``, which may be a fraction (default one of each for
-    every process, no GPU where the cluster has none or ``devices`` is ("cpu",)). The nodes must have the jobs' folders and the
-    working directory in common with this machine. ``address`` as Ray takes it, default the cluster this machine is part of.
-    ``retries``: how often a job goes on that a crash, a kill or the loss of its node ended; what the job itself called an error
-    isn't tried again.
+    Args:
+        jobs: All of the same number of processes, each with a folder of its own.
+        launch: Where they run.
+        on_outcome: Called as each ends.
 
-    ``warm``: locally, jobs of one process each are forked from a process of their place in which everything is imported and
-    that keeps the images they decoded (`grafs_timm.warm`): the same results, several seconds sooner each.
+    Returns:
+        The outcomes in the order of ``jobs``.
 
-    ``on_outcome`` is called as each ends. Ctrl-C and SIGTERM end the jobs and then this; its death ends them too. RunError
-    where two jobs have one folder, one needs more GPUs than there are, Ray isn't there or can't be reached, or has no node for
-    such a job.
+    Raises:
+        RunError: Two jobs have one folder, one needs more GPUs than there are, or Ray can't be reached or has no node for it.
     """
     if len({job.folder.absolute() for job in jobs}) < len(jobs):
         raise RunError("two jobs have one folder; each job needs its own")
@@ -51,16 +43,17 @@ def run_jobs(
             on_outcome(outcome)
     if not left:
         return [outcomes[job.folder] for job in jobs]
-    if launcher == "ray":
+    if launch.launcher == "ray":
         from .ray_launch import on_ray
 
-        ended = on_ray(left, address, gpus_per_job, cpus_per_job, retries, devices)
+        ended = on_ray(left, launch)
     else:
-        ended = locally(left, places(groups(devices, left[0].processes), workers or 1), retries, warm)
+        here = places(groups(launch.devices, left[0].processes), launch.workers or 1)
+        ended = locally(left, here, launch.retries, launch.warm)
     with (
         _stoppable(),
         contextlib.closing(ended),
-        tqdm(total=len(jobs), initial=len(outcomes), disable=quiet or None, unit="job") as bar,
+        tqdm(total=len(jobs), initial=len(outcomes), disable=launch.quiet or None, unit="job") as bar,
     ):
         for outcome in ended:
             outcomes[outcome.job.folder] = outcome

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..comparison.measure import Measure
 from ..comparison.ranking import p_value
-from ..comparison.statistics import Measure
 from ..utils.markdown import code, duration, length, plain, table
 from ..zoo.entry import Batch, Contents, Metric, Search, Spread, Verified
 from . import claims
@@ -61,7 +61,7 @@ def _place(batch: Batch, place: tuple[str, str]) -> list[str]:
     rows = [row for row in batch.metrics if (row.model, row.data) == place]
     rows.sort(key=lambda row: (row.activation != batch.label, _ORDER[row.kind]))  # stable: the batch's own order within
     lines = table(["activation", "mean ± sd", "n", "difference [95 %]", "p"], [_row(batch, row) for row in rows])
-    spreads = [_spread(each, claims.of(batch)) for each in batch.spreads if (each.model, each.data) == place]
+    spreads = [_spread(batch, each) for each in batch.spreads if (each.model, each.data) == place]
     if spreads:
         heads = ["of all", "members", "mean", "sd over members", "sd over training seeds", "difference [95 %]"]
         lines += ["", *table(heads, spreads)]
@@ -81,27 +81,17 @@ def _row(batch: Batch, row: Metric) -> list[str]:
     if row.repeated:
         name += f" ({row.repeated} run again)"
     p = "–" if row.difference is None else p_value(row.difference.p)
-    measure = claims.of(batch)
-    return [name, mean(row.mean, row.sd, measure), str(row.n), claims.interval(row.difference, measure), p]
+    return [name, claims.of(batch).text(row.mean, row.sd), str(row.n), claims.verdict(batch, row).interval, p]
 
 
-def _spread(each: Spread, measure: Measure) -> list[str]:
+def _spread(batch: Batch, each: Spread) -> list[str]:
     name = {"found": "searches", "random": "random cells"}[each.kind]
-    spreads = (_sd(sd, measure) for sd in (each.sd, each.seed_sd))
-    return [name, str(each.members), mean(each.mean, None, measure), *spreads, claims.interval(each.difference, measure)]
-
-
-def mean(value: float, sd: float | None, measure: Measure) -> str:
-    """«91.00 ± 0.62», without the spread where one training tells none."""
-    return f"{value:.{measure.digits}f}" + ("" if sd is None else f" ± {measure.sd(sd)}")
+    figures = map(claims.of(batch).text, (each.mean, each.sd, each.seed_sd))
+    return [name, str(each.members), *figures, claims.verdict(batch, each).interval]
 
 
 def _near(each: Search) -> str:
     return "–" if each.near is None or each.apart is None else f"{code(each.near)}, {each.apart:.3f}"
-
-
-def _sd(value: float | None, measure: Measure) -> str:
-    return "–" if value is None else measure.sd(value)
 
 
 def verified(contents: Contents) -> list[str]:
@@ -117,7 +107,7 @@ def _verified(each: Verified, measure: Measure) -> list[str]:
     torch = f"torch {each.versions['torch']}, " if "torch" in each.versions else ""
     where = plain(f"{torch}{each.hardware}, {each.date}")
     training = f"{code(each.activation)}, {plain(f'{each.model} on {each.data}')}"
-    return [training, str(each.seed), *(f"{value:.{measure.digits}f}" for value in (each.reported, each.again)), where]
+    return [training, str(each.seed), measure.text(each.reported), measure.text(each.again), where]
 
 
 def searches(batch: Batch) -> list[str]:
@@ -127,7 +117,7 @@ def searches(batch: Batch) -> list[str]:
     rows = [
         [
             str(each.seed), code(each.label), code(each.formula), plain(each.same_as or "–"), _near(each),
-            f"{each.held_out:.{measure.digits}f}", duration(each.seconds), "**yes**" if each.chosen else "no",
+            measure.text(each.held_out), duration(each.seconds), "**yes**" if each.chosen else "no",
         ]
         for each in batch.searches
     ]  # fmt: skip

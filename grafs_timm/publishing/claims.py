@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..comparison import statistics
-from ..comparison.ranking import points, signed
-from ..comparison.statistics import ACCURACY, MEASURES, Measure
+from ..comparison.measure import MEASURES, Measure
+from ..comparison.verdict import Side, Verdict
 from ..utils.markdown import listed, many
-from ..zoo.entry import Batch, Contents, Cost, Difference, Metric
+from ..zoo.entry import Batch, Contents, Cost, Metric, Spread
 
 BUDGETS = {"reduced": 0, "standard": 1, "full": 2}  # in rising order
 MIN_PAIRS = 3  # training seeds that both have, below which a budget makes no headline
 DEAR = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
-BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
+_UNKNOWN = statistics.Difference(None, None, None, None, 0, 0)
 
 
 def of(batch: Batch) -> Measure:
@@ -34,37 +34,25 @@ def headline(contents: Contents) -> Batch:
 
 def recommended(contents: Contents) -> bool:
     """Whether its headline shows it to be better than the default activation where it was searched."""
-    row = home(headline(contents))
-    return side(row.difference if row else None) == BETTER
+    return at_home(headline(contents)).side is Side.BETTER
 
 
 def not_shown(contents: Contents) -> str | None:
     """«not shown to be better than GELU (+0.10 [−0.30, +0.50] points at the standard budget)»; None where it is shown."""
     batch = headline(contents)
-    row = home(batch)
-    own = row.difference if row else None
-    if side(own) == BETTER:
+    own = at_home(batch)
+    if own.side is Side.BETTER:
         return None
-    measured = "not measured" if own is None else f"{interval(own, of(batch))} {of(batch).unit}"
+    measured = "not measured" if own.difference.mean is None else own.measured
     return f"not shown to be better than {batch.usual} ({measured} at the {batch.budget} budget)"
 
 
-def side(own: Difference | None) -> str:
-    """Which of the three words the interval allows."""
-    if own is None or own.low is None or own.high is None:
-        return NOT_SHOWN
-    return BETTER if own.low > 0 else WORSE if own.high < 0 else NOT_SHOWN
-
-
-def interval(own: Difference | None, measure: Measure = ACCURACY) -> str:
-    """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
+def verdict(batch: Batch, row: Metric | Spread | None) -> Verdict:
+    """What the figures of ``row`` show beside the default activation; without a difference where none was measured."""
+    own = row.difference if row else None
     if own is None:
-        return "–"
-    mean = points(own.mean, sign=True, digits=measure.digits)
-    if own.low is None or own.high is None:
-        return mean
-    low, high = (points(value, sign=True, digits=measure.digits) for value in (own.low, own.high))
-    return f"{mean} [{low}, {high}]"
+        return Verdict(_UNKNOWN, batch.usual, of(batch))
+    return Verdict(statistics.Difference(own.mean, own.low, own.high, own.p, own.n, 0), own.to, of(batch))
 
 
 def found_at(batch: Batch, place: tuple[str, str]) -> Metric | None:
@@ -98,24 +86,27 @@ def home(batch: Batch) -> Metric | None:
     return found_at(batch, (batch.provenance.model, batch.provenance.data))
 
 
+def at_home(batch: Batch) -> Verdict:
+    """What is shown of the found function where it was searched."""
+    return verdict(batch, home(batch))
+
+
 def elsewhere(batch: Batch) -> Elsewhere:
     own = (batch.provenance.model, batch.provenance.data)
     rows = [row for place in batch.places if place != own and (row := found_at(batch, place)) is not None]
-    words = [side(row.difference) for row in rows]
-    return Elsewhere(words.count(BETTER), words.count(WORSE), words.count(NOT_SHOWN))
+    sides = [verdict(batch, row).side for row in rows]
+    return Elsewhere(sides.count(Side.BETTER), sides.count(Side.WORSE), sides.count(Side.NOT_SHOWN))
 
 
 def effect(batch: Batch) -> str:
     """The effect at the search's own place in words: «no difference from relu shown, +0.30 [−0.90, +1.50] points»."""
-    row, where = home(batch), f"{batch.provenance.model} on {batch.provenance.data}"
-    if row is None or row.difference is None:
+    own, where = at_home(batch), f"{batch.provenance.model} on {batch.provenance.data}"
+    if own.difference.mean is None:
         return f"its effect against {batch.usual} was not measured where it was searched, {where}"
-    own, seeds = row.difference, many(row.difference.n, "training seed")
-    words = {BETTER: f"better than {own.to}", WORSE: f"worse than {own.to}", NOT_SHOWN: f"no difference from {own.to} shown"}
-    measured = f"{interval(own, of(batch))} {of(batch).unit} over {seeds}"
-    if own.low is None:
-        measured += ", which tell no interval"
-    return f"{words[side(own)]} where it was searched, {where} ({measured})"
+    shown = f"no difference from {own.to} shown" if own.side is Side.NOT_SHOWN else f"{own.side} than {own.to}"
+    measured = f"{own.measured} over {many(own.difference.n, 'training seed')}"
+    measured += "" if own.has_interval else ", which tell no interval"
+    return f"{shown} where it was searched, {where} ({measured})"
 
 
 def timed(contents: Contents) -> Cost | None:
@@ -135,8 +126,8 @@ def is_reduced(batch: Batch) -> bool:
 
 def intervals(batch: Batch) -> int:
     """How many 95 % intervals a batch's tables show."""
-    shown = [*(row.difference for row in batch.metrics), *(each.difference for each in batch.spreads)]
-    return sum(own is not None and own.low is not None for own in shown)
+    rows: list[Metric | Spread] = [*batch.metrics, *batch.spreads]
+    return sum(verdict(batch, row).has_interval for row in rows)
 
 
 def warnings(contents: Contents) -> list[str]:
@@ -152,16 +143,17 @@ def warnings(contents: Contents) -> list[str]:
 
 def _measured(batch: Batch) -> list[str]:
     rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
-    by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
+    by_side: dict[Side, list[str]] = {side: [] for side in Side}
     for row in rows:
-        by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
-    said = []
-    if by_word[WORSE]:
-        said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
-    if rows and len(by_word[NOT_SHOWN]) == len(rows):
+        own = verdict(batch, row)
+        by_side[own.side].append(f"{row.model} on {row.data} ({own.interval})")
+    said, not_shown = [], by_side[Side.NOT_SHOWN]
+    if by_side[Side.WORSE]:
+        said.append(f"It is worse than the usual activation for {listed(by_side[Side.WORSE])}.")
+    if rows and len(not_shown) == len(rows):
         said.append(f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do.")
-    elif by_word[NOT_SHOWN]:
-        said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+    elif not_shown:
+        said.append(f"No difference from the usual activation is shown for {listed(not_shown)}.")
     said += _behind(batch)
     if is_reduced(batch):
         said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
@@ -176,14 +168,14 @@ def _behind(batch: Batch) -> list[str]:
         for row in batch.metrics:
             if ours is None or row.kind != "baseline" or (row.model, row.data) != place or row.difference is None:
                 continue
-            own = statistics.difference(_scores(ours, of(batch)), _scores(row, of(batch)))
-            if own.high is not None and own.high < 0:
-                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({signed(own, of(batch))})")
+            own = Verdict(statistics.difference(_each(ours), _each(row), of(batch)), row.activation, of(batch))
+            if own.side is Side.WORSE:
+                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({own.interval})")
     return [f"{name} is better than it for {listed(places)}." for name, places in found.items()]
 
 
-def _scores(row: Metric, measure: Measure) -> dict[int, float]:
-    return {int(seed): measure.sign * value for seed, value in row.each.items()}
+def _each(row: Metric) -> dict[int, float]:
+    return {int(seed): value for seed, value in row.each.items()}
 
 
 def _facts(contents: Contents) -> list[str]:

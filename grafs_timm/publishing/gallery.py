@@ -52,11 +52,10 @@ def embedded(value: Any) -> str:
 
 def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
     genotype, batch = Genotype.from_dict(each.genotype, derived=False), claims.headline(each)
-    row = claims.home(batch)
     return {
         "name": each.name, "family": each.family, "alias": each.alias, "recommended": each.recommended,
         "formula": genotype.text,
-        "use": use_line(each), "side": claims.side(row.difference if row else None),
+        "use": use_line(each), "side": claims.at_home(batch).side,
         "effect": claims.effect(batch), "elsewhere": str(claims.elsewhere(batch)), "cost": claims.cost(each),
         "budget": batch.provenance.budget, "card": f"../../zoo/{each.family}/{each.name}.md",
     } | _curves(genotype, x)  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..activations.formula import Genotype
 from ..comparison.ranking import LEVEL
 from ..comparison.statistics import holm
+from ..comparison.verdict import Side, Verdict
 from ..utils.markdown import code, many, plain, table
-from ..zoo.entry import Contents, Difference
+from ..zoo.entry import Contents
 from . import claims
 from .card_evidence import multiplicity
 
@@ -52,62 +53,56 @@ def text(entries: Sequence[Contents]) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
-def _compared(each: Contents) -> Iterator[tuple[str, Difference]]:
-    """(entry and place, difference to the default) of the entry's headline, home first."""
+def _compared(each: Contents) -> Iterator[tuple[str, Verdict]]:
+    """(entry and place, what is shown beside the default) of the entry's headline, home first."""
     batch = claims.headline(each)
     for place in batch.places:
         row = claims.found_at(batch, place)
         if row is not None and row.difference is not None:
-            yield f"{each.name} {place[0]} {place[1]}", row.difference
+            yield f"{each.name} {place[0]} {place[1]}", claims.verdict(batch, row)
 
 
-def _adjusted(entries: Sequence[Contents]) -> dict[str, str]:
-    """{entry and place: the word that its Holm-adjusted p allows} over all comparisons of the page."""
+def _adjusted(entries: Sequence[Contents]) -> dict[str, Side]:
+    """{entry and place: the side that its Holm-adjusted p allows} over all comparisons of the page."""
     found = {name: own for each in entries for name, own in _compared(each)}
-    p = holm({name: own.p for name, own in found.items()})
-    words = {}
-    for name, own in found.items():
-        value = p[name]
-        words[name] = claims.side(own) if value is not None and value < LEVEL else claims.NOT_SHOWN
-    return words
+    p = holm({name: own.difference.p for name, own in found.items()})
+    return {
+        name: own.side if (value := p[name]) is not None and value < LEVEL else Side.NOT_SHOWN for name, own in found.items()
+    }
 
 
-def _row(each: Contents, adjusted: Mapping[str, str]) -> list[str]:
+def _row(each: Contents, adjusted: Mapping[str, Side]) -> list[str]:
     batch = claims.headline(each)
-    row = claims.home(batch)
-    link, own = f"{each.family}/{each.name}", row.difference if row else None
+    link, own = f"{each.family}/{each.name}", claims.at_home(batch)
     stands = f" (= {code(f'grafs_{each.family}')}{', recommended' if each.recommended else ''})" if each.alias else ""
     where = plain(f"{batch.provenance.model} on {batch.provenance.data}")
-    effect = (
-        f"{where}: not measured"
-        if own is None
-        else f"{where}: {claims.interval(own, claims.of(batch))} {claims.of(batch).unit}, {_word(claims.side(own), own.to)}"
-    )
+    measured = own.difference.mean is not None
+    effect = f"{where}: " + (f"{own.measured}, {_word(own.side, own.to)}" if measured else "not measured")
     home, cost = f"{each.name} {batch.provenance.model} {batch.provenance.data}", claims.timed(each)
     return [
         f'<a href="{link}.md"><img src="{link}.png" width="180" alt="{each.name}"></a>', code(each.name) + stands,
-        code(Genotype.from_dict(each.genotype, derived=False).text), each.family, effect, str(own.n if own else 0),
-        _word(adjusted[home], own.to) if own else "–", _elsewhere(each, adjusted, home),
+        code(Genotype.from_dict(each.genotype, derived=False).text), each.family, effect, str(own.difference.n),
+        _word(adjusted[home], own.to) if measured else "–", _elsewhere(each, adjusted, home),
         "not timed" if cost is None else f"{cost.ratio:.2f} × GELU", batch.budget, f"[card]({link}.md)",
     ]  # fmt: skip
 
 
-def _elsewhere(each: Contents, adjusted: Mapping[str, str], home: str) -> str:
+def _elsewhere(each: Contents, adjusted: Mapping[str, Side], home: str) -> str:
     counted = claims.elsewhere(claims.headline(each))
     if not counted.places:
         return "not measured"
     words = [adjusted[name] for name, _ in _compared(each) if name != home]
     return (
-        f"better {counted.better} ({words.count(claims.BETTER)}), worse {counted.worse} ({words.count(claims.WORSE)}), "
+        f"better {counted.better} ({words.count(Side.BETTER)}), worse {counted.worse} ({words.count(Side.WORSE)}), "
         f"no difference shown {counted.not_shown} of {counted.places}"
     )
 
 
-def _word(side: str, usual: str) -> str:
-    return side if side == claims.NOT_SHOWN else f"{side} than {usual}"
+def _word(side: Side, usual: str) -> str:
+    return side if side is Side.NOT_SHOWN else f"{side} than {usual}"
 
 
-def _multiplicity(entries: Sequence[Contents], adjusted: Mapping[str, str]) -> str:
+def _multiplicity(entries: Sequence[Contents], adjusted: Mapping[str, Side]) -> str:
     campaigns = {(each.family, batch.evidence.folder): len(batch.searches) for each in entries for batch in each.batches}
     shown = sum(claims.intervals(batch) for each in entries for batch in each.batches)
     return (

@@ -16,8 +16,7 @@ from ..comparison.campaign_files import COST, RECIPE
 from ..errors import RunError
 from ..utils import resources
 from ..utils.files import write_whole
-from ..zoo import entry_file, outside
-from ..zoo import lookup as zoo
+from ..zoo import entry_file, lookup, outside
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -39,7 +38,7 @@ def _require_ledger(what: str | Path) -> None:
     """RunError, with what was probably meant, where there is no folder of a ledger."""
     if (Path(what) / RECIPE).is_file():
         return
-    if str(what) in zoo.names() or outside.is_entry(what):
+    if str(what) in lookup.names() or outside.is_entry(what):
         raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
     found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
     there = {os.path.relpath(path) for path in found}
@@ -110,7 +109,7 @@ def _batch(campaign: Campaign, label: str) -> Batch:
 def _of_search(campaign: Campaign, label: str, name: str | None, there: Mapping[str, Contents]) -> tuple[Contents, str]:
     """The entry of the function that the search ``label`` found, new or with further evidence; and what to say of it."""
     genotype, family = publishable.genotype_of(campaign, label), campaign.family
-    usual = contenders.usual_as(genotype)
+    usual = lookup.known_as(genotype, lookup.USUAL)
     if usual:
         raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
     batch = _batch(campaign, label)

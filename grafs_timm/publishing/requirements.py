@@ -34,7 +34,7 @@ def batch(campaign: Campaign, named: Evidence, label: str | None = None) -> Batc
     if not rows:
         raise RunError(f"{campaign.folder}: no training is finished, so there is nothing to publish")
     return Batch(
-        label=label, usual=campaign.default, budget=campaign.settings.budget, measure=rows[0].compared_by,
+        label=label, usual=campaign.default, budget=campaign.settings.budget, measure=campaign.measure.name,
         train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs, steps_per_epoch=recipe.evaluate.steps_per_epoch,
         provenance=_provenance(campaign, label), choice=choice(campaign), cost=cost(campaign, label),
         searches=tuple(_search(campaign, each, label) for each in campaign.searches.values()),
@@ -68,7 +68,7 @@ def best(campaign: Campaign) -> str:
     Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
     """
     labels = [label_of(campaign, seed) for seed in campaign.searches]
-    new = {label for label in labels if contenders.usual_as(genotype_of(campaign, label)) is None}
+    new = {label for label in labels if zoo.known_as(genotype_of(campaign, label), zoo.USUAL) is None}
     held_out = [row for row in campaign.results("validation") if row.has_figure and row.place == campaign.home]
     rows = [row for row in held_out if row.activation in new]
     if not rows:
@@ -77,11 +77,11 @@ def best(campaign: Campaign) -> str:
         )
     longest = [row for row in rows if row.epochs == max(each.epochs for each in rows)]
     table = {
-        label: {row.seed: row.score for row in longest if row.activation == label} for label in {r.activation for r in longest}
+        label: {row.seed: row.value for row in longest if row.activation == label} for label in {r.activation for r in longest}
     }
     common = set.intersection(*(set(seeds) for seeds in table.values()))
     mean = {label: medians.fmean(seeds[s] for s in (common or seeds)) for label, seeds in table.items()}
-    return max(sorted(mean), key=lambda label: mean[label])
+    return campaign.measure.best_first(dict(sorted(mean.items())))[0]
 
 
 def lacking(campaign: Campaign) -> list[str]:
@@ -95,7 +95,7 @@ def lacking(campaign: Campaign) -> list[str]:
     random = sum(each.kind == "random" for each in campaign.given.values())
     if random < MIN_RANDOM:
         said.append(f"{random} random cells in the campaign; at least {MIN_RANDOM} is the control")
-    table = statistics.scores(campaign.results("test"))
+    table = statistics.by_seed(campaign.results("test"))
     for label in campaign.activations:
         there = sum(value == value for value in table.get((label, campaign.home), {}).values())
         if there < MIN_SEEDS and label not in campaign.same_as:
@@ -136,7 +136,7 @@ def _with_baselines(campaign: Campaign, rows: list[Result]) -> list[Result]:
 def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
     """One for each activation at each place, the difference to the model's default activation in each."""
     statistics.check(rows)
-    table, known, found = statistics.scores(rows), statistics.activations(rows), []
+    table, known, found = statistics.by_seed(rows), statistics.activations(rows), []
     retired, repeated = campaign.retired(), _repeated(campaign)
     for place in statistics.places(rows):
         apart = contenders.usual(place.model)
@@ -148,12 +148,14 @@ def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
                 continue
             stopped = retired.get(label) if place == campaign.home else None
             level = statistics.STOPPED_LEVEL if stopped else statistics.LEVEL
-            beside = _difference(apart, statistics.difference(own, theirs, level), level) if apart and label != apart else None
+            beside = None
+            if apart and label != apart:
+                beside = _difference(apart, statistics.difference(own, theirs, campaign.measure, level), level)
             found.append(
                 Metric(
                     model=place.model, data=place.data, activation=label, kind=first.kind, search_seed=first.search_seed,
-                    n=mean.n, mean=_round(first.measure.sign * mean.mean), sd=_rounded(mean.sd),
-                    each={str(seed): first.measure.sign * value for seed, value in sorted(own.items()) if value == value},
+                    n=mean.n, mean=_round(mean.mean), sd=_rounded(mean.sd),
+                    each={str(seed): value for seed, value in sorted(own.items()) if value == value},
                     retired=stopped.after if stopped else None, repeated=repeated[first.sha256 or label, place],
                     difference=beside,
                 )
@@ -169,7 +171,7 @@ def _repeated(campaign: Campaign) -> Counter[tuple[str, Place]]:
 
 def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
     """One for all searches and one for all random cells of each place that has several of them."""
-    table, found = statistics.scores(rows), []
+    table, found = statistics.by_seed(rows), []
     for place in statistics.places(rows):
         apart = contenders.usual(place.model)
         theirs = table.get((apart or "", place), {})
@@ -178,11 +180,12 @@ def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
             own = statistics.group_mean(members)
             if own.members < 2 or own.mean is None or group.kind == "baseline":
                 continue
+            beside = _difference(apart, statistics.group_difference(members, theirs, campaign.measure)) if apart else None
             found.append(
                 Spread(
                     model=place.model, data=place.data, kind=group.kind, members=own.members,
-                    mean=_round(rows[0].measure.sign * own.mean), sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
-                    difference=_difference(apart, statistics.group_difference(members, theirs)) if apart else None,
+                    mean=_round(own.mean), sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
+                    difference=beside,
                 )
             )  # fmt: skip
     return tuple(found)
@@ -221,7 +224,7 @@ def choice(campaign: Campaign) -> Choice:
         before = {row.seed for row in rows} - seeds
         _, why = ranking.recommend(ranking.rank(last, {campaign.recipe.model: usual}, chosen_on=before))
     contrast = selection.contrast(_first(_with_baselines(campaign, rows)), _counts(campaign)) if rows else None
-    words = ranking.contrast_verdict(contrast, rows[0].measure) if contrast else selection.NOT_COMPARED
+    words = ranking.contrast_sentence(contrast, campaign.measure) if contrast else selection.NOT_COMPARED
     own = [row for row in (last if campaign.closed else campaign.results("test")) if row.activation == usual]
     spent = selection.costs(
         sum(map(campaign_run.line_seconds, campaign.searches.values())), rows if campaign.closed else [], own, epochs
@@ -252,8 +255,8 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
     name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
-        genotype=genotype.to_dict(), same_as=contenders.usual_as(genotype) or (None if first == label else first),
-        held_out=float(line.held_out[campaign.recipe.data.figure]),
+        genotype=genotype.to_dict(), same_as=zoo.known_as(genotype, zoo.USUAL) or (None if first == label else first),
+        held_out=float(line.held_out[campaign.measure.name]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
         near=name or None, apart=_round(apart) if name else None,
     )  # fmt: skip

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
-from ..comparison.statistics import Measure
+from ..comparison.measure import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
-from ..runs.run_training import run_evaluate
+from ..runs.run_training import run_training
 from ..utils.files import write_whole
 from ..utils.suggest import nearest
 from ..zoo import entry_file
@@ -44,11 +44,11 @@ class Again:
         if self.sd is None:
             return "apart; one training seed tells no spread"
         side = "within" if apart <= _WITHIN * self.sd else "outside"
-        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.sd(_WITHIN * self.sd)}"
+        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.text(_WITHIN * self.sd)}"
 
     def __str__(self) -> str:
         own = self.verified
-        first, now = (f"{value:.{self.measure.digits}f}{self.measure.suffix}" for value in (own.reported, own.again))
+        first, now = (self.measure.text(value) + self.measure.suffix for value in (own.reported, own.again))
         of = f"{self.name}, {own.model} on {own.data}, seed {own.seed}: reported {first}, now {now}"
         return f"{of}: {self.verdict}{self._differs()}"
 
@@ -76,7 +76,7 @@ def retrain(
 
     Raises:
         UnknownNameError: for a name or a seed that the zoo does not have.
-        RunError: as `evidence.restored` and `run_evaluate`.
+        RunError: as `evidence.restored` and `run_training`.
     """
     folder = Path(folder)
     files = {path.stem: path for path in sorted(folder.glob("*/grafs_*.json"))}
@@ -95,7 +95,7 @@ def retrain(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": data})})
     genotype = publishable.genotype_of(campaign, batch.label)
     with tempfile.TemporaryDirectory() as beside:
-        summary = run_evaluate(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
+        summary = run_training(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
     verified = Verified(
         model=home.model, data=home.data, activation=batch.label, seed=seed, reported=home.each[str(seed)],
         again=float(summary[f"{summary['measured_on']}_{batch.measure}"]), versions=runs.versions(),

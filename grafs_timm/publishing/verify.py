@@ -19,7 +19,7 @@ from ..comparison.campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from ..comparison.ledger import Ledger
 from ..errors import GrafsError, RunError, UnknownNameError
 from ..utils.suggest import nearest
-from ..zoo import entry_file
+from ..zoo import entry_file, lookup
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -82,7 +82,7 @@ def _all(folder: Path, read: dict[str, Contents], complete: bool) -> Checked:
 
 def _entry(contents: Contents, folder: Path) -> Checked:
     """Facts and every batch, anew; the card and the pictures."""
-    genotype = Genotype.from_dict(contents.genotype, contents.name)
+    genotype = Genotype.from_dict(contents.genotype, contents.name, derived=True)
     count, wrong = _compared(contents.facts, facts.of(genotype), "facts")
     lines, notes = 0, list[str]()
     for number, batch in enumerate(contents.batches):
@@ -96,7 +96,7 @@ def _entry(contents: Contents, folder: Path) -> Checked:
         count, lines, wrong = count + values, lines + len(batch.evidence.lines), wrong + differing
         if more:
             notes.append(f"{batch.evidence.folder} has {more} further lines: grafs-timm publish takes them in")
-    if usual := contenders.usual_as(genotype):
+    if usual := lookup.known_as(genotype, lookup.USUAL):
         wrong.append(f"genotype: it is {usual} up to scales")
     if contents.recommended != claims.recommended(contents):
         shown = "is" if claims.recommended(contents) else "is not"

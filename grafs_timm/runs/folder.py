@@ -25,9 +25,10 @@ from ..config.settings import Recipe
 from ..errors import RecipeError, RunError
 from ..utils import hardware
 from ..utils.files import locked, write_json, write_whole
-from .tracking import Mode, RunLog, without_nan
+from .tracking import DISABLED, RunLog, Wandb, without_nan
 
 FORMAT = "grafs-run/1"
+RUN, RECIPE, SUMMARY, GENOTYPE, CHECKPOINT = "run.json", "recipe.yaml", "summary.json", "genotype.json", "checkpoint.pt"
 _SHOWN = 5  # differences in one message
 
 
@@ -71,15 +72,15 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}") from error
         # hidden: what a write leaves that was killed halfway
-        if any(not name.startswith(".") for name in inside) and "run.json" not in inside:
+        if any(not name.startswith(".") for name in inside) and RUN not in inside:
             raise RunError(f"{path} is not empty and holds no run; name an empty or a new folder with --out")
-        if "run.json" not in inside:
+        if RUN not in inside:
             new = cls(path, recipe, facts)
             if begin:
                 new.begin()
             return new
 
-        about = read_json(path / "run.json")
+        about = read_json(path / RUN)
         differing = _differences(path, about, recipe, facts)
         if differing:
             more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
@@ -87,18 +88,17 @@ class RunFolder:
         opened = cls(path, recipe, facts, _changes(about.get("versions")))
         if begin:
             opened.begin()
-        if opened.half_done and not resume:
-            raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
+        opened._require_resume(resume)
         return opened
 
     def begin(self) -> None:
         """Write what of ``run.json`` and ``recipe.yaml`` isn't there yet. RunError where it can't be written."""
-        if not (self.path / "run.json").exists():
+        if not (self.path / RUN).exists():
             about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
             about["commit"] = hardware.commit()
-            write_json(self.path / "run.json", about)
-        if not (self.path / "recipe.yaml").exists():
-            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
+            write_json(self.path / RUN, about)
+        if not (self.path / RECIPE).exists():
+            write_whole(self.path / RECIPE, self.recipe.to_yaml())
 
     @classmethod
     def claim(
@@ -108,11 +108,19 @@ class RunFolder:
 
         RunError where another process has it, naming that process.
         """
+        begun = (Path(folder) / RUN).exists()
         there = cls.open(folder, recipe, facts, resume=resume, begin=False)
         if there.finished:
             return there
         held.enter_context(locked(there.path))
-        return cls.open(folder, recipe, facts, resume=resume, begin=False)  # another may just have ended there
+        if not begun:  # another may have begun, or ended, a run there before the lock was ours
+            return cls.open(folder, recipe, facts, resume=resume, begin=False)
+        there._require_resume(resume)
+        return there
+
+    def _require_resume(self, resume: bool) -> None:
+        if self.half_done and not resume:
+            raise RunError(f"{self.path} holds this run half done; add --resume to go on, or name another --out")
 
     @property
     def finished(self) -> bool:
@@ -125,15 +133,15 @@ class RunFolder:
 
     @property
     def checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT
 
     @property
     def genotype_file(self) -> Path:
-        return self.path / "genotype.json"
+        return self.path / GENOTYPE
 
     @property
     def summary_file(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def plots(self) -> Path:
@@ -149,10 +157,10 @@ class RunFolder:
         own = [self.facts.get("activation"), self.recipe.model, Path(self.recipe.data.name).name, f"s{self.facts.get('seed')}"]
         return " ".join(str(part) for part in own if part)
 
-    def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
-        """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
+    def open_log(self, wandb: Wandb = DISABLED) -> RunLog:
+        """Open the run's log; W&B's job type is the kind of the run."""
         config = {**self.facts, **self.recipe.model_dump(mode="json")}
-        return RunLog(self.path, wandb, config, name=self.title, group=group, job_type=self.facts["kind"])
+        return RunLog(self.path, wandb.mode, config, name=self.title, group=wandb.group, job_type=self.facts["kind"])
 
     def summary(self) -> dict[str, Any]:
         """The result of a finished run. RunError where there is none, or it can't be read."""
@@ -186,9 +194,9 @@ def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[
     own = ("format", "recipe_sha256", "versions", "commit")
     there = {key: value for key, value in about.items() if key not in own}
     here = {key: value for key, value in facts.items() if key not in own}
-    if (path / "recipe.yaml").exists():
+    if (path / RECIPE).exists():
         try:
-            kept = parse_recipe(strict_yaml.read(path / "recipe.yaml"), str(path / "recipe.yaml"))
+            kept = parse_recipe(strict_yaml.read(path / RECIPE), str(path / RECIPE))
         except RecipeError as error:
             raise RunError(f"the recipe of the run in {path} cannot be read: {error}") from error
         there["recipe"], here["recipe"] = kept.model_dump(mode="json"), recipe.model_dump(mode="json")

@@ -18,6 +18,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,27 @@ from ..errors import RunError
 from .wandb_mirror import Mirror, Mode, check_mode, installed, told
 
 LOG_NAME = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """Options of the W&B mirror.
+
+    Args:
+        mode: "disabled", "offline", "online", or "auto", which is online where a key is configured.
+        group: W&B's group of runs that belong together.
+    """
+
+    mode: Mode = "disabled"
+    group: str | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same as options of the command line, for a job."""
+        return ["--wandb", self.mode, *(["--wandb-group", self.group] if self.group else [])]
+
+
+DISABLED = Wandb()
 
 
 class RunLog:
@@ -86,13 +108,8 @@ class RunLog:
         self._append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._mirror_lines()
 
-    @property
-    def position(self) -> int:
-        """Bytes written so far; ``truncate_to`` takes it."""
-        return self._end
-
     def sync(self) -> int:
-        """Have every line on disk, then return the position. RunError where the disk refuses."""
+        """Have every line on disk; returns the bytes written so far, for ``truncate_to``. RunError where the disk refuses."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:

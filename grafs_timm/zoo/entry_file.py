@@ -76,7 +76,7 @@ def text(contents: Contents) -> str:
 def _check(contents: Contents, source: str) -> None:
     if not contents.name.startswith(f"grafs_{contents.family}_"):
         raise GenotypeError(f"{source}: name: must be grafs_{contents.family}_<id>, got {contents.name!r}")
-    genotype = Genotype.from_dict(contents.genotype, f"{source}: genotype")
+    genotype = Genotype.from_dict(contents.genotype, f"{source}: genotype", derived=True)
     if not {"formula", "latex", "sha256"} <= contents.genotype.keys():
         raise GenotypeError(f"{source}: genotype: formula, latex and sha256 stand beside the cell")
     for number, batch in enumerate(contents.batches):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +179,7 @@ def resolve(activation: Any) -> Activation:
     if isinstance(activation, Entry):
         return activation.activation
     if isinstance(activation, Mapping):
-        activation = Genotype.from_dict(activation)
+        activation = Genotype.from_dict(activation, derived=True)
     if isinstance(activation, Genotype):
         return Activation("found", activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
@@ -191,7 +191,7 @@ def resolve(activation: Any) -> Activation:
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        return Activation(Path(activation).stem, formula.load(activation))
+        return Activation(Path(activation).stem, formula.load(activation, derived=True))
     if isinstance(activation, str):
         return _by_name(activation)
     if isinstance(activation, nn.Module):
@@ -211,13 +211,21 @@ def _by_name(name: str) -> Activation:
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
 
 
-def known_as(genotype: Genotype) -> str | None:
-    """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
-    for name in (*USUAL, "relu2", *entries()):
-        other = resolve(name)
-        if formula.same_function(genotype, other.genotype or other.layer()):
-            return name
-    return None
+def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
+    """Which of ``names`` is the same function up to an outer and an inner scale, if one is.
+
+    By default of the usual activations, relu2 and the zoo's entries. None for a function that is not finite everywhere.
+    """
+    named = ((name, resolve(name)) for name in names or (*USUAL, "relu2", *entries()))
+    return next((name for name, other in named if _same(genotype, other.genotype or other.layer)), None)
+
+
+@functools.cache
+def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> bool:
+    try:
+        return formula.same_function(genotype, other if isinstance(other, Genotype) else other())
+    except ValueError:  # not finite everywhere
+        return False
 
 
 def act_layer(activation: Any) -> Callable[..., nn.Module]:

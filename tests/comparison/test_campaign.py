@@ -15,6 +15,7 @@ from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
 from grafs_timm.config.recipe import parse_recipe
 from grafs_timm.errors import RecipeError, RunError, UnknownNameError
+from grafs_timm.jobs.options import Launch
 
 GIVEN = ["relu", "gelu", "silu", "elu", "leaky_relu", "authors_wrn", "random0"]
 NEW = ["searches_s0", "searches_s3"]  # of the five functions found the others are GELU, ReLU and SiLU
@@ -157,9 +158,10 @@ def test_retirement(tmp_path, apart, below, gone):
     assert own.kept() == ["relu", "searches_s0"] + ([] if gone else ["gelu"])
     if gone:
         found = own.retired()["gelu"]
-        assert (found.label, found.after, round(found.mean, 3)) == ("gelu", 3, round(statistics.fmean(apart), 3))
-        assert found.low < found.mean < found.high < -below
-        assert "retired after 3 seeds: gelu, held-out difference -" in campaign_text.status_text(own)
+        held_out = found.verdict.difference
+        assert (found.label, found.after, round(held_out.mean, 3)) == ("gelu", 3, round(statistics.fmean(apart), 3))
+        assert held_out.low < held_out.mean < held_out.high < -below
+        assert "retired after 3 seeds: gelu, held-out difference −" in campaign_text.status_text(own)
 
 
 def test_before_its_seeds_are_there_nothing_is_retired(tmp_path):
@@ -639,7 +641,7 @@ def test_status_as_text(whole, begun):
     assert [line.split()[1] for line in lines if line.startswith("    relu ")] == ["n=4", "n=3"]
     assert "  search s1: GELU(x) (is gelu), held-out " in text
     assert "; nearest of the authors' authors_" in text
-    assert "  retired after 3 seeds: random0, held-out difference -" in text
+    assert "  retired after 3 seeds: random0, held-out difference −" in text
     assert lines[-3:] == ["  nothing is left", f"  spent, a core each: {(39 * 4 + 5 * 20) / 3600:.1f} h on {HARDWARE}", ""]
     assert "repeated" not in text
     left = campaign_text.status_text(begun)
@@ -684,7 +686,8 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
 def run(folder, root, **more):
     """What it says, and what failed; of a campaign that takes half a minute."""
     said = []
-    how = {"options": OPTIONS, "warm": True, "workers": 2, "quiet": True} | more
+    launch = Launch(warm=True, workers=more.pop("workers", 2), quiet=True)
+    how = {"options": OPTIONS, "launch": launch} | more
     return said, campaign_run.run(planned(folder, **REAL), root, say=said.append, **how)
 
 

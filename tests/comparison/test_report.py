@@ -70,7 +70,7 @@ def pictures(text: str, folder: Path) -> list[Path]:
 
 
 def test_whole_report(tmp_path: Path) -> None:
-    text = report(matrix(), tmp_path, formulas={"c10_s0": "max(|x|, `y`)"}, cost="The search cost 0.4 full trainings.")
+    text = report(matrix(), tmp_path, formulas={"c10_s0": "max(|x|, `y`)"})
     lines = text.splitlines()
     assert lines[0] == "# A matrix"
     assert lines[2].startswith("**`c10_s0` against `relu`, over 4 pairs of model and data: ")
@@ -80,7 +80,6 @@ def test_whole_report(tmp_path: Path) -> None:
     )
     assert "test split after 5 epochs" in lines[4]
     assert "Training took 49.0 min in all." in lines[4]
-    assert "The search cost 0.4 full trainings." in lines[4]
     assert "incomplete" not in text
     assert r"| `c10_s0` | ``max(\|x\|, `y`)`` |" in text
     for path in pictures(text, tmp_path):

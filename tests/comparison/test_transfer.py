@@ -172,10 +172,12 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
         if (cell.activation, cell.seed) != ("relu", 1):
             folder = matrix.job_folder(cell)
             folder.mkdir(parents=True)
-            summary = {"measured_on": "test", "test_accuracy": 50.0 + cell.seed, "test_loss": 1.0, "epochs": 3}
+            figures = {"test_accuracy": 50.0 + cell.seed, "test_loss": 1.0}
+            summary = {"measured_on": "test", **figures, "epochs": 2}
             (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
             (folder / "log.jsonl").write_text(
-                '{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n', encoding="utf-8"
+                "".join(json.dumps({"kind": "epoch", "seconds": each, **figures}) + "\n" for each in (2.0, 3.0)),
+                encoding="utf-8",
             )
     rows = transfer.results(matrix, [matrix.job_folder(Cell("relu", "test_resnet", "digits", 1))])
     figures = {(row.activation, row.seed): (row.search_seed, row.accuracy, row.seconds) for row in rows}

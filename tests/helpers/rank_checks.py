@@ -12,7 +12,7 @@ from torch import nn
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.errors import DataError, RunError
 from grafs_timm.runs import checkpoint, run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.weight_step import WeightStep
 from grafs_timm.search.bilevel import ActivationSearch
 from grafs_timm.utils import parallel
@@ -183,7 +183,7 @@ def stopped_search(recipe_file, out, saves):
 def stopped_training(recipe_file, out, saves):
     _gone_after(saves)
     with contextlib.suppress(RunError):
-        run_evaluate(load_recipe(recipe_file), "relu", out, quiet=True)
+        run_training(load_recipe(recipe_file), "relu", out, quiet=True)
 
 
 def broken_on_one_rank(recipe_file, out):

@@ -7,7 +7,7 @@ import pytest
 from made_campaign import FACTS, made_entry
 
 from grafs_timm.config.recipe import load_recipe
-from grafs_timm.publishing import card, card_evidence, claims
+from grafs_timm.publishing import card, claims
 from grafs_timm.zoo import lookup as zoo
 from grafs_timm.zoo.entry import Cost, Difference, Verified
 
@@ -75,10 +75,7 @@ def test_places_elsewhere_are_counted(entry):
 def test_every_training_and_every_search_is_in_the_tables(entry, shelf):
     text, batch = card.text(entry, shelf), entry.batches[0]
     for row in batch.metrics:
-        assert (
-            f"| {card_evidence.mean(row.mean, row.sd, claims.of(batch))} | {row.n} | {claims.interval(row.difference)} |"
-            in text
-        )
+        assert f"| {claims.of(batch).text(row.mean, row.sd)} | {row.n} | {claims.verdict(batch, row).interval} |" in text
     for each in batch.searches:
         assert f"| {each.seed} | `{each.label}` |" in text
     assert text.count("**yes**") == sum(each.chosen for each in batch.searches) == 1
@@ -169,7 +166,7 @@ def test_the_highest_budget_with_enough_pairs_makes_the_headline(entry, shelf, b
     assert f"at the {budgets[headline]} budget (see below)" in card.sentence(made)
     folded = text[text.index("<details>") : text.index("</details>")]
     assert "## Further evidence: b" + str(1 - headline) in text[: text.index("<details>")]
-    assert claims.interval(claims.home(made.batches[0]).difference) in folded
+    assert claims.at_home(made.batches[0]).interval in folded
 
 
 @pytest.mark.parametrize(("low", "recommended"), [(0.1, True), (-0.1, False)])
