@@ -195,21 +195,21 @@ class ImageData(_Data):
 
     @property
     def holds_out(self) -> bool:
-        """Whether there are data beside the test split to choose by."""
+        """Whether data beside the test split are held out to choose by."""
         return bool(self.validation_images)
 
     @property
     def measured_on(self) -> Literal["test", "validation"]:
-        """The split that a training is measured on, where it is not on both."""
+        """The split that a training is measured on, unless it is measured on both."""
         return "validation" if self.holds_out else "test"
 
     @property
     def held_out(self) -> str:
-        """What is held out, for a sentence."""
+        """What is held out, for messages."""
         return f"{self.validation_images} images"
 
     def described(self, batch_size: int, searched_size: int | None) -> str:
-        """How much is trained on, at what size, for those who compare: trainings, and searches at ``searched_size`` pixels."""
+        """Describe how much data of what size trainings use, and searches at ``searched_size`` pixels."""
         held = f" but {self.validation_images:,} held out to choose by" if self.holds_out and not self.train_images else ""
         images = f"{self.train_images:,} training images" if self.train_images else f"all training images{held}"
         size = f" at {self.image_size}×{self.image_size} pixels" if self.image_size else ""
@@ -219,7 +219,7 @@ class ImageData(_Data):
 class TextData(_Data):
     """Text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
 
-    What is written has the keys of images too, with their defaults: the sha256 of recipes was always made with them.
+    It is written with the keys of images at their defaults, which are part of the sha256 of recipes.
     """
 
     unit: ClassVar[str] = "tokens"
@@ -243,7 +243,7 @@ class TextData(_Data):
             return value
         of_images = {key: field for key, field in ImageData.model_fields.items() if key not in cls.model_fields}
         defaults = {key: field.get_default(call_default_factory=True) for key, field in of_images.items() if key in value}
-        checked(value, [(key, ONLY_IMAGES) for key, usual in defaults.items() if repr(listed(value[key])) != repr(usual)])
+        checked(value, [(key, ONLY_IMAGES) for key, default in defaults.items() if repr(listed(value[key])) != repr(default)])
         return {key: item for key, item in value.items() if key not in of_images}
 
     @model_serializer(mode="wrap")
@@ -252,15 +252,15 @@ class TextData(_Data):
 
     @property
     def measured_on(self) -> Literal["test", "validation"]:
-        """The split that a training is measured on, where it is not on both."""
+        """The split that a training is measured on, unless it is measured on both."""
         return self.text.measure
 
     def to_choose_by(self) -> TextData:
-        """The data as trainings are measured that serve to choose among activations."""
+        """Return the section with trainings measured on the validation part, to choose among activations."""
         return self.model_copy(update={"text": self.text.model_copy(update={"measure": "validation"})})
 
     def described(self, batch_size: int, searched_size: int | None) -> str:
-        """How much is trained on in a step, for those who compare."""
+        """Describe how much data a step uses."""
         return f"{PurePath(self.name).name} in windows of {self.text.context} tokens, {batch_size} a step"
 
 
@@ -268,7 +268,17 @@ Data = ImageData | TextData
 
 
 def read_data(value: Any) -> Data:
-    """Check a data section, or a name that stands for one: of text where it has ``text``, else of images."""
+    """Check a data section, or a name that is short for one.
+
+    Returns:
+        `TextData` if it has the key ``text``, else `ImageData`.
+
+    Raises:
+        ValidationError: A key or value is invalid.
+
+    >>> type(read_data("digits")).__name__, type(read_data({"name": "a.txt", "text": {}})).__name__
+    ('ImageData', 'TextData')
+    """
     if isinstance(value, ImageData | TextData):
         return value
     if isinstance(value, str):
