@@ -1,4 +1,4 @@
-"""A training from scratch, or fine-tuning, as a run: recipe and activation in, run folder out."""
+"""Run a training, from scratch or fine-tuning, from a recipe and an activation in a run folder."""
 
 from __future__ import annotations
 
