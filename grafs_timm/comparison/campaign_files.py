@@ -14,7 +14,7 @@ from ..config.recipe import parse_recipe
 from ..config.settings import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
-from ..utils.files import write_whole
+from ..utils.files import write_changed
 from . import contenders
 from .contenders import Contender
 from .statistics import Place
@@ -73,9 +73,7 @@ def write(folder: Path, recipe: Recipe, given: Mapping[str, Contender], closed: 
         },
     }
     for name, text in ((RECIPE, recipe.to_yaml()), (ACTIVATIONS, json.dumps(about, indent=1, ensure_ascii=False) + "\n")):
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
+        write_changed(folder / name, text)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -21,7 +21,7 @@ from ..jobs.job import Outcome
 from ..jobs.launch import run_jobs
 from ..runs import folder as runs
 from ..utils import hardware
-from ..utils.files import locked, write_whole
+from ..utils.files import locked, write_changed
 from . import estimate, ledger
 from .campaign import Campaign, Job
 from .campaign_files import data_label
@@ -109,7 +109,7 @@ def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) ->
     made = []
     for job in jobs:
         recipe = root / "recipes" / f"{job.recipe.sha256[:12]}.yaml"
-        _write_once(recipe, job.recipe.to_yaml())
+        write_changed(recipe, job.recipe.to_yaml())
         what: tuple[str, ...] = ("search", str(recipe))
         if job.kind == "training":
             what = ("evaluate", str(recipe), "--activation", _argument(root, job))
@@ -132,11 +132,6 @@ def _argument(root: Path, job: Job) -> str:
     if not path.exists():
         formula.save(job.genotype, path)
     return str(path)
-
-
-def _write_once(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_whole(path, text)
 
 
 # ----------------------------------------------------------------------------------------------------- run folder -> line

@@ -21,20 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..activations.formula import Genotype
 from ..errors import GrafsError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole
+from ..utils.schema import Listed, Part
 
 FORMAT = "grafs-ledger/1"
 _LARGEST = 64 * 2**20  # bytes of one file
 _MOST_FILES = 20_000
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,7 +40,7 @@ Text = Annotated[str, Field(min_length=1, max_length=300)]
 Texts = Annotated[dict[Label, Text], Field(max_length=30)]
 
 
-class Line(BaseModel):
+class Line(Part):
     """One finished search or training.
 
     ``recipe``: sha256 of the resolved recipe that it ran by, reduced to what it depends on. ``function``: the genotype's
@@ -52,8 +49,6 @@ class Line(BaseModel):
     held-out data and the test split. ``log``: a line an epoch; accuracies per cent, losses nats, seconds of that epoch (of a
     search since its begin). ``held_out``: a search's figures of the discretised function. ``date``: UTC, of the end.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: Literal["grafs-ledger/1"]
     kind: Literal["search", "training"]
@@ -65,9 +60,7 @@ class Line(BaseModel):
     data: Label
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     split: Literal["test", "validation", "both", "architecture"]
-    log: Annotated[
-        tuple[dict[Label, float | int | str], ...], BeforeValidator(_listed), Field(min_length=1, max_length=100_000)
-    ]
+    log: Annotated[tuple[dict[Label, float | int | str], ...], Listed, Field(min_length=1, max_length=100_000)]
     held_out: dict[Label, float | int | str]
     hardware: Texts
     versions: Texts

@@ -24,7 +24,7 @@ from ..config.settings import Data, Recipe, Transfer
 from ..errors import GrafsError, RunError
 from ..runs.folder import differences
 from ..runs.training import dataset_of
-from ..utils.files import write_json, write_whole
+from ..utils.files import write_changed, write_json
 from . import contenders
 from .contenders import Contender
 
@@ -115,9 +115,9 @@ class Matrix:
 
     def write(self) -> None:
         """What the jobs need, and matrix.json last. Files that are there and the same stay as they are."""
-        _put(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        write_changed(self.folder / "recipe.yaml", self.recipe.to_yaml())
         for model, data in itertools.product(self.models, self.data):
-            _put(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
+            write_changed(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
         for label, candidate in self.activations.items():
             if candidate.genotype and not self._genotype_file(label).exists():
                 formula.save(candidate.genotype, self._genotype_file(label))
@@ -188,8 +188,3 @@ def _label(text: str) -> str:
     if text != contenders.safe(text):
         raise ValueError(f"{text!r} is no name for a folder")
     return text
-
-
-def _put(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_whole(path, text)

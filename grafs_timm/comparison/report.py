@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, astuple, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
 from ..utils.files import write_csv, write_whole
 from . import report_plots, report_text
 from .report_table import Table
@@ -68,44 +63,6 @@ def write_report(
 def write_results(results: Iterable[Result], path: str | Path) -> Path:
     """One row a training, every digit of its numbers, columns as `statistics.Result` has them; an empty field is None."""
     return write_csv(path, [field.name for field in fields(Result)], map(astuple, results))
-
-
-def read_results(path: str | Path) -> list[Result]:
-    """The rows that `write_results` wrote. RunError naming the file and the line for another file or a damaged one."""
-    path, expected = Path(path), [field.name for field in fields(Result)]
-    required = [field.name for field in fields(Result) if field.default is MISSING]
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if not lines or lines[0] != expected[: len(lines[0])] or len(lines[0]) < len(required):
-        raise RunError(f"{path} is no table of results: its first line must be {','.join(expected)}")
-    expected = lines[0]
-    results = []
-    types_of = typing.get_type_hints(Result)
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(expected):
-            raise RunError(f"{path}, row {number} has {len(line)} fields, expected {len(expected)}")
-        values = {}
-        for name, text in zip(expected, line, strict=True):
-            try:
-                values[name] = _value(text, types_of[name])
-            except ValueError as error:
-                raise RunError(f"{path}, row {number}, {name}: {error}") from error
-        results.append(Result(**values))
-    return results
-
-
-def _value(text: str, kind: Any) -> Any:
-    if typing.get_origin(kind) is types.UnionType:
-        if text == "":
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-    if typing.get_origin(kind) is typing.Literal:
-        if text not in typing.get_args(kind):
-            raise ValueError(f"must be one of {', '.join(typing.get_args(kind))}, got {text!r}")
-        return text
-    return kind(text)
 
 
 def _ordered(results: Sequence[Result]) -> list[Result]:

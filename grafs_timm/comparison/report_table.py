@@ -13,8 +13,19 @@ from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
 from .verdict import Verdict
 
 
+class _Compared:
+    """What is compared at one place: with each baseline, one of which is the usual activation there."""
+
+    verdicts: dict[str, Verdict]
+    usual: str | None
+
+    @property
+    def to_usual(self) -> Verdict | None:
+        return self.verdicts.get(self.usual) if self.usual else None
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(_Compared):
     """One activation at one place.
 
     ``verdicts``: beside each baseline; ``usual`` is the one that is usual there, None where none is given or trained, and ``p``
@@ -33,13 +44,9 @@ class Row:
     p: float | None
     rank: float | None
 
-    @property
-    def to_usual(self) -> Verdict | None:
-        return self.verdicts.get(self.usual) if self.usual else None
-
 
 @dataclass(frozen=True)
-class GroupRow:
+class GroupRow(_Compared):
     """One batch of searches, or the random cells, at one place."""
 
     group: Group
@@ -51,10 +58,6 @@ class GroupRow:
     @property
     def kind(self) -> Kind:
         return self.group.kind
-
-    @property
-    def to_usual(self) -> Verdict | None:
-        return self.verdicts.get(self.usual) if self.usual else None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -297,7 +298,7 @@ def searched_against_random(searched: Sequence[Seeds], cells: Sequence[Seeds]) -
     if not ours or not theirs:
         return None
     p = float(scipy.stats.mannwhitneyu(ours, theirs, alternative="two-sided").pvalue)
-    return Contrast(_median(ours), _median(theirs), len(ours), len(theirs), p)
+    return Contrast(statistics.median(ours), statistics.median(theirs), len(ours), len(theirs), p)
 
 
 def expected_maximum(n: int) -> float:
@@ -324,12 +325,7 @@ def _figures(seeds: Seeds) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered, middle = sorted(values), len(values) // 2
-    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return statistics.fmean(values) if values else None
 
 
 def _sd(values: Sequence[float]) -> float | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from written_results import read_results
 
 from grafs_timm.comparison import report_text
-from grafs_timm.comparison.report import read_results, write_report, write_results
+from grafs_timm.comparison.report import write_report, write_results
 from grafs_timm.comparison.report_table import Table
 from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RunError
@@ -226,29 +227,6 @@ def test_rows_round_trip(tmp_path: Path) -> None:
     assert read_results(path) == results
     nan = replace(results[0], accuracy=NAN)
     assert math.isnan(read_results(write_results([nan], path))[0].accuracy)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda text: "", "is no table of results"),
-        (lambda text: text.replace("accuracy", "precision"), "its first line must be activation,kind"),
-        (lambda text: text.replace("found", "lucky"), "row 2, kind: must be one of found, random, baseline, got 'lucky'"),
-        (lambda text: text.replace(",5,", ",five,"), "row 2, epochs: invalid literal"),
-        (lambda text: text.rstrip() + ",1\n", "row 49 has 15 fields, expected 14"),
-        (lambda text: text.replace("c10_s0", '"c10', 1), "cannot read"),
-    ],
-)
-def test_damaged_rows_are_named(tmp_path: Path, change: object, message: str) -> None:
-    path = write_results(matrix(), tmp_path / "results.csv")
-    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-    with pytest.raises(RunError, match=re.escape(message)):
-        read_results(path)
-
-
-def test_missing_rows_file(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot read"):
-        read_results(tmp_path / "results.csv")
 
 
 def test_unicode_and_markup_in_names(tmp_path: Path) -> None:

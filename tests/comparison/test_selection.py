@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, recipe, refused
+from written_results import read_results
 
 from grafs_timm.activations.named import Activation
 from grafs_timm.comparison import contenders, selection
 from grafs_timm.comparison.contenders import Contender
-from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
 from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RecipeError, RunError
