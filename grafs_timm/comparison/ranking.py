@@ -64,7 +64,7 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
             found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure)
     adjusted = holm({label: own.p for label, own in found.items()})
     names = {usual[place.model] for place in where}
-    name = names.pop() if len(names) == 1 else "the usual activation"
+    name = names.pop() if len(names) == 1 else "the default activation"
     ranked = []
     for label, own in found.items():
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
@@ -115,7 +115,7 @@ def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
         raise RunError("no training to rank")
     for place in places(results):
         if place.model not in usual:
-            raise RunError(f"{place.model} has no usual activation to compare with; usual names {', '.join(usual) or 'none'}")
+            raise RunError(f"{place.model} has no default activation to compare with; usual names {', '.join(usual) or 'none'}")
         if not any(row.place == place and row.activation == usual[place.model] for row in results):
             raise RunError(f"{place}: {usual[place.model]} was not trained there, so nothing can be compared with it")
 

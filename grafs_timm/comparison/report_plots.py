@@ -62,12 +62,12 @@ def heatmap(table: Table, path: str | Path) -> Path:
     _heads(axes, table, narrow)
     more = sizes and max(sizes) > most
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24, extend="both" if more else "neither", extendfrac=0.03)
-    bar.set_label(f"{table.measure.unit} beside the usual", fontsize=9)
+    bar.set_label(f"difference to the default activation, {table.measure.unit}", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     split = table.results[0].split
     text = (
-        f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
+        f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: default activation; grey: not compared with it"
     )
     axes.set_xlabel(text, fontsize=9)
     return save_figure(figure, path)
@@ -113,7 +113,7 @@ def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], la
             axes.axhspan(y - 0.5, y + 0.5, color="#f3f5f7", zorder=0, lw=0)
         axes.text(1.015, y, _count(row), transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
     title = f"{_short(place.model)}\n{_short(place.data)}"
-    unit = f"{table.measure.unit} beside {_short(table.usual_at(place) or '?')}"
+    unit = f"difference to {_short(table.usual_at(place) or '?')}, {table.measure.unit}"
     draw_panel(axes, lines, limits(row.to_usual for row in found if row.to_usual), title, unit, 8.5)
     axes.tick_params(axis="y", labelleft=labelled)
 
@@ -121,7 +121,7 @@ def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], la
 def _count(row: Row | GroupRow) -> str:
     """How many seeds are paired, of a group for how many members."""
     if isinstance(row, Row) and row.activation == row.usual:
-        return "usual"
+        return "default"
     if row.to_usual is None:
         return ""
     own = row.to_usual.difference

@@ -152,7 +152,7 @@ class Selection:
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
         shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
         usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
-        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
+        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} remain")
         return left
 
 
@@ -245,10 +245,10 @@ def _finish(
         # what was picked from a batch doesn't stand for it
         [replace(row, batch=None) for row in final], folder / "final",
         classes={recipe.data.name: len(classes)} if classes else None,
-        usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
+        usual={recipe.model: ranked.usual}, title=f"The final trainings of the selection in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
         formulas={label: each.activation.formula for label, each in field.items()},
-        notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
+        notes=["The test split: everything is measured on held-out training data, to select by; claims need the test split."],
     )  # fmt: skip
     report.write_results(selection.trained, folder / "trainings.csv")
     write_whole(folder / "report.md", _text(selection, found, summary))
@@ -305,12 +305,13 @@ def _labels(field: Sequence[Contender]) -> list[str]:
 def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str, Any]) -> str:
     cost, recipe = summary["cost"], selection.recipe
     lines = [
-        f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
-        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
-        f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
+        f"# Selection among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "",
+        f"**{summary['why']}**", "",
+        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not used. "
+        f"The total cost was {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
-        "## Ranking", "", f"| | formula | beside {summary['usual']} |", "|---|---|---|",
+        "## Ranking", "", f"| | formula | compared with {summary['usual']} |", "|---|---|---|",
         *(f"| {row['activation']} | `{row['formula'].replace('|', '¦')}` | {row['verdict']} |" for row in summary["ranking"]),
         "", "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
         "## Rounds", "", *(f"- {line}" for line in summary["rounds"]), "",

@@ -190,13 +190,13 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
 def notes(matrix: Matrix) -> list[str]:
     """What a reader of the report must know of the activations."""
     said = [
-        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function, "
-        "up to scales; it is trained once, and stands there for each of them."
+        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function "
+        "up to scales; it is trained once and listed for each of them."
         for each in matrix.activations.values()
         if each.also
     ]
     if any(each.kind == "random" for each in matrix.activations.values()):
-        said.append("Random cells that are constant or not finite on [−5, 5]: they are left out of the draw.")
+        said.append("Random cells that are constant or not finite on [−5, 5]: they are not drawn.")
     return said
 
 

@@ -48,9 +48,9 @@ def sentence(contents: Contents) -> str:
 
 def _pictures(contents: Contents) -> list[str]:
     return [
-        f"![f and its derivative beside {contents.batches[0].usual} and other usual activations]({contents.name}.png)",
+        f"![f and its derivative beside {contents.batches[0].usual} and other baselines]({contents.name}.png)",
         "",
-        f"![Differences to the usual activation at every place, with 95 % intervals]({contents.name}_effect.png)",
+        f"![Differences to the default activation by model and data set, with 95 % intervals]({contents.name}_effect.png)",
     ]
 
 
@@ -77,8 +77,8 @@ import timm, grafs_timm  # the import makes the zoo's names known to timm
 
 model = {use_line(contents)}
 model = grafs_timm.create_model("{models(contents.family)[1]}", activation="{contents.name}")  # any architecture
-print(model.activation_report)  # what was replaced, and every place that was left
-layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() takes the place of nn.GELU()"""
+print(model.activation_report)  # what was replaced, and every activation that was kept
+layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() replaces nn.GELU()"""
     lines = fenced(block, "python")
     if contents.alias:
         alias, warned = code(f"grafs_{contents.family}"), claims.not_shown(contents)
@@ -165,12 +165,12 @@ def _reproduce(contents: Contents, batch: Batch, zoo: Path) -> list[str]:
     searched = f"{zoo.name}/{contents.family}/evidence/{found.evidence.folder}/{found.provenance.recipe}"
     block = f"""\
 grafs-timm search {searched} --seed {found.provenance.search_seed}  # the search that found it
-grafs-timm evaluate {evidence}/{own.recipe} --activation {contents.name} --seed 0  # one training
+grafs-timm train {evidence}/{own.recipe} --activation {contents.name} --seed 0  # one training
 grafs-timm campaign status {contents.family}  # every figure of the ledgers
-grafs-timm campaign run {contents.family} --budget {batch.budget}  # go on: searches, then trainings in blocks by seed
+grafs-timm campaign run {contents.family} --budget {batch.budget}  # resume: searches, then trainings in blocks by seed
 grafs-timm zoo verify {contents.name}  # recompute every number here from the evidence
 grafs-timm zoo verify {contents.name} --retrain  # repeat a training and compare"""
-    return [*fenced(block), "", f"This page is made from `{contents.name}.json` by `grafs-timm publish`; changes go there."]
+    return [*fenced(block), "", f"This page is generated from `{contents.name}.json` by `grafs-timm publish`; do not edit it."]
 
 
 def _bullets(sentences: list[str]) -> list[str]:

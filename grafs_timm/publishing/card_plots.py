@@ -77,7 +77,7 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
             axes.axhspan(y - 0.5, y + 0.5, color="#fbeceb", zorder=0, lw=0)
         if row.difference is None:
             axes.plot(0, y, "|", color="#222", ms=7, zorder=3)
-            axes.text(0.02, y, "usual", transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
+            axes.text(0.02, y, "default", transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
         name, alpha = contents.name if own else row.activation, 1.0 if own or row.kind == "baseline" else PALE
         lines.append(Line(name[:30], row.kind, claims.verdict(batch, row), bold=own, alpha=alpha))
     home = place == (batch.provenance.model, batch.provenance.data)
@@ -85,14 +85,14 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
     apart = next((row.difference.to for row in rows if row.difference), batch.usual)
     # random cells far off become arrows
     ends = limits((line.verdict for line in lines if line.verdict and line.kind != "random"), outliers=False)
-    draw_panel(axes, lines, ends, title, f"{claims.of(batch).unit} beside {apart}", 8)
+    draw_panel(axes, lines, ends, title, f"difference to {apart}, {claims.of(batch).unit}", 8)
 
 
 def _legend(picture: Any, contents: Contents) -> None:
     marks: list[dict[str, Any]] = [
         {"color": COLOURS["found"], "label": "this function"},
         {"color": COLOURS["found"], "alpha": PALE, "label": "the other searches"},
-        {"color": COLOURS["baseline"], "label": "usual activations"},
+        {"color": COLOURS["baseline"], "label": "baselines"},
         {"color": COLOURS["random"], "alpha": PALE, "label": "random cells"},
     ]
     title = f"paired difference in {contents.batches[0].measure}, right is better; 95 % interval; an arrow: beyond the panel"

@@ -76,8 +76,8 @@ class Elsewhere:
         if not self.places:
             return "not measured elsewhere"
         return (
-            f"elsewhere: better at {self.better}, worse at {self.worse}, no difference shown at {self.not_shown} "
-            f"of {many(self.places, 'place')}"
+            f"elsewhere: better for {self.better}, worse for {self.worse}, no difference shown for {self.not_shown} "
+            f"of {many(self.places, 'pair')} of model and data set"
         )
 
 
@@ -105,7 +105,7 @@ def effect(batch: Batch) -> str:
         return f"its effect against {batch.usual} was not measured where it was searched, {where}"
     shown = f"no difference from {own.to} shown" if own.side is Side.NOT_SHOWN else f"{own.side} than {own.to}"
     measured = f"{own.measured} over {many(own.difference.n, 'training seed')}"
-    measured += "" if own.has_interval else ", which tell no interval"
+    measured += "" if own.has_interval else ", too few for an interval"
     return f"{shown} where it was searched, {where} ({measured})"
 
 
@@ -149,14 +149,15 @@ def _measured(batch: Batch) -> list[str]:
         by_side[own.side].append(f"{row.model} on {row.data} ({own.interval})")
     said, not_shown = [], by_side[Side.NOT_SHOWN]
     if by_side[Side.WORSE]:
-        said.append(f"It is worse than the usual activation for {listed(by_side[Side.WORSE])}.")
+        said.append(f"It is worse than the default activation for {listed(by_side[Side.WORSE])}.")
     if rows and len(not_shown) == len(rows):
-        said.append(f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do.")
+        every = f"any of {many(len(rows), 'pair')} of model and data set"
+        said.append(f"No difference from {batch.usual} is shown for {every}: use {batch.usual}.")
     elif not_shown:
-        said.append(f"No difference from the usual activation is shown for {listed(not_shown)}.")
+        said.append(f"No difference from the default activation is shown for {listed(not_shown)}.")
     said += _behind(batch)
     if is_reduced(batch):
-        said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
+        said.append(f"Its effect in a training of full length is unknown; the budget was {batch.provenance.budget}.")
     return said
 
 

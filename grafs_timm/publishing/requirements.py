@@ -231,6 +231,7 @@ def choice(campaign: Campaign) -> Choice:
     spent = selection.costs(
         sum(map(campaign_run.line_seconds, campaign.searches.values())), rows if campaign.closed else [], own, epochs
     )  # fmt: skip
+    why = why.replace("percentage points", "points")  # as entries recorded it so far: their hash covers the words
     return Choice(why=why, full_trainings=spent["full_trainings"], searched_against_random=words)
 
 

@@ -65,7 +65,7 @@ def test_from_searches_to_a_ranking(chosen):
     assert set(opened) == {"train"}
     assert (summary["searches"], summary["usual"], summary["measured_on"]) == (3, "relu", "validation")
     # three searches and three random cells, halved until one is left: 6 -> 3 -> 1
-    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 go on", "1 go on"]
+    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 remain", "1 remain"]
     assert len(summary["ranking"]) == 1
     assert summary["ranking"][0]["n"] == 2
     assert summary["recommended"] in ("relu", summary["ranking"][0]["activation"])
