@@ -1,4 +1,4 @@
-"""The report of a matrix: report.md for a reader, results.csv and summary.csv for programs, two pictures."""
+"""Write the report of a matrix: report.md for readers, results.csv and summary.csv for programs, two pictures."""
 
 from __future__ import annotations
 
@@ -29,14 +29,26 @@ def write_report(
     formulas: Mapping[str, str] | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Path:
-    """Write report.md, results.csv, summary.csv and plots/ into ``folder``; returns the path of report.md.
+    """Write report.md, results.csv, summary.csv and plots/. The order of the rows doesn't matter.
 
-    ``usual``: {model: its usual activation}, what all is compared with. ``failed``: (job, reason) of jobs that ended without a
-    result. ``notes``: further sentences on what was not measured. ``formulas``:
-    {activation: its formula}. ``classes``: {data: number of classes}, by which trainings at chance are told. Every cell of the
-    matrix without a row, or with one whose accuracy is NaN, is counted as missing. The rows' order doesn't matter.
+    Every cell of the matrix without a row, or with one whose figure is NaN, counts as missing.
 
-    RunError where rows can't be compared (`statistics.check`), or the files can't be written.
+    Args:
+        results: a row for each training.
+        folder: to write into.
+        usual: {model: its default activation}, which everything is compared with.
+        title: of the report.
+        failed: (job, reason) of jobs that ended without a result.
+        notes: further sentences on what was not measured.
+        formulas: {activation: its formula}.
+        classes: {data: number of classes}, by which trainings at chance are counted.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        RunError: where rows can't be compared (`statistics.check`), or the files can't be written; nothing was written for the
+            former.
     """
     check(results)
     folder = Path(folder)
@@ -47,7 +59,7 @@ def write_report(
     pictures = []
     if table.with_figure:
         pictures = [report_plots.heatmap(table, folder / "plots" / "heatmap.png")]
-        if any(row.to_usual and row.to_usual.difference.mean is not None for row in table.rows.values()):
+        if any(row.to_default and row.to_default.difference.mean is not None for row in table.rows.values()):
             pictures.insert(0, report_plots.forest(table, folder / "plots" / "forest.png"))
     text = report_text.markdown(
         table,
@@ -61,7 +73,12 @@ def write_report(
 
 
 def write_results(results: Iterable[Result], path: str | Path) -> Path:
-    """One row a training, every digit of its numbers, columns as `statistics.Result` has them; an empty field is None."""
+    """Write a row for each training with every digit, with the columns of `statistics.Result`; an empty field is None.
+
+    Args:
+        results: the trainings.
+        path: of the CSV file.
+    """
     return write_csv(path, [field.name for field in fields(Result)], map(astuple, results))
 
 
@@ -74,7 +91,7 @@ def _ordered(results: Sequence[Result]) -> list[Result]:
 
 def _summary(table: Table) -> Iterable[list[Any]]:
     for (label, place), row in table.rows.items():
-        first, own = table.activations[label], row.to_usual.difference if row.to_usual else None
+        first, own = table.activations[label], row.to_default.difference if row.to_default else None
         shown: list[Any] = [None] * 7
         if own is not None:
             shown = [own.mean, own.low, own.high, own.p, row.p, own.n, own.unpaired]

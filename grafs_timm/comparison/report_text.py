@@ -1,4 +1,4 @@
-"""The words of a matrix's report, in GitHub's Markdown: claim and evidence first, then the tables, then how to read them."""
+"""Write the text of a matrix's report in GitHub's Markdown: claims and evidence, then the tables, then how to read them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,19 @@ def markdown(
     formulas: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
-    """The whole report.md; ``pictures`` are links relative to it."""
+    """Write the whole report.md.
+
+    Args:
+        table: of the matrix.
+        title: of the report.
+        failed: (job, reason).
+        notes: on what was not measured.
+        formulas: by activation.
+        pictures: links relative to the report.
+    """
     parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
-    parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
+    parts += [_default_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
     parts += [
         _failures(table, failed),
         ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
@@ -84,9 +93,9 @@ def _claims(table: Table) -> list[str]:
 def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
     if len(rows) == 1:
         (row,) = rows
-        shown = row.to_usual.sentence(noun, code) if row.to_usual else "no default activation to compare with"
+        shown = row.to_default.sentence(noun, code) if row.to_default else "no default activation to compare with"
         return f"{subject}, {plain(str(row.place))}: {shown}."
-    found = Counter(row.to_usual.side if row.to_usual and row.to_usual.has_interval else None for row in rows)
+    found = Counter(row.to_default.side if row.to_default and row.to_default.has_interval else None for row in rows)
     counts = [f"{word} in {found[side]}" for side, word in _WORDS.items() if found[side]]
     names = {row.usual for row in rows if row.usual}
     usual = code(names.pop()) if len(names) == 1 else "the model's default activation"
@@ -137,8 +146,8 @@ def _counted_failures(failed: Sequence[tuple[str, str]]) -> str:
     return f" {many(len(failed), 'job')} failed." if failed else ""
 
 
-def _usual_rank(table: Table) -> list[str]:
-    rows = [table.rows[label, place] for place in table.places if (label := table.usual_at(place))]
+def _default_rank(table: Table) -> list[str]:
+    rows = [table.rows[label, place] for place in table.places if (label := table.default_at(place))]
     ranked = [(row, row.rank) for row in rows if row.rank is not None]
     if not ranked:
         return []
@@ -157,7 +166,7 @@ def _usual_rank(table: Table) -> list[str]:
 
 
 def _place(table: Table, place: Place) -> list[str]:
-    usual = table.usual_at(place)
+    usual = table.default_at(place)
     beside = f"difference to {code(usual)} [95 %]" if usual else "difference to the default"
     rows = [table.rows[label, place] for label in table.activations]
     lines = [f"## {plain(str(place))}", ""]
@@ -186,7 +195,7 @@ def _place(table: Table, place: Place) -> list[str]:
 
 
 def _row(row: Row, measure: Measure) -> list[str]:
-    own = row.to_usual
+    own = row.to_default
     count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
     count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
     label = code(row.activation) + (" (default)" if row.activation == row.usual else "")
@@ -206,13 +215,13 @@ def _groups(table: Table, place: Place) -> list[str]:
     rows = [row for (group, where), row in table.group_rows.items() if where == place and group.several]
     if not rows:
         return []
-    usual, measure = table.usual_at(place), table.measure
+    usual, measure = table.default_at(place), table.measure
     heads = ["group", "members", "mean", "sd over members", "sd over training seeds"]
     heads += [f"difference to {code(usual)} [95 %]" if usual else "difference to the default", "pairs"]
     cells = []
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
-        between = _shown(row.to_usual), _pairs(row.to_usual)
+        between = _shown(row.to_default), _pairs(row.to_default)
         cells.append(
             [
                 plain(row.group.label),
@@ -314,6 +323,6 @@ def _pairs(verdict: Verdict | None) -> str:
 
 
 def _runs(seeds: Sequence[int]) -> str:
-    """Seeds with neighbours joined: «0–3, 7»."""
+    """Write seeds with neighbours joined: "0–3, 7"."""
     spans = [[seed for _, seed in span] for _, span in groupby(enumerate(seeds), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}–{span[-1]}" for span in spans)

@@ -1,4 +1,4 @@
-"""The tables of a card: what was measured at every place, what was measured again, and every search of the batch."""
+"""Write the tables of a card: what was measured by model and data set, what was measured again, and every search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORDER = {"found": 0, "baseline": 1, "random": 2}
 
 
 def evidence(batch: Batch) -> list[str]:
-    """A table a place, the search's own first, and how many intervals stand in them."""
+    """Write a table for each model and data set, the search's own first, and how many intervals they have."""
     everything = "the training text" if batch.measure == "loss" else "all training images"
     images = everything if batch.train_images is None else f"{batch.train_images:,} training images"
     images = f"{images} ({batch.provenance.budget})"
@@ -48,7 +48,7 @@ def _stopped(batch: Batch) -> list[str]:
 
 
 def multiplicity(count: int) -> str:
-    """What a reader of so many 95 % intervals must keep in mind."""
+    """Write what a reader of so many 95 % intervals must keep in mind."""
     if not count:
         return "Too little was trained for any 95 % interval."
     shown = "One interval of 95 % is" if count == 1 else f"{count} intervals of 95 % are"
@@ -93,7 +93,7 @@ def _near(each: Search) -> str:
 
 
 def verified(contents: Contents) -> list[str]:
-    """Reported beside re-verified, a line for each training that was repeated."""
+    """Write what was reported beside what came out again, a line for each training that was repeated."""
     if not contents.verified:
         return ["No training has been repeated yet; run `--retrain` below."]
     heads = ["training", "seed", "reported", "re-verified", "repeated with"]
@@ -109,7 +109,7 @@ def _verified(each: Verified, measure: Measure) -> list[str]:
 
 
 def searches(batch: Batch) -> list[str]:
-    """Every search of the batch, losers too, and the words of the choice."""
+    """Write every search of the batch, selected or not, and how one was selected."""
     measure = claims.of(batch)
     heads = ["seed", "called", "f(x)", "same as", "nearest of the authors'", f"held-out {measure.name}", "time", "selected"]
     rows = [

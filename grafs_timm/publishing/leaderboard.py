@@ -1,4 +1,4 @@
-"""The zoo's own page, ``zoo/README.md``: a row an entry, with its effect and how sure it is. Made of the entries alone."""
+"""Write the zoo's own page, ``zoo/README.md``: a row for each entry with its effect and interval, from the entries alone."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ better than the default."""
 
 
 def ordered(entries: Sequence[Contents]) -> list[Contents]:
-    """By family, the one with the alias first."""
+    """Sort entries by family, the one with the alias first."""
     return sorted(entries, key=lambda each: (each.family, not each.alias, each.name))
 
 
 def text(entries: Sequence[Contents]) -> str:
-    """The whole page; thumbnails and cards are linked relative to the zoo folder."""
+    """Write the whole page; pictures and cards are linked relative to the zoo folder."""
     parts = [[_INTRO]]
     if entries:
         adjusted = _adjusted(entries)
@@ -74,13 +74,13 @@ def _adjusted(entries: Sequence[Contents]) -> dict[str, Side]:
 def _row(each: Contents, adjusted: Mapping[str, Side]) -> list[str]:
     batch = claims.headline(each)
     link, own = f"{each.family}/{each.name}", claims.at_home(batch)
-    stands = f" (= {code(f'grafs_{each.family}')}{', recommended' if each.recommended else ''})" if each.alias else ""
+    alias = f" (= {code(f'grafs_{each.family}')}{', recommended' if each.recommended else ''})" if each.alias else ""
     where = plain(f"{batch.provenance.model} on {batch.provenance.data}")
     measured = own.difference.mean is not None
     effect = f"{where}: " + (f"{own.measured}, {_word(own.side, own.to)}" if measured else "not measured")
     home, cost = f"{each.name} {batch.provenance.model} {batch.provenance.data}", claims.timed(each)
     return [
-        f'<a href="{link}.md"><img src="{link}.png" width="180" alt="{each.name}"></a>', code(each.name) + stands,
+        f'<a href="{link}.md"><img src="{link}.png" width="180" alt="{each.name}"></a>', code(each.name) + alias,
         code(Genotype.from_dict(each.genotype, derived=False).text), each.family, effect, str(own.difference.n),
         _word(adjusted[home], own.to) if measured else "–", _elsewhere(each, adjusted, home),
         "not timed" if cost is None else f"{cost.ratio:.2f} × GELU", batch.budget, f"[card]({link}.md)",

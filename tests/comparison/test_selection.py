@@ -202,7 +202,7 @@ def test_on_the_command_line(chosen, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     said = refused("search", tmp_path / "tiny.yaml", "--seeds", 2, "--select", "--out", tmp_path / "full", "--device", "cpu")
-    assert "is not empty and holds no choice" in said
+    assert "is not empty and is no selection" in said
     out, summary, _ = chosen
     (tmp_path / "same.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     ended = call("search", tmp_path / "same.yaml", "--seeds", 3, "--select", "--out", out, "--device", "cpu")
