@@ -10,7 +10,8 @@ import click
 from ..errors import GrafsError
 
 if TYPE_CHECKING:
-    from ..runs.tracking import Mode
+    from ..jobs.options import Launch
+    from ..runs.tracking import Mode, Wandb
 
 
 def run_options(command: Any) -> Any:
@@ -96,7 +97,7 @@ def say_if(finished: bool, out: Path) -> None:
 
 
 def where_options(command: Any) -> Any:
-    """Where many jobs run; the names are those of ``launch.run_jobs``."""
+    """Where many jobs run; the names are those of `jobs.launch.Launch`."""
     for option in reversed(
         [
             click.option("--workers", type=click.IntRange(1), help="Jobs at once on each device.  [default: 1]"),
@@ -122,9 +123,22 @@ def where_options(command: Any) -> Any:
     return command
 
 
-def default_group(mode: Mode, name: str) -> str:
-    """W&B's group of many runs where no option names one. RunError where W&B's variables are wrong: before the first starts."""
+def chosen_launch(device: str, **where: Any) -> Launch:
+    """The `Launch` of the options, its devices found on this machine where jobs run here."""
+    from ..jobs.launch import devices
+    from ..jobs.options import Launch
+
+    here = where.get("launcher", "local") == "local"
+    return Launch(devices=devices(device) if here else (device,), **where)
+
+
+def chosen_wandb(mode: Mode, group: str | None, name: str) -> Wandb:
+    """W&B's options of many runs, in the group ``name`` where none is named.
+
+    RunError where W&B's variables are wrong: before the first run starts.
+    """
+    from ..runs.tracking import Wandb
     from ..runs.wandb_mirror import check_mode, told
 
     check_mode(mode)
-    return told("WANDB_RUN_GROUP", name)
+    return Wandb(mode, group or told("WANDB_RUN_GROUP", name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import changed_recipe, default_group, prepare, run_options, say_failed, say_if, where_options
+from .options import changed_recipe, chosen_launch, chosen_wandb, prepare, run_options, say_failed, say_if, where_options
 
 if TYPE_CHECKING:
     from ..runs.tracking import Mode
@@ -37,6 +37,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
     from ..runs.run_search import run_search
+    from ..runs.tracking import Wandb
     from ..utils.parallel import is_main
 
     if select and not seeds:
@@ -48,7 +49,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     chosen, device = prepare(recipe, model, data, settings, on_bad_shard, device)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
     if not is_main():
         return
     say_if(finished, out)
@@ -57,8 +58,7 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
         click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
     if summary["keeps_bound"]:
         click.echo("          its shape leans on the limits of the search (saturation at ±10), which stay a part of it")
-    of_text = f"loss      {summary['held_out_loss']:.4f} nats per token"
-    reached = of_text if chosen.data.text else f"accuracy  {summary['held_out_accuracy']:.2f} %"
+    reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])
     click.echo(f"{reached} on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
@@ -70,20 +70,16 @@ def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tu
               select: bool, where: dict[str, Any]) -> None:  # fmt: skip
     """Several searches, and with ``select`` a choice among them."""
     from ..comparison import selection
-    from ..jobs import launch
 
     out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
-    devices = launch.devices(device) if where["launcher"] == "local" else (device,)
-    mode, group = wandb
-    group = group or default_group(mode, out.name)
-    options = ["--device", devices[0].partition(":")[0], "--wandb", mode, "--wandb-group", group]
-    where = {**where, "devices": devices, "quiet": quiet}
+    launch = chosen_launch(device, quiet=quiet, **where)
+    options = ["--device", launch.device, *chosen_wandb(*wandb, out.name).arguments]
     if not select:
-        failed = selection.run_searches(chosen, out, seeds, options=options, **where)
+        failed = selection.run_searches(chosen, out, seeds, options=options, launch=launch)
         say_failed(failed)
         click.echo(f"next      grafs-timm transfer {recipe} --activation {out}")
         sys.exit(1 if failed else 0)
-    summary = selection.run_selection(chosen, out, seeds, options=options, **where)
+    summary = selection.run_selection(chosen, out, seeds, options=options, launch=launch)
     for row in summary["ranking"]:
         click.echo(f"{row['activation']:16s} {row['verdict']}    {row['formula']}")
     click.echo(f"in round 1, {summary['searched_against_random']}")

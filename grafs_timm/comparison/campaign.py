@@ -28,7 +28,7 @@ from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activ
 from .contenders import Contender
 from .ledger import Ledger, Line
 from .measure import MEASURES, Measure
-from .results import compared_by, parse
+from .results import parse
 from .statistics import Place, Result, difference
 from .verdict import Verdict
 
@@ -255,7 +255,7 @@ class Campaign:
 
     @property
     def measure(self) -> Measure:
-        return MEASURES[compared_by(bool(self.recipe.data.text))]
+        return MEASURES[self.recipe.data.figure]
 
     @property
     def home(self) -> Place:
@@ -333,7 +333,7 @@ class Campaign:
             if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
             known = self.activations.get(labels.get(line.function, "")) or _unknown(line)
-            rows.append(parse(line.log, known, Place(line.model, line.data), line.seed, split, bool(self.recipe.data.text)))
+            rows.append(parse(line.log, known, Place(line.model, line.data), line.seed, split, self.recipe.data.figure))
         order = {label: number for number, label in enumerate(self.activations)}
         return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
 

@@ -27,8 +27,8 @@ _LARGEST = 4 * 2**20  # bytes of activations.json
 def data_label(data: Data) -> str:
     """Return what a data section is called in labels and file names.
 
-    >>> from grafs_timm.config.settings_data import Data
-    >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
+    >>> from grafs_timm.config.settings import ImageData
+    >>> data_label(ImageData(name="text/tinyshakespeare.txt.gz"))
     'tinyshakespeare.txt.gz'
     """
     return contenders.safe(PurePath(data.name).name or data.name)
@@ -49,11 +49,11 @@ def resolved(recipe: Recipe) -> Recipe:
 
     def section(data: Data) -> Data:
         data = recipe.data.model_copy(update={"name": data.name}) if data.model_fields_set == {"name"} else data
-        hold = own.held_out and not data.text and not data.validation_images
+        hold = own.held_out and not data.holds_out
         return data.model_copy(update={"validation_images": own.held_out}) if hold else data
 
     home = section(recipe.data)
-    if not (home.text or home.validation_images):
+    if not home.holds_out:
         raise RecipeError("campaign.held_out: a campaign selects by held-out images; set this, or data.validation_images")
     places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
     names = [Place(recipe.model, data_label(home)), *(Place(each.model, data_label(each.data)) for each in places)]

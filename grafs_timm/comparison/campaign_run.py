@@ -19,6 +19,7 @@ from ..errors import GrafsError, RunError
 from ..jobs.job import Job as LaunchJob
 from ..jobs.job import Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
 from ..utils import hardware
 from ..utils.files import locked, write_changed
@@ -46,7 +47,7 @@ def default_runs(campaign: Campaign) -> Path:
 
 def run(
     campaign: Campaign, root: Path, *, minutes: float | None = None, options: Sequence[str] = (),
-    say: Callable[[str], None] = print, **launch: Any,
+    say: Callable[[str], None] = print, launch: Launch = HERE,
 ) -> list[Outcome]:  # fmt: skip
     """Run what the ledger lacks, in order; each result is a line of the ledger as soon as it is there.
 
@@ -56,7 +57,7 @@ def run(
         minutes: after how many to stop, running jobs at their last checkpoint; None runs until nothing is left.
         options: further arguments of each job's command, such as ``--device cpu``.
         say: is called with a line for each finished run.
-        launch: arguments of `launch.run_jobs` that say where jobs run.
+        launch: where jobs run.
 
     Returns:
         The jobs that failed.
@@ -84,7 +85,7 @@ def _left(campaign: Campaign, stage: list[Job], failed: dict[str, Outcome]) -> l
 
 def _run_stage(
     campaign: Campaign, root: Path, waiting: list[Job], options: Sequence[str], say: Callable[[str], None],
-    failed: dict[str, Outcome], launch: dict[str, Any],
+    failed: dict[str, Outcome], launch: Launch,
 ) -> None:  # fmt: skip
     keys = {run_folder(root, job): job for job in waiting}
     begun, done = time.monotonic(), 0
@@ -104,7 +105,7 @@ def _run_stage(
         rest = (time.monotonic() - begun) / done * (len(waiting) - done)
         say(f"done      {_said(campaign, line)}; {len(waiting) - done} of this block left, about {rest / 3600:.1f} h")
 
-    run_jobs(launch_jobs(root, waiting, options), on_outcome=ended, **launch)
+    run_jobs(launch_jobs(root, waiting, options), launch, on_outcome=ended)
 
 
 def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) -> list[LaunchJob]:
@@ -166,7 +167,7 @@ def collect(campaign: Campaign, root: Path) -> list[Line]:
     """
     known, found = {line.sha256 for line in campaign.ledger.lines}, []
     for summary in sorted(root.glob("**/summary.json")):
-        if (summary.parent / "run.json").exists():
+        if (summary.parent / runs.RUN).exists():
             line = line_of(summary.parent)
             campaign.check(line, str(summary.parent))
             if line.sha256 not in known:
@@ -183,14 +184,14 @@ def line_of(folder: Path) -> Line:
     Raises:
         RunError: where the run is not finished, or its files can't be read.
     """
-    summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
+    summary, about = runs.read_json(folder / runs.SUMMARY), runs.read_json(folder / runs.RUN)
     log = read_epochs(folder)
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
-        recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
+        recipe = parse_recipe(strict_yaml.read(folder / runs.RECIPE), runs.RECIPE)
         recipe = recipe.for_searching() if search else recipe.for_training()
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,

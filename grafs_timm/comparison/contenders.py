@@ -18,6 +18,7 @@ from ..activations.formula import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
+from ..runs import folder as runs
 from ..utils import resources
 from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
@@ -189,7 +190,7 @@ def given(text: str) -> list[Contender]:
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Contender(Activation(label, formula.load(path)), search_seed=_search_seed(path.parent))]
+        return [Contender(Activation(label, formula.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 
@@ -218,9 +219,9 @@ def _named(name: str, kind: Kind | None = None) -> Contender:
 def _searches(folder: Path) -> list[Contender]:
     """Every genotype.json below, in the order of search seeds; one that lies in the folder itself is a search on its own."""
     batch = folder.resolve().name
-    if (folder / "genotype.json").is_file():
-        return given(str(folder / "genotype.json"))
-    files = sorted(folder.rglob("genotype.json"))
+    if (folder / runs.GENOTYPE).is_file():
+        return given(str(folder / runs.GENOTYPE))
+    files = sorted(folder.rglob(runs.GENOTYPE))
     if not files:
         raise GenotypeError(f"{folder}: no genotype.json below; a search writes it when it ends")
     found = []
@@ -233,7 +234,7 @@ def _searches(folder: Path) -> list[Contender]:
 
 def _search_seed(folder: Path) -> int | None:
     """Of the search whose run folder this is; None where it is none."""
-    for name in ("run.json", "summary.json"):
+    for name in (runs.RUN, runs.SUMMARY):
         try:
             about: Any = json.loads((folder / name).read_bytes())
         except (OSError, ValueError, RecursionError):

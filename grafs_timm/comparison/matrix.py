@@ -20,7 +20,7 @@ from ..activations.formula import Genotype
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Data, Recipe, Transfer
+from ..config.settings import Data, Recipe, Transfer, read_data
 from ..errors import GrafsError, RunError
 from ..runs.folder import differences
 from ..runs.training import dataset_of
@@ -125,7 +125,7 @@ class Matrix:
                 raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
             own = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
             activations = {label: _candidate(label, each) for label, each in about["activations"].items()}
-            data = {_label(label): Data.model_validate(each) for label, each in about["data"].items()}
+            data = {_label(label): read_data(each) for label, each in about["data"].items()}
             models = {_label(label): str(name) for label, name in about["models"].items()}
             there = cls(folder, recipe, activations, models, data, int(about["seeds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

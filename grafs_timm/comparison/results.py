@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ..config.settings import Figure
 from ..errors import RunError
+from ..runs.folder import SUMMARY
 from ..runs.tracking import read_log
 from .contenders import Contender
 from .statistics import Place, Result
@@ -27,12 +29,7 @@ def run_seconds(log: Log, search: bool = False) -> float:
     return seconds[-1] if search and seconds else sum(seconds)
 
 
-def compared_by(text: bool) -> Literal["accuracy", "loss"]:
-    """Return what is compared: the loss of language models, the accuracy of all others."""
-    return "loss" if text else "accuracy"
-
-
-def parse(log: Log, contender: Contender, place: Place, seed: int, split: Any, text: bool, epochs: int = 0) -> Result:
+def parse(log: Log, contender: Contender, place: Place, seed: int, split: Any, figure: Figure, epochs: int = 0) -> Result:
     """Make the result of a training from its log.
 
     Args:
@@ -41,7 +38,7 @@ def parse(log: Log, contender: Contender, place: Place, seed: int, split: Any, t
         place: the model and data set.
         seed: of the training.
         split: whose figures count, of those that were measured.
-        text: whether it is a language model's.
+        figure: what activations are compared by.
         epochs: how many there were to be, where the log is empty.
 
     Raises:
@@ -50,16 +47,17 @@ def parse(log: Log, contender: Contender, place: Place, seed: int, split: Any, t
     accuracy, loss = (float(log[-1][f"{split}_{name}"]) if log else math.nan for name in ("accuracy", "loss"))
     return Result(
         contender.label, contender.kind, contender.batch, contender.search_seed, contender.sha256, place.model, place.data,
-        seed, accuracy, loss, split, len(log) or epochs, run_seconds(log) if log else None, compared_by(text),
+        seed, accuracy, loss, split, len(log) or epochs, run_seconds(log) if log else None, figure,
     )  # fmt: skip
 
 
 def read_result(folder: Path, contender: Contender, place: Place, seed: int) -> Result:
     """Read the finished training in ``folder``. RunError where its summary or its log can't be read."""
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     try:
         summary: Any = json.loads(path.read_bytes())
         split = summary["measured_on"]
-        return parse(read_epochs(folder), contender, place, seed, split, f"{split}_tokens" in summary, int(summary["epochs"]))
+        figure: Figure = "loss" if f"{split}_tokens" in summary else "accuracy"
+        return parse(read_epochs(folder), contender, place, seed, split, figure, int(summary["epochs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not the summary of a training: {error!r}; remove it to train that cell again") from error

@@ -18,11 +18,12 @@ from ..activations import formula
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe
+from ..config.settings import Recipe, TextData
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
@@ -38,9 +39,6 @@ NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
-_VALIDATED = {"measure": "validation"}
-
-
 def held_out(recipe: Recipe) -> Recipe:
     """Return the recipe with data held out to select by, where it names none.
 
@@ -52,8 +50,8 @@ def held_out(recipe: Recipe) -> Recipe:
     """
     evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
     recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
-    if data.text:
-        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
+    if isinstance(data, TextData):
+        return recipe.model_copy(update={"data": data.to_choose_by()})
     if data.validation_images:
         return recipe
     info = open_dataset(data.name).splits.get(data.train_split)
@@ -108,7 +106,7 @@ class Selection:
         folder: of the selection.
         searches: how many.
         options: further arguments of each job's command.
-        launch: arguments of ``run_jobs`` that say where jobs run.
+        launch: where jobs run.
         failed: jobs so far.
         trained: every training, of all rounds.
         rounds: lines of the report.
@@ -118,7 +116,7 @@ class Selection:
     folder: Path
     searches: int
     options: Sequence[str] = ()
-    launch: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
     trained: list[Result] = field(default_factory=list)  # every training, of all rounds
     rounds: list[str] = field(default_factory=list)  # lines of the report
@@ -162,9 +160,9 @@ class Selection:
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        place, text = Place(recipe.model, recipe.data.name), bool(recipe.data.text)
+        place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
         rows = [
-            read_result(job.folder, *what) if job.done else parse([], *what, "validation", text, epochs)
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
             for job, (candidate, seed) in jobs.items()
             for what in [(candidate, place, seed)]
         ]
@@ -172,7 +170,7 @@ class Selection:
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        outcomes = run_jobs(jobs, **self.launch)
+        outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
@@ -193,7 +191,7 @@ class Selection:
 
 
 def run_searches(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> list[Outcome]:  # fmt: skip
     """Search with each seed from 0 on, each in ``out``/s<seed>: a batch of searches, as ``transfer`` takes it.
 
@@ -202,7 +200,7 @@ def run_searches(
         out: the folder.
         searches: how many.
         options: further arguments of each command.
-        launch: arguments of ``run_jobs``.
+        launch: where jobs run.
 
     Returns:
         The searches that failed.
@@ -214,12 +212,12 @@ def run_searches(
     with locked(folder):
         _check_recipe(folder, recipe, {}, {})
         _write_once(folder / "recipe.yaml", recipe.to_yaml())
-        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), launch)
         return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
 def run_selection(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> dict[str, Any]:
     """Search several times and select; a finished selection is only read, a half-done one resumes.
 
@@ -229,7 +227,7 @@ def run_selection(
             genotype.json where a found function is recommended.
         searches: how many.
         options: further arguments of each job's command.
-        launch: arguments of ``run_jobs``.
+        launch: where jobs run.
 
     Returns:
         The summary, which is in ``out``/summary.json too.
@@ -289,7 +287,7 @@ def _finish(
     compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
         "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
@@ -375,7 +373,7 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
     lines = [
         f"# Selection among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "",
         f"**{summary['why']}**", "",
-        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not used. "
+        f"Measured on {recipe.data.held_out} held out of the training split; the test split was not used. "
         f"The total cost was {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
@@ -389,10 +387,6 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
         "", *(f"- failed: {line}" for line in summary["failed"]),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _held_out_words(recipe: Recipe) -> str:
-    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
 
 
 def _search_row(found: Contender) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from ..config.settings import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
-from ..runs.tracking import Mode, RunLog
+from ..jobs.options import HERE, Launch
+from ..runs.folder import CHECKPOINT, SUMMARY
+from ..runs.tracking import DISABLED, RunLog, Wandb
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
@@ -45,11 +46,8 @@ class Transferred:
 
 
 def run_transfer(
-    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
-    workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
-    gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
-    warm: bool = False,
+    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launch: Launch = HERE, processes: int = 1,
+    wandb: Wandb = DISABLED,
 ) -> Transferred:  # fmt: skip
     """Train every cell of the recipe's ``transfer`` that isn't trained yet, then report on all of them.
 
@@ -57,11 +55,9 @@ def run_transfer(
         recipe: with a ``transfer`` section.
         out: the folder; it is held meanwhile.
         options: further arguments of each ``grafs-timm train``.
-        launcher: and the following up to ``quiet`` as ``launch.run_jobs`` takes them.
-        wandb: other than "disabled" makes the report a W&B run of its own: results as a table, plots, files as artifacts.
-        group: of the W&B run.
-        processes: of each training; several are started by torchrun.
-        warm: see ``launch.run_jobs``.
+        launch: where the trainings run.
+        processes: of each training; torchrun starts several.
+        wandb: makes the report a W&B run of its own: results as a table, plots, files as artifacts.
 
     Raises:
         RunError: where another process has the folder, or torchrun started several of this one; as ``Matrix.plan`` before
@@ -72,13 +68,10 @@ def run_transfer(
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
-        outcomes = run_jobs(
-            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
-        )  # fmt: skip
+        outcomes = run_jobs(jobs(matrix, options, processes), launch)
         path = write_report(matrix, outcomes)
-        if path and wandb != "disabled":
-            _show_report(matrix, path, wandb, group)
+        if path and wandb.mode != "disabled":
+            _show_report(matrix, path, wandb)
         return Transferred(tuple(outcomes), path)
 
 
@@ -183,9 +176,9 @@ def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, proce
 def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
     """(as shown, epochs that are left)."""
     folder, epochs = matrix.job_folder(cell), matrix.recipe.evaluate.epochs
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         return "done", 0
-    done = estimate.epochs_done(folder) if (folder / "checkpoint.pt").exists() else 0
+    done = estimate.epochs_done(folder) if (folder / CHECKPOINT).exists() else 0
     return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
 
 
@@ -217,11 +210,11 @@ def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
     found = []
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
-        if (folder / "summary.json").exists():
+        if (folder / SUMMARY).exists():
             row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            how = measured_on(recipe), bool(recipe.data.text), recipe.evaluate.epochs
+            how = measured_on(recipe), recipe.data.figure, recipe.evaluate.epochs
             row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue
@@ -272,11 +265,11 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     )
 
 
-def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+def _show_report(matrix: Matrix, path: Path, wandb: Wandb) -> None:
     found, name = results(matrix), matrix.folder.name
     columns = [field.name for field in fields(Result)]
     config = matrix.recipe.model_dump(mode="json")
-    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+    with RunLog(matrix.folder, wandb.mode, config, name=f"report of {name}", group=wandb.group, job_type="report") as log:
         log.log("report", trainings=len(found))
         log.table("results", columns, [list(astuple(row)) for row in found])
         for picture in sorted((matrix.folder / "plots").glob("*.png")):

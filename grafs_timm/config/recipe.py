@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from ..errors import RecipeError, shortened
 from ..utils.resources import folder
@@ -70,21 +71,21 @@ def _find(name_or_path: str | Path) -> Path:
     raise RecipeError(f"no recipe {str(path)!r}: neither a file nor a name in recipes/{nearest(path.stem, names)}")
 
 
-def _section_at(keys: Sequence[Any]) -> type[BaseModel] | None:
-    """The schema of the section at this path; None inside model_kwargs, a list or a plain value."""
-    section: type[BaseModel] = Recipe
+def _fields_at(keys: Sequence[Any]) -> dict[str, FieldInfo] | None:
+    """The keys of the section at this path, of each kind it may be; None inside model_kwargs, a list or a plain value."""
+    fields = dict(Recipe.model_fields)
     for key in keys:
         if isinstance(key, int):  # an entry of a list of sections: the list itself stood for their schema
             continue
-        field = section.model_fields.get(key) if isinstance(key, str) else None
+        field = fields.get(key) if isinstance(key, str) else None
         kind = field.annotation if field else None
         if get_origin(kind) is tuple:
             kind = get_args(get_args(kind)[0])[0] if get_origin(get_args(kind)[0]) is Annotated else get_args(kind)[0]
         sections = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
         if not sections:  # Text | None is a section too
             return None
-        section = sections[0]
-    return section
+        fields = {name: each for section in reversed(sections) for name, each in section.model_fields.items()}
+    return fields
 
 
 def _override(settings: dict[Any, Any], text: str) -> str:
@@ -99,8 +100,7 @@ def _override(settings: dict[Any, Any], text: str) -> str:
 
 def _value(keys: Sequence[str], text: str, source: str) -> Any:
     """What ``text`` stands for where the key at this path is set."""
-    section = _section_at(keys[:-1])
-    field = section.model_fields.get(keys[-1]) if section else None
+    field = (_fields_at(keys[:-1]) or {}).get(keys[-1])
     either = _either(field.annotation if field else None)
     kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in either]
     plain = text.strip()
@@ -119,12 +119,12 @@ def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str)
     """Put a value at the path ``keys``; RecipeError, beginning with ``source``, for a path that no recipe has."""
     at: Any = settings
     for depth, key in enumerate(keys):
-        section = _section_at(keys[:depth])
-        if section is not None and key not in section.model_fields:
+        fields = _fields_at(keys[:depth])
+        if fields is not None and key not in fields:
             unknown = ".".join(keys[: depth + 1])
             source, unknown = shortened(source), shortened(unknown)
-            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, section.model_fields)}")
-        if section is None and keys[0] != "model_kwargs":
+            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, fields)}")
+        if fields is None and keys[0] != "model_kwargs":
             raise RecipeError(f"{source}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")
         if depth == len(keys) - 1:
             at[key] = value
@@ -168,8 +168,7 @@ def _explain(problem: Any) -> list[tuple[str, str]]:
             return [(f"{path}.{key}" if path else key, what) for key, what in error.problems]
         return [(path, str(error))]
     if kind == "extra_forbidden":
-        section = _section_at(place[:-1])
-        return [(path, f"unknown key{nearest(place[-1], section.model_fields if section else ())}")]
+        return [(path, f"unknown key{nearest(place[-1], _fields_at(place[:-1]) or ())}")]
     if kind == "invalid_key":
         return [(path, f"keys are text, got {describe(place[-1])}")]
     if kind == "missing":
@@ -190,8 +189,7 @@ def _explain(problem: Any) -> list[tuple[str, str]]:
 def _choices(place: Sequence[Any]) -> tuple[Any, ...]:
     """The values that the Literal at this path takes."""
     keys = [key for key in place if isinstance(key, str)]
-    section = _section_at(keys[:-1])
-    field = section.model_fields.get(keys[-1]) if section and keys else None
+    field = (_fields_at(keys[:-1]) or {}).get(keys[-1]) if keys else None
     if field is None:
         return ()
     kinds = (field.annotation, *get_args(field.annotation))

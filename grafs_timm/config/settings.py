@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -14,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from ..utils.suggest import nearest
 from . import strict_yaml
 from .settings_data import (
+    ONLY_IMAGES,
     Beta,
     Count,
     DataOrName,
@@ -29,8 +31,12 @@ from .settings_data import (
     of_a_model,
 )
 from .settings_data import Data as Data
+from .settings_data import Figure as Figure
+from .settings_data import ImageData as ImageData
 from .settings_data import Impossible as Impossible
 from .settings_data import Text as Text
+from .settings_data import TextData as TextData
+from .settings_data import read_data as read_data
 
 
 def _switched_off(value: Any) -> Any:
@@ -288,14 +294,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_its_data(self) -> Recipe:
-        if self.data.text is None:
+        problems = [(key, ONLY_IMAGES) for key, default in self.data.refused.items() if attrgetter(key)(self) != default]
+        if self.evaluate.measure_both and not self.data.holds_out:
             nothing = "there is nothing held out to measure beside the test split; set data.validation_images"
-            lacks = self.evaluate.measure_both and not self.data.validation_images
-            return checked(self, [("evaluate.measure_both", nothing)] if lacks else [])
-        images = [f"evaluate.{key}" for key in ("mixup", "cutmix") if getattr(self.evaluate, key)]
-        images += ["channels_last"] if self.channels_last else []
-        images += [f"search.{key}" for key in ("image_size", "crop_padding") if getattr(self.search, key) is not None]
-        return checked(self, [(key, "is for images, and data.text says that there are none") for key in images])
+            problems.append(("evaluate.measure_both", nothing))
+        return checked(self, problems)
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
         """What one training depends on, with ``model`` and ``data`` in place of its own: all that is for searches and for many

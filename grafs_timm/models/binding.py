@@ -140,8 +140,8 @@ def warn_if_pretrained(architecture: str, now: Bound, before: Bound | None = Non
     of = f"trained with {before}" if before else "trained with another activation"
     warnings.warn(
         f"the pretrained weights of {architecture} were {of}: with {now} the model's accuracy falls until it is trained "
-        "again. A recipe for that: grafs-timm train resnet_cifar10_finetune --activation NAME; README, «Weights belong "
-        "to their activation».",
+        "again. A recipe for that: grafs-timm train resnet_cifar10_finetune --activation NAME; see "
+        "docs/weights.md",
         GrafsWarning,
         stacklevel=3,
     )

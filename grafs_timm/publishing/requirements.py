@@ -6,7 +6,6 @@ import statistics as medians
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
 
 from ..activations.formula import Genotype
 from ..comparison import campaign_run, campaign_text, contenders, ranking, selection, statistics
@@ -14,7 +13,6 @@ from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE
 from ..comparison.ledger import Line
 from ..comparison.statistics import Place, Result
-from ..config.settings import Recipe
 from ..errors import RunError
 from ..utils.markdown import length
 from ..zoo import lookup as zoo
@@ -313,25 +311,15 @@ def budget(campaign: Campaign) -> str:
     That is how much data of what size, how long searches and trainings are, and how models are built that differ from their
     name's. Entries record the words.
     """
-    recipe, data = campaign.recipe, campaign.recipe.data
+    recipe = campaign.recipe
+    material = recipe.data.described(recipe.evaluate.batch_size, recipe.search.image_size)
     spent = (
         f"{len(campaign.searches)} searches of {length(recipe.search.epochs, recipe.search.steps_per_epoch)}, trainings of "
         f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)}"
     )
     kwargs = ", ".join(f"{key}={value}" for key, value in recipe.model_kwargs.items())
     built = f"; every model built with {kwargs}" if kwargs else ""
-    return f"{campaign.settings.budget}: {_material(recipe, data_name=PurePath(data.name).name)}{built}; {spent}"
-
-
-def _material(recipe: Recipe, data_name: str) -> str:
-    data = recipe.data
-    if data.text:
-        return f"{data_name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
-    held = f" but {data.validation_images:,} held out to choose by" if data.validation_images and not data.train_images else ""
-    images = f"{data.train_images:,} training images" if data.train_images else f"all training images{held}"
-    size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    smaller = recipe.search.image_size
-    return f"{images}{size}" + (f", in searches {smaller}×{smaller} pixels" if smaller else "")
+    return f"{campaign.settings.budget}: {material}{built}; {spent}"
 
 
 def cost(campaign: Campaign, label: str) -> Cost | None:

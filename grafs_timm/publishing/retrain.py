@@ -13,7 +13,7 @@ from ..comparison.ledger import Line
 from ..comparison.measure import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
-from ..runs.run_training import run_evaluate
+from ..runs.run_training import run_training
 from ..utils.files import write_whole
 from ..utils.suggest import nearest
 from ..zoo import entry_file
@@ -85,7 +85,7 @@ def retrain(
 
     Raises:
         UnknownNameError: for a name or a seed that the zoo does not have.
-        RunError: as `evidence.restored` and `run_evaluate`.
+        RunError: as `evidence.restored` and `run_training`.
     """
     folder = Path(folder)
     files = {path.stem: path for path in sorted(folder.glob("*/grafs_*.json"))}
@@ -104,7 +104,7 @@ def retrain(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": data})})
     genotype = publishable.genotype_of(campaign, batch.label)
     with tempfile.TemporaryDirectory() as beside:
-        summary = run_evaluate(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
+        summary = run_training(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
     verified = Verified(
         model=home.model, data=home.data, activation=batch.label, seed=seed, reported=home.each[str(seed)],
         again=float(summary[f"{summary['measured_on']}_{batch.measure}"]), versions=runs.versions(),

@@ -95,7 +95,7 @@ def _all(folder: Path, read: dict[str, Contents], complete: bool) -> Checked:
 
 def _entry(contents: Contents, folder: Path) -> Checked:
     """Facts and every batch, anew; the card and the pictures."""
-    genotype = Genotype.from_dict(contents.genotype, contents.name)
+    genotype = Genotype.from_dict(contents.genotype, contents.name, derived=True)
     count, wrong = _compared(contents.facts, facts.of(genotype), "facts")
     lines, notes = 0, list[str]()
     for number, batch in enumerate(contents.batches):

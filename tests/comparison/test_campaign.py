@@ -15,6 +15,7 @@ from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
 from grafs_timm.config.recipe import parse_recipe
 from grafs_timm.errors import RecipeError, RunError, UnknownNameError
+from grafs_timm.jobs.options import Launch
 
 GIVEN = ["relu", "gelu", "silu", "elu", "leaky_relu", "authors_wrn", "random0"]
 NEW = ["searches_s0", "searches_s3"]  # of the five functions found the others are GELU, ReLU and SiLU
@@ -685,7 +686,8 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
 def run(folder, root, **more):
     """What it says, and what failed; of a campaign that takes half a minute."""
     said = []
-    how = {"options": OPTIONS, "warm": True, "workers": 2, "quiet": True} | more
+    launch = Launch(warm=True, workers=more.pop("workers", 2), quiet=True)
+    how = {"options": OPTIONS, "launch": launch} | more
     return said, campaign_run.run(planned(folder, **REAL), root, say=said.append, **how)
 
 

@@ -27,7 +27,7 @@ EVALUATE = SETTINGS["evaluate"] | {"epochs": 2}
 RECIPE = recipe(search=SHORT, select={"final_seeds": 2, "seeds": 1, "keep": 1}, evaluate=EVALUATE)
 
 
-def in_this_process(jobs, on_outcome=None, **where):
+def in_this_process(jobs, *where):
     """`run_jobs` without a process for each job."""
     outcomes = []
     for job in jobs:
@@ -109,7 +109,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
     out, summary, _ = chosen
     left = [3, 6, 99]
 
-    def stopped(jobs, **where):
+    def stopped(jobs, *where):
         for job in jobs:
             if left[0] == 0:
                 left.pop(0)
@@ -130,7 +130,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
 
 
 def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
-    def one_fails(jobs, **where):
+    def one_fails(jobs, *where):
         return [
             Outcome(job, "failed", "error: no") if job.name in ("search s0", "random0 s1") else in_this_process([job])[0]
             for job in jobs
@@ -143,7 +143,7 @@ def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
     assert (summary["distinct"], summary["rounds"]) == (1, [])
     assert {row["activation"]: row["n"] for row in summary["ranking"]} == {"searches_s1": 2, "random0": 1}
     assert "not compared" in summary["searched_against_random"]
-    monkeypatch.setattr(selection, "run_jobs", lambda jobs, **where: [Outcome(job, "failed", "error: no") for job in jobs])
+    monkeypatch.setattr(selection, "run_jobs", lambda jobs, *where: [Outcome(job, "failed", "error: no") for job in jobs])
     with pytest.raises(RunError, match="none of the 2 searches ended: error: no"):
         run_selection(RECIPE, tmp_path / "all", 2)
 

@@ -15,7 +15,7 @@ from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
 from grafs_timm.runs import run_search as module
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.tracking import read_log
+from grafs_timm.runs.tracking import Wandb, read_log
 
 pytestmark = pytest.mark.usefixtures("plain")
 RECIPE = recipe()
@@ -229,7 +229,7 @@ def test_wandb_offline_writes_into_the_run_folder(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a mirror that fails says so by one
-        run_search(RECIPE, tmp_path / "run", quiet=True, wandb="offline")
+        run_search(RECIPE, tmp_path / "run", quiet=True, wandb=Wandb("offline"))
     same_result(tmp_path / "run", whole)
     (record,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"epoch/inner_loss" in record.read_bytes()
@@ -242,7 +242,7 @@ def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch):
     (tmp_path / "broken" / "wandb.py").write_text('raise OSError("no route to host")', encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     with pytest.warns(RuntimeWarning, match=r"W&B is off .*OSError: no route to host") as caught:
-        run_search(RECIPE, tmp_path / "run", quiet=True, wandb="online")
+        run_search(RECIPE, tmp_path / "run", quiet=True, wandb=Wandb("online"))
     assert len([w for w in caught if "W&B" in str(w.message)]) == 1
     same_result(tmp_path / "run", whole)
 
