@@ -396,8 +396,10 @@ def test_several_processes(here, tmp_path, monkeypatch):
 def test_a_folder_of_something_else(here, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
+    assert "not empty and not a matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
+    assert "not empty and not a matrix" in refused(
+        "transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run"
+    )
     assert contents(tmp_path) == before
 
 
