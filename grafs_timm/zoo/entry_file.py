@@ -121,7 +121,7 @@ def _each_once(values: Sequence[Any], what: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise GenotypeError(f"{what} {value!r} stands there twice")
+            raise GenotypeError(f"{what} {value!r} is there twice")
         seen.add(value)
 
 
