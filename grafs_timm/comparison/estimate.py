@@ -1,4 +1,4 @@
-"""How long a training will take: from those that are done, else from a few steps of the model on this machine."""
+"""Estimate how long a training takes, from finished ones or by timing a few steps of the model on this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BYTES_A_PAIR = 3  # of text for each token of byte pairs, about; what it is, a 
 
 
 def parameters(recipe: Recipe) -> int:
-    """How many numbers the recipe's model has, built without memory; 1 where it can't be built so."""
+    """Count the parameters of the recipe's model, built without memory; 1 where it can't be built so."""
     try:
         with torch.device("meta"):
             model = timm.create_model(recipe.model, **recipe.model_kwargs)
@@ -41,11 +41,12 @@ def parameters(recipe: Recipe) -> int:
 
 
 def epochs_done(folder: Path) -> int:
+    """Return how many epochs the run in ``folder`` has logged."""
     return max((line["epoch"] for line in read_epochs(folder)), default=0)
 
 
 def epoch_seconds(folders: Iterable[Path]) -> float | None:
-    """Median seconds an epoch, from one line in the log to the next, over all ``folders``; None where there are no two."""
+    """Return the median seconds of an epoch in the logs of ``folders``; None without two epochs in any."""
     gaps = []
     for folder in folders:
         lines = [(line["time"], line["epoch"]) for line in read_epochs(folder)]
@@ -55,10 +56,17 @@ def epoch_seconds(folders: Iterable[Path]) -> float | None:
 
 
 def timed_epoch(recipe: Recipe, device: str, processes: int = 1) -> float | None:
-    """Seconds of an epoch and its test, from three training steps on noise at the recipe's batch size; None where it fails.
+    """Time an epoch with its test: three training steps on noise at the recipe's batch size.
 
-    Timed is what one of ``processes`` has to do. What the data take to load, the processes to exchange gradients, and an
-    activation other than the model's own, are left out.
+    Loading data, exchanging gradients, and an activation other than the model's own are left out.
+
+    Args:
+        recipe: of the training.
+        device: to time on.
+        processes: how many share a training; one of them is timed.
+
+    Returns:
+        Seconds; None where the model can't be run.
     """
     try:
         if isinstance(recipe.data, TextData):

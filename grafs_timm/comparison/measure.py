@@ -66,6 +66,6 @@ class Measure:
         return text.replace("-", "−")
 
 
-ACCURACY = Measure("accuracy", "accuracy in per cent", False, "points", 2, " %")
+ACCURACY = Measure("accuracy", "accuracy in per cent", False, "percentage points", 2, " %")
 LOSS = Measure("loss", "loss in nats per token", True, "nats", 4, " nats")
 MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (ACCURACY, LOSS)}

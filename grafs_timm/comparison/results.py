@@ -60,4 +60,4 @@ def read_result(folder: Path, contender: Contender, place: Place, seed: int) -> 
         figure: Figure = "loss" if f"{split}_tokens" in summary else "accuracy"
         return parse(read_epochs(folder), contender, place, seed, split, figure, int(summary["epochs"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is no summary of an evaluation: {error!r}; remove it and that cell is trained again") from error
+        raise RunError(f"{path} is not the summary of a training: {error!r}; remove it to train that cell again") from error

@@ -31,7 +31,7 @@ class Verdict:
     >>> print(own.side, own.interval)
     better +1.20 [+0.30, +2.10]
     >>> own.sentence()
-    'better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds'
+    'better than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds'
     """
 
     difference: Difference

@@ -232,7 +232,7 @@ def test_two_processes_a_job(here, tmp_path):
     more = ("--set", "transfer.activations=[]", "--set", "evaluate.epochs=12", "--device", "cpu", "--processes", 2, "--quiet")
     command = ("transfer", here / "tiny.yaml", "--out", out, *more)
     (line,) = call(*command, "--print-jobs").stdout.splitlines()
-    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm evaluate " in line
+    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm train " in line
     with start(*command) as launcher:
         assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 90)
         assert len(processes(out)) == 4  # the launcher, torchrun and its two
@@ -396,8 +396,10 @@ def test_several_processes(here, tmp_path, monkeypatch):
 def test_a_folder_of_something_else(here, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
+    assert "not empty and not a matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
+    assert "not empty and not a matrix" in refused(
+        "transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run"
+    )
     assert contents(tmp_path) == before
 
 

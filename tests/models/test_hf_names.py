@@ -54,7 +54,7 @@ def test_every_name_is_in_both_maps_and_twice_changes_nothing() -> None:
 @pytest.mark.parametrize("key", hf_names.MAPS)
 def test_a_name_of_transformers_own_stays(key: str) -> None:
     module = made_module(**{key: {NAME: (torch.nn.LeakyReLU, {"negative_slope": 0.5})}})
-    with pytest.warns(UserWarning, match="transformers has an activation 'grafs_resnet' of its own, which stays"):
+    with pytest.warns(UserWarning, match="transformers has an activation 'grafs_resnet' of its own, which is kept"):
         hf_names.fill(module)
     assert getattr(module, key)[NAME] == (torch.nn.LeakyReLU, {"negative_slope": 0.5})
     other = next(name for name in hf_names.MAPS if name != key)

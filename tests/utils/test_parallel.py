@@ -157,7 +157,7 @@ def test_another_number_of_processes_goes_on_with_a_notice(ranks, tiny, tmp_path
     ranks("stopped_search", tiny, tmp_path, 2, ranks=before)
     codes, outputs = ranks("command", "search", tiny, "--out", tmp_path, "--quiet", "--resume", ranks=after)
     assert codes == [0] * after, outputs
-    said = f"this search had {before} processes until epoch 2 and goes on with {after}"
+    said = f"this search had {before} processes until epoch 2 and resumes with {after}"
     assert "".join(outputs).count(said) == 1
     assert [line["text"].startswith(said) for line in read_log(tmp_path) if line["kind"] == "notice"] == [True]
     assert len(checkpoint.load(tmp_path / "checkpoint.pt")["rng"]) == after
