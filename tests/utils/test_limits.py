@@ -445,7 +445,7 @@ def test_images_that_do_not_fit_in_memory_are_refused_as_they_are_read(tmp_path,
     folder = pictures(tmp_path / "set", image(600, 600), count=4)
     assert len(load_split(open_dataset(folder), "train")) == 4
     monkeypatch.setenv("GRAFS_TIMM_MAX_RESIDENT_MB", "2")
-    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*data\.loading: stream.*MAX_RESIDENT_MB=4"):
+    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*set data\.loading=stream.*MAX_RESIDENT_MB=4"):
         load_split(open_dataset(folder), "train")
     assert load_split(open_dataset(folder), "train", image_size=64).images.shape[-1] == 64
 
