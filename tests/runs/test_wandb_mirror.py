@@ -533,9 +533,16 @@ def test_wandb_mode_in_any_case_is_mirrored(tmp_path, monkeypatch, recwarn):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("WANDB_BASE_URL", "nowhere"), ("WANDB_BASE_URL", "ftp://x"), ("WANDB_BASE_URL", "https://app.wandb.ai"),
-        ("WANDB_BASE_URL", "http://[::1"), ("WANDB_QUIET", "perhaps"), ("WANDB_X_STATS_SAMPLING_INTERVAL", "often"),
-        ("WANDB_API_KEY", f" {KEY} "), ("WANDB_MODE", "OFFLINE"), ("WANDB_MODE", "none"),
+        ("WANDB_BASE_URL", "nowhere"),
+        ("WANDB_QUIET", "perhaps"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # seconds each, as each has two processes of W&B
+            for case in (
+                ("WANDB_BASE_URL", "ftp://x"), ("WANDB_BASE_URL", "https://app.wandb.ai"), ("WANDB_BASE_URL", "http://[::1"),
+                ("WANDB_X_STATS_SAMPLING_INTERVAL", "often"), ("WANDB_API_KEY", f" {KEY} "), ("WANDB_MODE", "OFFLINE"),
+                ("WANDB_MODE", "none"),
+            )
+        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mode", ["offline", "online"])

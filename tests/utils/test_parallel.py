@@ -152,7 +152,7 @@ def test_a_stream_is_shared(ranks, tmp_path):
     assert summary["test_accuracy"] * 3.6 == pytest.approx(round(summary["test_accuracy"] * 3.6))
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_another_number_of_processes_goes_on_with_a_notice(ranks, tiny, tmp_path, before, after):
     ranks("stopped_search", tiny, tmp_path, 2, ranks=before)
     codes, outputs = ranks("command", "search", tiny, "--out", tmp_path, "--quiet", "--resume", ranks=after)
