@@ -58,6 +58,8 @@ def read_result(folder: Path, contender: Contender, place: Place, seed: int) -> 
         summary: Any = json.loads(path.read_bytes())
         split = summary["measured_on"]
         figure: Figure = "loss" if f"{split}_tokens" in summary else "accuracy"
-        return parse(read_epochs(folder), contender, place, seed, split, figure, int(summary["epochs"]))
+        if not (log := read_epochs(folder)):
+            raise ValueError("the log beside it has no epoch")
+        return parse(log, contender, place, seed, split, figure)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not the summary of a training: {error!r}; remove it to train that cell again") from error
