@@ -58,6 +58,11 @@ def nfnet_gains() -> dict[str, float]:
     return gains
 
 
+def default_layers() -> dict[str, Any]:
+    """Return name -> class as timm's default map has them, without memory-efficient variants, and what is beside the maps."""
+    return getattr(getattr(timm.layers, "create_act", None), "_ACT_LAYER_DEFAULT", {}) | BESIDE
+
+
 def own_names() -> list[str]:
     """Return the names that `layer` knows, for messages; without timm's where its maps are not found."""
     return sorted({name for known in (*_maps("_ACT_LAYER_"), BESIDE) for name, layer in known.items() if layer is not None})

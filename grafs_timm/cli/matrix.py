@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @click.option("--baseline", "baselines", multiple=True, help="Usual activation to compare with.")
 @click.option("--random", type=click.IntRange(0), help="So many random cells of the searched space, the control.")
 @click.option("--model", "models", multiple=True, help="timm model.")
-@click.option(
-    "--data", "datasets", multiple=True, help="Data, as evaluate takes it; the rest as the recipe's data section says."
-)
+@click.option("--data", "datasets", multiple=True, help="Data, as train takes it; the rest as the recipe's data section says.")
 @click.option("--seeds", type=click.IntRange(1), help="Training seeds: 0 to N-1.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the matrix.  [default: runs/transfer_<recipe>]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")

@@ -122,7 +122,7 @@ def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) ->
         write_changed(recipe, job.recipe.to_yaml())
         what: tuple[str, ...] = ("search", str(recipe))
         if job.kind == "training":
-            what = ("evaluate", str(recipe), "--activation", _argument(root, job))
+            what = ("train", str(recipe), "--activation", _argument(root, job))
         folder = run_folder(root, job)
         arguments = (*what, "--seed", str(job.seed), "--out", str(folder), "--resume", "--quiet", *options)
         made.append(LaunchJob(str(job), arguments, folder))

@@ -155,7 +155,7 @@ class Selection:
                 _write_once(Path(name), candidate.genotype)
             for seed in seeds:
                 folder = self.folder / "trainings" / f"{epochs}_epochs" / candidate.label / f"s{seed}"
-                arguments = ("evaluate", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
+                arguments = ("train", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))

@@ -115,7 +115,7 @@ def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> lis
         Job(
             cell.name,
             (
-                "evaluate", str(matrix.recipe_file(cell.model, cell.data)),
+                "train", str(matrix.recipe_file(cell.model, cell.data)),
                 "--activation", matrix.activation_argument(cell.activation), "--seed", str(cell.seed),
                 "--out", str(matrix.job_folder(cell)), "--resume", "--quiet", *options,
             ),

@@ -18,17 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-
-class Impossible(ValueError):
-    """Values that fit the schema but not one another: (key, what is wrong) of each."""
-
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{key}: {what}" for key, what in problems))
-        self.problems = problems
-
-
-def listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+from ..utils.schema import Impossible, Listed, listed
 
 
 def _plain(value: Any) -> bool:
@@ -72,12 +62,12 @@ Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Epochs = Annotated[tuple[Count, ...], BeforeValidator(listed)]
+Epochs = Annotated[tuple[Count, ...], Listed]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Augmentation = Literal["crop", "flip", "trivial_augment"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Channels = Annotated[tuple[Positive, ...] | None, BeforeValidator(listed)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
+Channels = Annotated[tuple[Positive, ...] | None, Listed]
+Names = Annotated[tuple[Name, ...], Listed]
 Figure = Literal["accuracy", "loss"]
 
 ONLY_IMAGES = "only valid for images; remove it when data.text is set"
@@ -154,7 +144,7 @@ class ImageData(_Data):
     train_images: Count | None = None
     test_images: Count | None = None
     validation_images: Count | None = None
-    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(listed)] = ()
+    augment: Annotated[tuple[Augmentation, ...], Listed] = ()
     crop_padding: Annotated[int, Field(ge=0)] = 4
     image_size: Count | None = None
     channels: Literal[1, 3] | None = None

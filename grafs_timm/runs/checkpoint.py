@@ -70,7 +70,7 @@ def restore(
         load_state(state)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         what = f"{type(error).__name__}: {_first_line(error)}"
-        raise RunError(f"{path} does not hold what this run needs to go on ({what})") from error
+        raise RunError(f"{path} does not hold what this run needs to resume ({what})") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -132,7 +132,7 @@ class RunFolder:
 
     def _require_resume(self, resume: bool) -> None:
         if self.half_done and not resume:
-            raise RunError(f"{self.path} holds this run half done; add --resume to go on, or name another --out")
+            raise RunError(f"{self.path} holds this run half done; add --resume to continue it, or name another --out")
 
     @property
     def finished(self) -> bool:

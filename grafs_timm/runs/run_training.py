@@ -116,7 +116,7 @@ class _Training(Work):
         self.accumulate = more
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        notice = f"out of memory with {size} images at a time: goes on with {images // more}, {more} to a step"
+        notice = f"out of memory with {size} images at a time: continuing with {images // more}, {more} to a step"
         warnings.warn(notice, GrafsWarning)
 
     def measure(self) -> dict[str, float]:

@@ -127,7 +127,7 @@ class Mirror:
             self._reason = why
             self._begin("offline")
         elif not self._warned:
-            off = "W&B is off for the rest of this run, log.jsonl goes on"
+            off = "W&B is off for the rest of this run; log.jsonl is still written"
             warnings.warn(f"{off} ({self._reason}; then, offline: {why})", MirrorWarning, stacklevel=6)
 
     def _stop(self) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..activations.formula import Genotype
 from ..errors import GenotypeError
 from ..utils import strict_json
-from ..utils.suggest import nearest
+from ..utils.schema import explain
 from .entry import FORMAT, Batch, Contents, canonical_sha256
 
 _SHOWN = 3  # fields in one message
@@ -121,26 +121,15 @@ def _each_once(values: Sequence[Any], what: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise GenotypeError(f"{what} {value!r} stands there twice")
+            raise GenotypeError(f"{what} {value!r} is there twice")
         seen.add(value)
 
 
 def _explained(error: ValidationError) -> str:
-    """«batches[0].metrics[3].mean: a number is missing or wrong», the first few of the fields that are."""
-    problems = error.errors(include_url=False)
-    said = [_problem(each["loc"], each["type"], each["msg"], each.get("input")) for each in problems[:_SHOWN]]
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(said) + more
-
-
-def _problem(where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    name = _dotted(where)
-    if kind == "missing":
-        return f"{name}: missing"
-    if kind == "extra_forbidden":
-        return f"{name}: no such field{nearest(where[-1], _fields_at(where[:-1]))}"
-    shown = repr(value)
-    return f"{name}: {message.removeprefix('Value error, ')}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    """Explain the first few problems: "batches[0].metrics[3].mean: expected a number, got ..."."""
+    said = [f"{_dotted(path)}: {what}" for path, what in explain(error, Contents)]
+    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    return "; ".join(said[:_SHOWN]) + more
 
 
 def _dotted(where: Iterable[int | str]) -> str:
@@ -148,18 +137,3 @@ def _dotted(where: Iterable[int | str]) -> str:
     for part in where:
         name += f"[{part}]" if isinstance(part, int) else f".{str(part)[:60]}" if name else str(part)[:60]
     return name or "the entry"
-
-
-def _fields_at(where: Iterable[int | str]) -> list[str]:
-    """The names of the fields of the object at that path of the schema."""
-    model: Any = Contents
-    for part in where:
-        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _model_in(annotation: Any) -> Any:
-    """The pydantic class within ``tuple[X, ...]`` or ``X | None``, or what was given."""
-    inside = [each for each in getattr(annotation, "__args__", ()) if isinstance(each, type) and issubclass(each, BaseModel)]
-    return inside[0] if inside else annotation

@@ -675,7 +675,7 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
     own = copied(begun, tmp_path / "zoo")
     printed = call("campaign", "run", "resnet", "--zoo", tmp_path / "zoo", "--runs", tmp_path / "runs", "--print-jobs").stdout
     assert len(printed.splitlines()) == len(waiting(own)) == 7
-    assert f" evaluate {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
+    assert f" train {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["activations", "recipes"]
     assert contents(own.folder) == contents(begun.folder)
 

@@ -237,7 +237,7 @@ def test_two_processes_a_job(here, tmp_path):
     more = ("--set", "transfer.activations=[]", "--set", "evaluate.epochs=12", "--device", "cpu", "--processes", 2, "--quiet")
     command = ("transfer", here / "tiny.yaml", "--out", out, *more)
     (line,) = call(*command, "--print-jobs").stdout.splitlines()
-    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm evaluate " in line
+    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm train " in line
     with start(*command) as launcher:
         assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 90)
         assert len(processes(out)) == 4  # the launcher, torchrun and its two
