@@ -110,8 +110,7 @@ def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
     Example: grafs-timm campaign status resnet
              grafs-timm campaign status --json
     """
-    from ..comparison.campaign import all_campaigns
-    from ..comparison.campaign_text import rows, status_text
+    from ..comparison.campaign_text import all_campaigns, rows, status_text
     from ..errors import GrafsError
     from ..runs.tracking import without_nan
     from ..utils import resources
