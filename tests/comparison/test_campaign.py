@@ -389,7 +389,7 @@ def test_beginning_on_a_full_disk(tmp_path, room):
     with pytest.raises(RunError, match="No space left"), full_disk(room):
         own.write()
     assert len(contents(tmp_path)) == room
-    assert campaign.all_campaigns(tmp_path) == []
+    assert campaign_text.all_campaigns(tmp_path) == []
     again = planned(own.folder, **SMALL)
     again.write()
     assert labels(waiting(Campaign.read(own.folder))) == ["relu s0", "gelu s0", "s0"]
@@ -656,8 +656,8 @@ def test_merge_on_the_command_line(begun, tmp_path):
     apart(begun, one, other)
     count = len(set(contents(other.folder)) - set(contents(one.folder)))
     merge = ("campaign", "merge", other.folder, "resnet", "--zoo")
-    assert call(*merge, tmp_path / "one").stdout == f"{count} lines taken into {one.folder}\n"
-    assert call(*merge, tmp_path / "one").stdout == f"0 lines taken into {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"{count} lines added to {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"0 lines added to {one.folder}\n"
     new = folder_in(tmp_path / "new")
     call(*merge, tmp_path / "new")
     assert contents(new) == contents(other.folder)

@@ -180,7 +180,7 @@ def test_a_length_that_is_none_is_told(length, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(DataError, match=r"_info\.json: .*Content-Length is .*no number of bytes"):
+        with pytest.raises(DataError, match=r"_info\.json: .*Content-Length is .*not a number of bytes"):
             open_dataset(f"http://127.0.0.1:{server.server_port}/set")
     finally:
         server.shutdown()
