@@ -186,10 +186,7 @@ class Campaign:
 
         Args:
             line: of a ledger or a run.
-            where: its file and line, for the message.
-
-        Raises:
-            RunError: where it was not.
+            where: its file and line, for the message of the RunError.
         """
         if line.recipe in self._recipes:
             return
