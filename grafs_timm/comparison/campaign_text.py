@@ -1,27 +1,38 @@
-"""What a campaign has and lacks, as text and as rows."""
+"""Show what a campaign has and what it lacks, as text and as rows."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..activations import formula
 from ..activations.formula import Genotype
 from ..activations.similarity import distance
-from ..errors import GrafsError
+from ..errors import GrafsError, UnknownNameError
 from ..utils import resources
+from ..utils.suggest import nearest
 from . import campaign_run
-from .campaign import Campaign, Job
-from .statistics import Place, Result, difference, mean
+from .campaign import RECIPES, Campaign
+from .campaign_files import ACTIVATIONS
+from .ledger import Job
+from .results import Place, Result
+from .statistics import difference, mean
 from .verdict import Verdict
 
 AUTHORS = "functions/authors_*.json"  # below recipes/: functions that the authors of GRAFS found, as genotypes
 
 
 def plan_text(campaign: Campaign, workers: int, device: str = "cpu") -> str:
-    """What is left, by model and data set, with an estimate of the time for ``workers`` jobs at once."""
+    """Write what is left, by model and data set, with an estimate of the time.
+
+    Args:
+        campaign: whose plan it is.
+        workers: how many jobs run at once.
+        device: to time on what never ran.
+    """
     waiting = campaign.left(campaign.jobs())
     groups: dict[str, list[Job]] = {}
     for job in waiting:
@@ -50,7 +61,7 @@ def _complete(campaign: Campaign) -> bool:
 
 
 def rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
-    """One plain object for each line of the ledger, repetitions too."""
+    """Yield a plain object for each line of the ledger, repetitions too."""
     labels = {each.sha256 or label: label for label, each in campaign.activations.items()}
     first = {line.sha256 for line in campaign.ledger.first().values()}
     for line in campaign.ledger.lines:
@@ -81,7 +92,7 @@ def _figure(campaign: Campaign, figures: Any, prefix: str) -> float:
 
 
 def status_text(campaign: Campaign) -> str:
-    """Figures of every activation at every place, searches, repetitions, and the hours spent."""
+    """Write the figures of every activation by model and data set, searches, repetitions, and the hours spent."""
     own = campaign.settings
     lines = [f"{campaign.family}, {own.budget} ({campaign.folder.name}): {len(campaign.ledger.lines)} lines"]
     for place in campaign.trainings_by:
@@ -135,16 +146,16 @@ def _searches(campaign: Campaign) -> Iterator[str]:
 
 @functools.cache
 def authors() -> dict[str, Genotype]:
-    """The functions that the authors of GRAFS found, by name."""
+    """Return the functions that the authors of GRAFS found, by name."""
     return {path.stem: formula.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
 
 
 @functools.cache
 def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
-    """The nearest of the authors' functions, and the relative L2 distance to it under N(0, 1), up to both scales.
+    """Find the nearest of the authors' functions, by the relative L2 distance under N(0, 1) up to both scales.
 
     Returns:
-        ("", inf) where none can be compared.
+        Its name and the distance; ("", inf) where none can be compared.
     """
     apart = {}
     for name, other in authors().items():
@@ -157,3 +168,22 @@ def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
     name = min(apart, key=lambda each: apart[each])
     other = authors()[name]
     return name, max(distance(genotype, other), distance(other, genotype))
+
+
+def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
+    """Read every campaign with a ledger in the zoo folder, ordered by family.
+
+    Args:
+        zoo: the zoo folder.
+        families: only these, if given.
+
+    Raises:
+        UnknownNameError: for a family without a campaign.
+        RunError: as `Campaign.read`.
+    """
+    found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
+    there = {path.parent.parent.name for path in found}
+    for family in families:
+        if family not in there | set(RECIPES):
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, [*there, *RECIPES])}")
+    return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]

@@ -1,14 +1,16 @@
-"""How long a training will take: from those that are done, else from a few steps of the model on this machine."""
+"""Estimate how long a training takes, from finished ones or by timing a few steps of the model on this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +22,7 @@ from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes
 from ..errors import GrafsError
 from ..runs.weight_step import loss_of
-from .results import read_epochs
+from .results import Result, read_epochs
 
 _STEPS = 3
 _ENOUGH = 20.0  # seconds; a step that takes longer is timed once
@@ -31,7 +33,7 @@ _BYTES_A_PAIR = 3  # of text for each token of byte pairs, about; what it is, a 
 
 
 def parameters(recipe: Recipe) -> int:
-    """How many numbers the recipe's model has, built without memory; 1 where it can't be built so."""
+    """Count the parameters of the recipe's model, built without memory; 1 where it can't be built so."""
     try:
         with torch.device("meta"):
             model = timm.create_model(recipe.model, **recipe.model_kwargs)
@@ -41,11 +43,12 @@ def parameters(recipe: Recipe) -> int:
 
 
 def epochs_done(folder: Path) -> int:
+    """Return how many epochs the run in ``folder`` has logged."""
     return max((line["epoch"] for line in read_epochs(folder)), default=0)
 
 
 def epoch_seconds(folders: Iterable[Path]) -> float | None:
-    """Median seconds an epoch, from one line in the log to the next, over all ``folders``; None where there are no two."""
+    """Return the median seconds of an epoch in the logs of ``folders``; None without two epochs in any."""
     gaps = []
     for folder in folders:
         lines = [(line["time"], line["epoch"]) for line in read_epochs(folder)]
@@ -55,10 +58,17 @@ def epoch_seconds(folders: Iterable[Path]) -> float | None:
 
 
 def timed_epoch(recipe: Recipe, device: str, processes: int = 1) -> float | None:
-    """Seconds of an epoch and its test, from three training steps on noise at the recipe's batch size; None where it fails.
+    """Time an epoch with its test: three training steps on noise at the recipe's batch size.
 
-    Timed is what one of ``processes`` has to do. What the data take to load, the processes to exchange gradients, and an
-    activation other than the model's own, are left out.
+    Loading data, exchanging gradients, and an activation other than the model's own are left out.
+
+    Args:
+        recipe: of the training.
+        device: to time on.
+        processes: how many share a training; one of them is timed.
+
+    Returns:
+        Seconds; None where the model can't be run.
     """
     try:
         if isinstance(recipe.data, TextData):
@@ -148,3 +158,26 @@ def _shape(data: ImageData) -> tuple[int, int]:
         return data.channels or 3, int(size[-1] if isinstance(size, list) else size)
     channels, size = load_split(open_dataset(data.name), data.train_split, limit=1).images.shape[1:3]
     return data.channels or channels, data.image_size or size
+
+
+def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
+    """Sum up what searches and trainings cost.
+
+    Args:
+        searching: seconds of the searches.
+        trained: all trainings.
+        usual: trainings with the default activation, which give the seconds of an epoch.
+        epochs: of a full training.
+
+    Returns:
+        Seconds of both, and the total in full trainings with the default activation.
+    """
+    training = math.fsum(row.seconds or 0.0 for row in trained)
+    each = [row.seconds / row.epochs for row in usual if row.seconds]
+    full = epochs * sum(each) / len(each) if each else math.nan
+    units = (searching + training) / full if full else math.nan
+    return {
+        "search_seconds": round(searching, 1), "training_seconds": round(training, 1),
+        "full_training_seconds": round(full, 1) if math.isfinite(full) else None,
+        "full_trainings": round(units, 2) if math.isfinite(units) else None,
+    }  # fmt: skip

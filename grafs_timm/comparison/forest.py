@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .statistics import Kind
+from ..activations.named import Kind
 from .verdict import Verdict
 
 COLOURS: dict[Kind, str] = {"found": "#c0392b", "random": "#2c6fbb", "baseline": "#5d6770"}
 PALE = 0.4
-_INSET = 0.012  # of a panel's width: how far from its edge an arrow head stands
+_INSET = 0.012  # of a panel's width: the distance of an arrow head from its edge
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Line:
     """One line of a panel.
 
     Args:
-        name: as it stands at the left.
+        name: at the left.
         kind: gives the colour.
         verdict: what is drawn; None where there is no difference, as for the activation compared with.
         bold: whether the name is bold.

@@ -1,4 +1,4 @@
-"""From trainings to a choice, and the words for it: none of them says more than its interval shows."""
+"""Rank trained activations and recommend one, in words that say no more than the intervals show."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..activations.named import Kind
 from ..errors import RunError
-from .measure import ACCURACY, Measure
-from .statistics import Contrast, Difference, Kind, Place, Result, activations, by_seed, check, difference, holm, places
-from .verdict import Side, Verdict
+from .results import Place, Result
+from .statistics import Contrast, activations, by_seed, check, difference, holm, places, searched_against_random
+from .verdict import ACCURACY, Difference, Measure, Side, Verdict
 
-LEVEL = 0.05  # of the adjusted p below which a change from the usual activation is recommended
+NOT_COMPARED = "not compared: the field was small enough for the last trainings"
+LEVEL = 0.05  # of the adjusted p below which another than the default activation is recommended
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One activation beside the usual one.
+    """One activation beside the default one.
 
-    ``p``: Holm-adjusted over the ranking; ``lost``: trainings of the usual one that it has no counterpart to.
+    Args:
+        activation: its label.
+        kind: "found", "random" or "baseline".
+        verdict: what the paired differences show.
+        p: of the difference, Holm-adjusted over the ranking.
+        lost: trainings of the default activation that it has no counterpart to.
     """
 
     activation: str
@@ -30,9 +37,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All activations but the usual one, the highest mean difference first.
+    """All activations but the default one, the highest mean difference first.
 
-    ``fresh``: no seed here had a part in choosing them; ``left_out``: the seeds that had, and are not counted.
+    Args:
+        usual: the default activation.
+        rows: in order.
+        fresh: whether no seed here was used to select the activations.
+        left_out: the seeds that were, and are not counted.
+        measure: what counts.
     """
 
     usual: str
@@ -43,12 +55,18 @@ class Ranking:
 
 
 def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterable[int] = ()) -> Ranking:
-    """Rank by the mean paired difference to the usual activation of each model, with its interval over training seeds.
+    """Rank by the mean paired difference to the default activation of each model, with its interval over training seeds.
 
-    ``usual``: {model: activation}. ``chosen_on``: the training seeds by which these were picked from a larger field; they are
-    left out, because what was picked by a seed was lucky on it. With several models or data sets a seed's difference is the
-    mean over them, and a seed counts where all of them have a figure. RunError for rows that can't be compared, for a model
-    without a usual activation, and where that one was never trained.
+    With several models or data sets a seed's difference is the mean over them; a seed counts where all of them have a figure.
+
+    Args:
+        results: of trainings.
+        usual: {model: its default activation}.
+        chosen_on: the training seeds by which the activations were selected from more. They are left out, because their
+            differences are biased upwards.
+
+    Raises:
+        RunError: for rows that can't be compared, for a model without a default activation, and where that was not trained.
     """
     check(results)
     _all_known(results, usual)
@@ -64,7 +82,7 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
             found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure)
     adjusted = holm({label: own.p for label, own in found.items()})
     names = {usual[place.model] for place in where}
-    name = names.pop() if len(names) == 1 else "the usual activation"
+    name = names.pop() if len(names) == 1 else "the default activation"
     ranked = []
     for label, own in found.items():
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
@@ -74,9 +92,12 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
 
 
 def recommend(ranking: Ranking) -> tuple[str, str]:
-    """The activation to take, and why. The usual one, unless another's interval lies above 0 and holds beside all the others.
+    """Recommend an activation: the default one unless another's interval is above 0 and its adjusted p below 0.05.
 
     An activation that lost a training is not recommended: it may have been its worst.
+
+    Returns:
+        The activation and the reason. Zoo entries record the words, and their hash covers them.
     """
     usual, rows = ranking.usual, ranking.rows
     looked_at = sum(row.p is not None for row in rows)
@@ -96,8 +117,29 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
 
 
+def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
+    """Compare searched with random activations; None where one of them is missing.
+
+    Args:
+        rows: trainings.
+        searches: {label: how many searches ended in its function}; each of them counts.
+    """
+    kinds = {row.activation: row.kind for row in rows}
+    searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
+    for (label, _), seeds in by_seed(rows).items():
+        if kinds[label] == "random":
+            random.append(seeds)
+        searched += [seeds] * searches.get(label, 0)
+    return searched_against_random(searched, random)
+
+
 def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:
-    """What the medians of searched and random activations show, as a sentence."""
+    """Write what the medians of searched and random activations show. Zoo entries record the words.
+
+    Args:
+        own: the contrast.
+        measure: what counts.
+    """
     sizes = f"{own.searches} searched and {own.cells} random activations"
     searched, random = (measure.text(value) + measure.suffix for value in (own.searched, own.random))
     medians = f"median {measure.name} {searched} and {random}, rank-sum p = {p_value(own.p)}"
@@ -107,6 +149,11 @@ def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:
 
 
 def p_value(p: float | None) -> str:
+    """Write a p value; "–" for None.
+
+    >>> p_value(0.0004), p_value(0.25)
+    ('< 0.001', '0.250')
+    """
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -115,7 +162,7 @@ def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
         raise RunError("no training to rank")
     for place in places(results):
         if place.model not in usual:
-            raise RunError(f"{place.model} has no usual activation to compare with; usual names {', '.join(usual) or 'none'}")
+            raise RunError(f"{place.model} has no default activation to compare with; usual names {', '.join(usual) or 'none'}")
         if not any(row.place == place and row.activation == usual[place.model] for row in results):
             raise RunError(f"{place}: {usual[place.model]} was not trained there, so nothing can be compared with it")
 

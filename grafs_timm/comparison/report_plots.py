@@ -1,4 +1,4 @@
-"""Pictures of a matrix: a forest plot of the differences to the usual activation, and a heat map of all accuracies."""
+"""Draw the pictures of a matrix: a forest plot of the differences to the default activation, and a heat map."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..activations.named import Kind
 from ..utils.figures import new_figure, save_figure
 from .forest import COLOURS, Line, draw_panel, legend, limits, reach
-from .measure import Measure
 from .report_table import GroupRow, Row, Table
-from .statistics import Kind, Place
+from .results import Place
+from .verdict import Measure
 
 NAMES: dict[Kind, str] = {"found": "found", "random": "random cell", "baseline": "baseline"}
 LONGEST = 34  # characters of a label; longer ones lose their middle
@@ -19,7 +20,12 @@ MOST_WIDE = 5  # columns of a heat map with mean and sd on one line
 
 
 def forest(table: Table, path: str | Path) -> Path:
-    """Paired differences to the usual activation with their 95 % intervals, a panel for each model and data set."""
+    """Draw paired differences to the default activation with 95 % intervals, a panel for each model and data set.
+
+    Args:
+        table: of the matrix.
+        path: of the picture.
+    """
     models, data = _axes(table)
     rows = _forest_rows(table)
     height = 0.27 * len(rows) + 0.95
@@ -38,7 +44,12 @@ def forest(table: Table, path: str | Path) -> Path:
 
 
 def heatmap(table: Table, path: str | Path) -> Path:
-    """Mean accuracy ± sd of every activation at every place, coloured by its difference to the usual activation there."""
+    """Draw the mean ± sd of every activation by model and data set, coloured by its difference to the default activation.
+
+    Args:
+        table: of the matrix.
+        path: of the picture.
+    """
     labels, where = list(table.activations), table.places
     narrow = len(where) > MOST_WIDE
     values = [[_shade(table, label, place) for place in where] for label in labels]
@@ -62,12 +73,12 @@ def heatmap(table: Table, path: str | Path) -> Path:
     _heads(axes, table, narrow)
     more = sizes and max(sizes) > most
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=24, extend="both" if more else "neither", extendfrac=0.03)
-    bar.set_label(f"{table.measure.unit} beside the usual", fontsize=9)
+    bar.set_label(f"difference to the default activation, {table.measure.unit}", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
     split = table.results[0].split
     text = (
-        f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: the usual activation; grey: not compared with it"
+        f"{split}, {table.measure.noun}: mean ± sd over training seeds\nboxed: default activation; grey: not compared with it"
     )
     axes.set_xlabel(text, fontsize=9)
     return save_figure(figure, path)
@@ -94,9 +105,9 @@ def _axes(table: Table) -> tuple[list[str], list[str]]:
 
 
 def _forest_rows(table: Table) -> list[Any]:
-    """Groups, and activations that are not everywhere the usual one, from top to bottom."""
+    """Groups, and activations that are not the default one everywhere, from top to bottom."""
     groups = [group for group in table.groups if group.several]
-    usual = {table.usual_at(place) for place in table.places}
+    usual = {table.default_at(place) for place in table.places}
     single = [label for label in table.activations if usual != {label}]
     return [*groups, *single]
 
@@ -104,7 +115,7 @@ def _forest_rows(table: Table) -> list[Any]:
 def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], labelled: bool) -> None:
     found = [table.rows[row, place] if isinstance(row, str) else table.group_rows[row, place] for row in rows]
     lines = [
-        Line(_short(name), row.kind, row.to_usual, bold=isinstance(row, GroupRow), group=isinstance(row, GroupRow))
+        Line(_short(name), row.kind, row.to_default, bold=isinstance(row, GroupRow), group=isinstance(row, GroupRow))
         for name, row in zip((row if isinstance(row, str) else row.label for row in rows), found, strict=True)
     ]
     for i, row in enumerate(found):
@@ -113,18 +124,18 @@ def _forest_panel(axes: Any, table: Table, place: Place, rows: Sequence[Any], la
             axes.axhspan(y - 0.5, y + 0.5, color="#f3f5f7", zorder=0, lw=0)
         axes.text(1.015, y, _count(row), transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
     title = f"{_short(place.model)}\n{_short(place.data)}"
-    unit = f"{table.measure.unit} beside {_short(table.usual_at(place) or '?')}"
-    draw_panel(axes, lines, limits(row.to_usual for row in found if row.to_usual), title, unit, 8.5)
+    unit = f"difference to {_short(table.default_at(place) or '?')}, {table.measure.unit}"
+    draw_panel(axes, lines, limits(row.to_default for row in found if row.to_default), title, unit, 8.5)
     axes.tick_params(axis="y", labelleft=labelled)
 
 
 def _count(row: Row | GroupRow) -> str:
     """How many seeds are paired, of a group for how many members."""
     if isinstance(row, Row) and row.activation == row.usual:
-        return "usual"
-    if row.to_usual is None:
+        return "default"
+    if row.to_default is None:
         return ""
-    own = row.to_usual.difference
+    own = row.to_default.difference
     return f"n={own.n}" if own.members is None else f"{own.members}×{own.n}"
 
 
@@ -133,8 +144,8 @@ def _forest_legend(figure: Any, table: Table) -> None:
     marks: list[dict[str, Any]] = [{"color": COLOURS[kind], "label": NAMES[kind]} for kind in kinds]
     if any(group.several for group in table.groups):
         marks.append({"color": "#222", "marker": "D", "ms": 6, "lw": 2.2, "label": "mean of a group: members × paired seeds"})
-    shown = [row.to_usual for row in table.rows.values()]
-    shown += [row.to_usual for row in table.group_rows.values() if row.group.several]
+    shown = [row.to_default for row in table.rows.values()]
+    shown += [row.to_default for row in table.group_rows.values() if row.group.several]
     if any(own and own.difference.mean is not None and not own.has_interval for own in shown):
         marks.append({"color": "#222", "mfc": "white", "lw": 0, "label": "too little for an interval"})
     title = f"paired difference in {table.measure.name}, right is better; 95 % interval; n: paired seeds"
@@ -145,7 +156,7 @@ def _shade(table: Table, label: str, place: Place) -> float | None:
     row = table.rows[label, place]
     if label == row.usual:
         return 0.0 if row.mean.n else None
-    return row.to_usual.difference.mean if row.to_usual else None
+    return row.to_default.difference.mean if row.to_default else None
 
 
 def _cell(row: Row, narrow: bool, measure: Measure) -> str:

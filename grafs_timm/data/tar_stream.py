@@ -26,7 +26,7 @@ _PAUSE = 0.5  # seconds before the second; longer before the next
 _BUFFER = 1 << 20
 _BLOCK = 512
 _SAMPLE_FILE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)$")  # key, extension: webdataset's base_plus_ext
-_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes within a shard
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's metadata within a shard
 
 
 class RawSample(NamedTuple):
@@ -62,9 +62,9 @@ class BrokenShard(DataError):
 
 
 def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
-    """Stream the ``length`` labelled images of a shard, undecoded; in the place of a damaged one the DataError, not raised.
+    """Stream the labelled images of a shard, undecoded.
 
-    A connection that drops is taken up again twice.
+    For a damaged sample its DataError is yielded, not raised. After a dropped connection reading is tried again twice.
 
     Args:
         location: A path or a URL.
@@ -72,7 +72,7 @@ def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sa
         classes: Labels must be below this; None where it is not known.
 
     Raises:
-        DataError: The shard cannot be read or holds another number of samples; before the last sample is handed out.
+        DataError: The shard cannot be read or holds another number of samples. Raised before the last sample is yielded.
     """
     done, attempts = 0, _ATTEMPTS if "://" in location else 1
     for attempt in range(1, attempts + 1):
@@ -97,7 +97,7 @@ def _labelled(raw: RawSample, classes: int | None) -> Sample | DataError:
 
 
 def counted(found: Iterator[RawSample], location: str, length: int) -> Iterator[RawSample]:
-    """Hand on ``length`` samples of a shard, the last one only when nothing follows it.
+    """Yield the ``length`` samples of a shard, the last one only after checking that nothing follows it.
 
     Raises:
         DataError: There are more or fewer.
@@ -116,7 +116,7 @@ def counted(found: Iterator[RawSample], location: str, length: int) -> Iterator[
 # ------------------------------------------------------------------------------------------------------- opening
 
 
-# exit statuses of curl, which reads for webdataset
+# exit statuses of curl, which webdataset runs
 _CURL = {
     6: "the host is unknown",
     7: "nothing answers there",
@@ -128,11 +128,11 @@ _CURL = {
 
 
 class _TransferError(OSError):
-    """What another process fetched did not come whole."""
+    """A transfer by another process failed."""
 
 
 class _Raw(limits.Bounded):
-    """What webdataset opened, as a raw stream that a buffer can stand on."""
+    """A raw stream over what webdataset opened, for a buffered reader."""
 
     def __init__(self, source: Any, location: str) -> None:
         super().__init__(source, limits.FILE, location)
@@ -142,7 +142,7 @@ class _Raw(limits.Bounded):
         try:
             count = super().readinto(target)
             if not count and hasattr(self.source, "wait_for_child"):
-                self.source.wait_for_child()  # an end is one only where the process that reads says so
+                self.source.wait_for_child()  # the end counts only if the process that reads ended well
         except OSError as error:
             status = getattr(self.source, "status", None)
             raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
@@ -150,7 +150,7 @@ class _Raw(limits.Bounded):
 
     def close(self) -> None:
         if not self.closed:
-            with contextlib.suppress(Exception):  # a reader that stops early is no fault of the transfer's
+            with contextlib.suppress(Exception):  # a reader that stops early is not a failed transfer
                 if process := getattr(self.source, "proc", None):
                     process.terminate()
                 self.source.close()
@@ -158,7 +158,7 @@ class _Raw(limits.Bounded):
 
 
 def _opened(location: str) -> Any:
-    """The shard's bytes, buffered. DataError for an address that is not read, BrokenShard where nothing is there."""
+    """Open a shard, buffered. DataError for a kind of address that is not supported, BrokenShard if it cannot be opened."""
     if location.startswith("pipe:"):
         raise DataError(f"{location}: commands named by a data set are not run; give a folder or a URL")
     scheme = location.partition("://")[0].lower() if "://" in location else None
@@ -169,7 +169,7 @@ def _opened(location: str) -> Any:
 
         known = sorted(set(gopen_schemes) - {"__default__", "pipe", "file"})
         if scheme not in known:
-            raise DataError(f"{location}: webdataset opens no {scheme}:// addresses; it does {', '.join(known)}")
+            raise DataError(f"{location}: webdataset does not open {scheme}:// addresses, only {', '.join(known)}")
         return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER), location), _BUFFER)
     except FileNotFoundError as error:
         what = "no such shard, though _info.json lists it" if scheme is None else f"cannot be opened: {error}"
@@ -217,9 +217,9 @@ def samples(file: Any, location: str) -> Iterator[RawSample]:
 
 
 def unpacked(file: Any, location: str) -> Any:
-    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name.
+    """Return a stream of an open tar, unpacked if its content is gzip, bzip2 or xz.
 
-    Reading more of it than `limits.FILE` is a DataError.
+    Unpacking more than `limits.FILE` raises DataError.
     """
     begins = file.peek(10)[:10]
     if begins[:2] == b"\x1f\x8b":
@@ -234,7 +234,7 @@ def unpacked(file: Any, location: str) -> Any:
 
 
 class _Xz(io.RawIOBase):
-    """xz unpacked in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
+    """Unpack xz in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._rest = file, b""
@@ -248,13 +248,13 @@ class _Xz(io.RawIOBase):
 
     def readinto(self, target: Any) -> int:
         while True:
-            if self._unpacking.eof:  # another one may follow, after zeros
+            if self._unpacking.eof:  # another stream may follow, after zeros
                 self._rest = (self._unpacking.unused_data or self._file.read(_BUFFER)).lstrip(b"\0")
                 if not self._rest and not self._file.peek(1):
                     return 0
                 self._begin()
             elif self._unpacking.needs_input and not self._rest and not (new := self._file.read(_BUFFER)):
-                raise EOFError("it ends within what is packed")
+                raise EOFError("it ends within the packed data")
             elif self._unpacking.needs_input and not self._rest:
                 self._rest = new
             data, self._rest = self._unpacking.decompress(self._rest, len(target)), b""
@@ -264,10 +264,10 @@ class _Xz(io.RawIOBase):
 
 
 def _files(stream: Any, location: str) -> Iterator[tuple[str, str, str, bytes]]:
-    """The files of samples in a tar: name, the sample's key, extension and content.
+    """Yield name, sample key, extension and content of each file of a sample.
 
-    An empty block ends a tar, and so does the end of its bytes: some writers leave that block out, and whether all is there is
-    told by `_info.json`. ValueError where it ends within a file, or what follows is none; DataError for a sample past a limit.
+    A tar ends with an empty block or with its last byte: some writers omit that block, and `_info.json` tells whether all
+    samples are there. ValueError if it ends within a file or a header is invalid; DataError for a sample past a limit.
     """
     long_name: str | None = None
     sample = _Extent(location)
@@ -285,7 +285,7 @@ def _files(stream: Any, location: str) -> Iterator[tuple[str, str, str, bytes]]:
         if len(data) < size:
             raise ValueError("it ends within a file")
         content = data[:size]
-        if kind == b"L":  # GNU's and POSIX's ways of giving the next file a long name
+        if kind == b"L":  # a long name for the next file, as GNU (L) and POSIX (x) write it
             long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
         elif kind == b"x":
             long_name = _pax(content).get("path", long_name)
@@ -302,14 +302,14 @@ def _files(stream: Any, location: str) -> Iterator[tuple[str, str, str, bytes]]:
 
 
 class _Extent:
-    """How many files and bytes the sample has that is being read: all of it is held until the next one begins."""
+    """Count files and bytes of the sample being read, which is held in memory until the next one begins."""
 
     def __init__(self, location: str) -> None:
         self._location, self._key, self._count, self._bytes = location, "", 0, 0
         self._most, self._most_files = limits.SAMPLE.value, limits.SAMPLE_FILES.value
 
     def add(self, key: str, name: str, size: int) -> None:
-        """DataError where a file of this name and size is more than a sample may have."""
+        """Raise DataError if this file makes the sample larger than allowed."""
         if key != self._key:
             self._key, self._count, self._bytes = key, 0, 0
         self._count, self._bytes = self._count + (key != ""), self._bytes + size
@@ -320,7 +320,7 @@ class _Extent:
 
 
 def _size(header: bytes) -> int:
-    """Bytes of content after a header. ValueError where it is none."""
+    """Return the bytes of content after a header. ValueError if it is invalid."""
     if len(header) < _BLOCK:
         raise ValueError("it ends within a header")
     try:
@@ -341,7 +341,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax(content: bytes) -> dict[str, str]:
-    """The records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError where they are none."""
+    """Return the records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError if they are invalid."""
     records = {}
     while content.strip(b"\0"):
         length = int(content.split(b" ", 1)[0])

@@ -1,7 +1,7 @@
-"""Many runs at once: each a ``grafs-timm`` process with a folder of its own, on this machine or on a Ray cluster.
+"""Run many jobs at once: each a ``grafs-timm`` process with a folder of its own, on this machine or on a Ray cluster.
 
-A job is done when its folder has a summary.json. Done ones are passed over, half-done ones go on, one that fails is reported
-and stops no other. So a launcher may be stopped or killed whenever: started again it does what is left.
+A job is done when its folder has a summary.json. Done jobs are skipped, half-done ones resume, and one that fails is reported
+and stops no other. A launcher that was stopped or killed does what is left when it is started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .options import HERE, Launch
 
 
 def run_jobs(jobs: Sequence[Job], launch: Launch = HERE, on_outcome: Callable[[Outcome], None] | None = None) -> list[Outcome]:
-    """Run what of ``jobs`` isn't done. Ctrl-C and SIGTERM end the jobs and then this; its death ends them too.
+    """Run what of ``jobs`` isn't done. Ctrl-C and SIGTERM end the jobs and then the launcher; so does its death.
 
     Args:
         jobs: All of the same number of processes, each with a folder of its own.
@@ -66,7 +66,14 @@ def run_jobs(jobs: Sequence[Job], launch: Launch = HERE, on_outcome: Callable[[O
 
 
 def devices(text: str) -> tuple[str, ...]:
-    """``cpu``, ``cuda`` (every GPU of this machine), ``cuda:0,cuda:2``, or ``auto``. RunError for what isn't there."""
+    """Return the devices that a text names: "cpu", "cuda" (every GPU of this machine), "cuda:0,cuda:2", or "auto".
+
+    Raises:
+        RunError: One isn't there, or GPUs and the CPU are mixed.
+
+    >>> devices("cpu")
+    ('cpu',)
+    """
     import torch
 
     there = ("cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
@@ -84,7 +91,14 @@ def devices(text: str) -> tuple[str, ...]:
 
 
 def groups(devices: Sequence[str], processes: int) -> list[tuple[str, ...]]:
-    """The device of each process of the jobs that run on ``devices`` at once. RunError where not one job has enough of them."""
+    """Return the devices of each job that runs at the same time, one for each of its processes.
+
+    Raises:
+        RunError: There are not enough devices for one job.
+
+    >>> groups(["cuda:0", "cuda:1", "cuda:2"], 2)
+    [('cuda:0', 'cuda:1')]
+    """
     if devices[0] == "cpu":
         return [("cpu",) * processes]
     whole = [tuple(devices[at : at + processes]) for at in range(0, len(devices) - processes + 1, processes)]
@@ -95,7 +109,7 @@ def groups(devices: Sequence[str], processes: int) -> list[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, its ``finally`` clauses run; only where this thread may say so."""
+    """Let SIGTERM end the block as Ctrl-C does, so that its ``finally`` clauses run; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -25,6 +25,9 @@ class Launch:
         quiet: Show no progress bar.
         warm: Fork local jobs of one process each from a process that has imported everything and keeps the images that they
             decode (`cli.warm`): the same results, several seconds sooner each.
+
+    >>> Launch(devices=("cuda:0", "cuda:1")).device
+    'cuda'
     """
 
     launcher: Literal["local", "ray"] = "local"
@@ -39,7 +42,7 @@ class Launch:
 
     @property
     def device(self) -> str:
-        """What a job is told as its ``--device``."""
+        """Return the ``--device`` of a job."""
         return self.devices[0].partition(":")[0] if self.launcher == "local" else self.devices[0]
 
 

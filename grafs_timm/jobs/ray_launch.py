@@ -1,4 +1,4 @@
-"""Jobs as tasks of a Ray cluster, whose nodes share the jobs' folders: what a lost node was doing goes on elsewhere."""
+"""Run jobs as tasks of a Ray cluster whose nodes share the jobs' folders; the jobs of a lost node resume on another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBE = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR', 
 
 
 def on_ray(jobs: Sequence[Job], launch: Launch) -> Generator[Outcome, None, None]:
-    """The jobs' outcomes as they end. RunError where the cluster can't be had, before any job begins."""
+    """Yield the jobs' outcomes as they end. RunError, before any begins, where the cluster can't be reached or is too small."""
     ray = _connected(launch.address or os.environ.get("RAY_ADDRESS") or "auto")
     processes, gpus = jobs[0].processes, launch.gpus_per_job
     cpus = float(processes) if launch.cpus_per_job is None else launch.cpus_per_job
@@ -91,7 +91,7 @@ def _outcomes(ray: Any, jobs: Sequence[Job], cpus: float, gpus: float, retries: 
 
 
 def _run(job: Job, directory: str, environment: dict[str, str], retries: int) -> dict[str, Any]:
-    """The task, on a node: the job as a process, which ends when this one does. Returns the fields of its Outcome."""
+    """Run the job as a process on a node; it ends when the task does. Returns the fields of its Outcome."""
     import ray
 
     node = f"{socket.gethostname()}, node {ray.get_runtime_context().get_node_id()[:8]}"
@@ -116,7 +116,7 @@ def _run(job: Job, directory: str, environment: dict[str, str], retries: int) ->
 
 
 def _wait_for(folder: Path) -> None:
-    """A lost node's process may outlive the news of its loss; whoever holds the folder longer is another matter."""
+    """Wait until a lost node's process, which may outlive the news of its loss, releases the folder."""
     until = time.monotonic() + _OUTLIVED
     while time.monotonic() < until:
         try:

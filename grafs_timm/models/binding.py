@@ -29,10 +29,10 @@ _SAME = 1e-6  # tolerance between two implementations of one function, in float6
 
 @dataclass(frozen=True)
 class Bound:
-    """Describe the activation of a model's blocks.
+    """The activation of a model's blocks, as weights are bound to it.
 
     Args:
-        activation: The found activation, or timm's own by its lower-case name such as "gelu".
+        activation: The found activation, or one of timm's own under its lower-case name such as "gelu".
         beside: Names of the other activations in the blocks, sorted. Where all are timm's own, ``activation`` is the
             alphabetically first.
     """

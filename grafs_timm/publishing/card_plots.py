@@ -1,4 +1,4 @@
-"""The two pictures of an entry: the function with its derivative beside usual ones, and its differences at every place."""
+"""Draw the pictures of an entry: the function with its derivative beside baselines, and its differences."""
 
 from __future__ import annotations
 
@@ -22,21 +22,34 @@ _MOST_RANDOM = 12  # random cells drawn one by one at a place
 
 
 def paths(contents: Contents, folder: Path) -> tuple[Path, Path]:
-    """Where the pictures lie in the family's folder: (functions, effect)."""
+    """Return where the pictures are: (functions, effect).
+
+    Args:
+        contents: of the entry.
+        folder: of the family.
+    """
     return folder / f"{contents.name}.png", folder / f"{contents.name}_effect.png"
 
 
 def draw(contents: Contents, folder: Path) -> list[Path]:
-    """Draw both into ``folder``, each whole or not at all. RunError where the disk refuses."""
+    """Draw both pictures, each whole or not at all.
+
+    Args:
+        contents: of the entry.
+        folder: of the family.
+
+    Raises:
+        RunError: where the disk refuses.
+    """
     functions, effect = paths(contents, folder)
     genotype = Genotype.from_dict(contents.genotype, derived=False)
     usual = dict.fromkeys(batch.usual for batch in contents.batches)
-    beside = {name: _usual(name) for name in usual if name not in {rival.lower() for rival in RIVALS}}
+    beside = {name: _layer(name) for name in usual if name not in {rival.lower() for rival in RIVALS}}
     plot_functions({contents.name: genotype, **beside}, functions)
     return [functions, _effect(contents, effect)]
 
 
-def _usual(name: str) -> Callable[[Tensor], Tensor]:
+def _layer(name: str) -> Callable[[Tensor], Tensor]:
     layer = timm_maps.layer(name)
     if layer is None:
         raise RunError(f"cannot draw {name}: timm has no such activation")
@@ -61,7 +74,7 @@ def _effect(contents: Contents, path: Path) -> Path:
 
 
 def _rows(batch: Batch, place: tuple[str, str]) -> list[Metric]:
-    """From top to bottom: the found function, the other searches there, the usual activations, the random cells."""
+    """From top to bottom: the found function, the other searches, the baselines, the random cells."""
     here = [row for row in batch.metrics if (row.model, row.data) == place]
     own = found_at(batch, place)
     others = [row for row in here if row.kind == "found" and row is not own]
@@ -77,7 +90,7 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
             axes.axhspan(y - 0.5, y + 0.5, color="#fbeceb", zorder=0, lw=0)
         if row.difference is None:
             axes.plot(0, y, "|", color="#222", ms=7, zorder=3)
-            axes.text(0.02, y, "usual", transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
+            axes.text(0.02, y, "default", transform=axes.get_yaxis_transform(), fontsize=7.5, va="center", color="#555")
         name, alpha = contents.name if own else row.activation, 1.0 if own or row.kind == "baseline" else PALE
         lines.append(Line(name[:30], row.kind, claims.verdict(batch, row), bold=own, alpha=alpha))
     home = place == (batch.provenance.model, batch.provenance.data)
@@ -85,14 +98,14 @@ def _panel(axes: Any, contents: Contents, batch: Batch, place: tuple[str, str]) 
     apart = next((row.difference.to for row in rows if row.difference), batch.usual)
     # random cells far off become arrows
     ends = limits((line.verdict for line in lines if line.verdict and line.kind != "random"), outliers=False)
-    draw_panel(axes, lines, ends, title, f"{claims.of(batch).unit} beside {apart}", 8)
+    draw_panel(axes, lines, ends, title, f"difference to {apart}, {claims.of(batch).unit}", 8)
 
 
 def _legend(picture: Any, contents: Contents) -> None:
     marks: list[dict[str, Any]] = [
         {"color": COLOURS["found"], "label": "this function"},
         {"color": COLOURS["found"], "alpha": PALE, "label": "the other searches"},
-        {"color": COLOURS["baseline"], "label": "usual activations"},
+        {"color": COLOURS["baseline"], "label": "baselines"},
         {"color": COLOURS["random"], "alpha": PALE, "label": "random cells"},
     ]
     title = f"paired difference in {contents.batches[0].measure}, right is better; 95 % interval; an arrow: beyond the panel"

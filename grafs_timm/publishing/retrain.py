@@ -1,4 +1,4 @@
-"""One training of an entry once more: does what the entry reports come out again?"""
+"""Repeat one training of an entry: does what the entry reports come out again?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
-from ..comparison.measure import Measure
+from ..comparison.verdict import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
 from ..runs.run_training import run_training
@@ -26,7 +26,16 @@ _WITHIN = 2.0  # standard deviations over training seeds
 
 @dataclass(frozen=True)
 class Again:
-    """A training that was repeated on ``hardware``, beside the ledger's line ``first``; ``sd``: over training seeds there."""
+    """A training that was repeated.
+
+    Args:
+        name: of the entry.
+        verified: both figures.
+        first: the ledger's line.
+        measure: what counts.
+        sd: over training seeds; None for one seed.
+        hardware: of the repetition.
+    """
 
     name: str
     verified: Verified
@@ -37,7 +46,7 @@ class Again:
 
     @property
     def verdict(self) -> str:
-        """«equal bits», «within the spread over seeds» (2 sd), «outside» it, or «apart» where one seed tells no spread."""
+        """Write "equal bits", "within" or "outside the spread over seeds" (2 sd), or "apart" for one seed."""
         apart = abs(self.verified.again - self.verified.reported)
         if apart < 1e-6:
             return "equal bits"
@@ -53,7 +62,7 @@ class Again:
         return f"{of}: {self.verdict}{self._differs()}"
 
     def _differs(self) -> str:
-        """What is not as it was: «; processor A -> B; torch 2.12 -> 2.13»."""
+        """Write what has changed: "; processor A -> B; torch 2.12 -> 2.13"."""
         was = {**self.first.hardware, **self.first.versions}
         now = {**self.hardware, **self.verified.versions}
         changed = [f"{key} {was[key]} -> {now[key]}" for key in now if key in was and was[key] != now[key]]
@@ -117,7 +126,9 @@ def _line(campaign: Campaign, batch: Batch, home: Metric, seed: int) -> Line:
     """The ledger's line of that training."""
     genotype = publishable.genotype_of(campaign, batch.label)
     functions = {genotype.sha256}
-    functions |= {function_of(each) for label, each in campaign.activations.items() if batch.label in (label, *each.twins())}
+    functions |= {
+        function_of(each) for label, each in campaign.activations.items() if batch.label in (label, *each.duplicates())
+    }
     wanted = (home.model, home.data, seed)
     for line in campaign.ledger.first().values():
         if line.function in functions and (line.model, line.data, line.seed) == wanted and "test_loss" in line.log[-1]:

@@ -1,4 +1,4 @@
-"""Whether a zoo says what its evidence gives: everything that can be recomputed is recomputed and compared."""
+"""Verify that a zoo says what its evidence gives: all that can be recomputed is recomputed and compared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,15 @@ _SHOWN = 8  # disagreements of one entry
 
 @dataclass(frozen=True)
 class Checked:
-    """One entry, or the zoo as a whole: how many values were compared with how many lines, and what is wrong."""
+    """One entry, or the zoo as a whole.
+
+    Args:
+        name: of the entry.
+        values: how many were compared.
+        lines: of the ledger that they come from.
+        wrong: what is.
+        notes: further sentences.
+    """
 
     name: str
     values: int = 0
@@ -51,9 +59,14 @@ class Checked:
 
 
 def verify(folder: str | Path, names: Sequence[str] = ()) -> list[Checked]:
-    """Check the entries called ``names``, by default all, of the zoo in ``folder``; then, with all, what they have in common.
+    """Check entries, and with all of them what they have in common.
 
-    UnknownNameError, with the nearest, for a name that no entry has.
+    Args:
+        folder: the zoo.
+        names: of entries, by default all.
+
+    Raises:
+        UnknownNameError: with the nearest, for a name that no entry has.
     """
     folder = Path(folder)
     files = {path.stem: path for path in sorted(folder.glob("*/grafs_*.json"))}
@@ -95,7 +108,7 @@ def _entry(contents: Contents, folder: Path) -> Checked:
         values, differing = _compared(batch, again, where)
         count, lines, wrong = count + values, lines + len(batch.evidence.lines), wrong + differing
         if more:
-            notes.append(f"{batch.evidence.folder} has {more} further lines: grafs-timm publish takes them in")
+            notes.append(f"{batch.evidence.folder} has {more} more lines: grafs-timm publish adds them")
     if usual := lookup.known_as(genotype, lookup.USUAL):
         wrong.append(f"genotype: it is {usual} up to scales")
     if contents.recommended != claims.recommended(contents):
@@ -166,7 +179,7 @@ def _strays(folder: Path) -> Iterator[str]:
             known = path.parent == place and (path.name in (RECIPE, ACTIVATIONS, COST) or path.suffix == ".jsonl")
             further = path.parent == place / FURTHER and path.suffix == ".yaml"
             if path.is_file() and not (known or further or path.name.startswith(".")):
-                yield f"{path}: no part of a ledger"
+                yield f"{path}: not part of a ledger"
 
 
 def _pages(made: dict[Path, str]) -> list[str]:
@@ -174,7 +187,7 @@ def _pages(made: dict[Path, str]) -> list[str]:
     for path, text in made.items():
         try:
             if path.read_bytes() != text.encode():
-                wrong.append(f"{path} is not what the entries give; grafs-timm publish makes it anew")
+                wrong.append(f"{path} differs from its entries; grafs-timm publish generates it again")
         except OSError as error:
             wrong.append(f"{path} cannot be read: {error.strerror}")
     return wrong

@@ -1,4 +1,4 @@
-"""The one loop of searches and trainings: open a folder, go on from its checkpoint, run the epochs, write the result."""
+"""Run a search or training in a folder: open it, restore the checkpoint, run the epochs, write the result."""
 
 from __future__ import annotations
 
@@ -173,13 +173,13 @@ def open_run(
 ) -> Iterator[Run]:
     """Open the folder of a run and hold it until the block ends.
 
-    Processes that torchrun started join, and rank 0 alone touches the folder. One that torchrun started anew resumes as if
-    with ``resume``.
+    Processes that torchrun started join, and rank 0 alone touches the folder. One that torchrun restarted resumes as if with
+    ``resume``.
 
     Args:
-        facts: What tells the run from others: kind, seed and activation.
+        facts: What distinguishes the run: kind, seed and activation.
         device: "cpu", "cuda" or "cuda:N".
-        resume: Whether a half-done run may be gone on with.
+        resume: Whether a half-done run may be resumed.
 
     Raises:
         RunError: The folder belongs to another run, is half done and ``resume`` is false, is in use or can't be written.

@@ -1,4 +1,4 @@
-"""A search as a run: recipe in, run folder out. The loop is the one any user writes around ActivationSearch."""
+"""Run a search from a recipe in a run folder; the loop is the one that users write around `ActivationSearch`."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def _check_batch(settings: Search) -> None:
 
 
 def _pays(recipe: Recipe, per_epoch: int, device: str) -> bool:
-    """Whether to compile the making of the tables: half a minute at first, then a few milliseconds less in every step.
+    """Return whether to compile the tabulation: half a minute at first, then a few milliseconds less in every step.
 
-    A matter of the recipe alone, so that a resumed search computes as the stopped one did.
+    It depends on the recipe alone, so that a resumed search computes as the stopped one did.
     """
     steps = recipe.search.epochs * per_epoch
     return recipe.compile == "model" or (recipe.compile == "auto" and (device != "cpu" or steps >= WORTH_COMPILING))
 
 
 def _own_weights(model: nn.Module) -> bool:
-    """Whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
+    """Return whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
     return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a search is fed with: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
+    """The data of a search: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
 
     inner: Feed
     outer: Feed
@@ -87,7 +87,7 @@ def _image_parts(recipe: Recipe, data: ImageData, seed: int, device: str) -> _Pa
 
 
 def _text_parts(recipe: Recipe, data: TextData, seed: int, device: str) -> _Parts:
-    """The two levels learn from text that does not overlap: the architecture's part is the training part's end."""
+    """Split the text so that the two levels do not overlap: the end of the training part is the architecture's."""
     settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
     text, context = load_tokens(data, device), data.text.context
     weights_set, architecture_set = text.train.split(1 - settings.architecture_fraction)

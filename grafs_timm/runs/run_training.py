@@ -1,4 +1,4 @@
-"""A training from scratch, or fine-tuning, as a run: recipe and activation in, run folder out."""
+"""Run a training, from scratch or fine-tuning, from a recipe and an activation in a run folder."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class _Training(Work):
         self.accumulate = more
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        notice = f"out of memory with {size} images at a time: goes on with {images // more}, {more} to a step"
+        notice = f"out of memory with {size} images at a time: continuing with {images // more}, {more} to a step"
         warnings.warn(notice, GrafsWarning)
 
     def measure(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a training is made of: the recipe's images, its timm model, and the batches that one is trained and measured on."""
+"""Make the parts of a training: the recipe's data, its timm model, and the batches to train and measure on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..utils.suggest import nearest
 
 
 def measured_on(recipe: Recipe) -> str:
-    """The split that counts: ``test``, or ``validation`` where the recipe holds data out to choose by and measures that."""
+    """Return the split to measure on: "test", or "validation" where the recipe holds data out and measures that."""
     return "test" if recipe.evaluate.measure_both else recipe.data.measured_on
 
 
@@ -72,7 +72,7 @@ def load_sets(data: ImageData, splits: Collection[str], device: str | torch.devi
 
 
 def dataset_of(data: Data) -> DatasetInfo | None:
-    """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
+    """Return the shards that a recipe's data section names; None for text files. DataError where there is no such data."""
     if isinstance(data, TextData) and text_source.is_text(data.name):
         for part in remote.listed(data.name):
             text_source.find_file(part)
@@ -81,7 +81,7 @@ def dataset_of(data: Data) -> DatasetInfo | None:
 
 
 def load_tokens(data: TextData, device: str | torch.device) -> TextParts:
-    """A recipe's text, tokenised, on ``device``; what was done to it is warned of. Errors as `load_text`."""
+    """Load a recipe's text, tokenised, onto ``device``, with warnings of what was done to it. Errors as `load_text`."""
     found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)
     for notice in found.notices:
         warnings.warn(notice, GrafsWarning)
@@ -89,18 +89,24 @@ def load_tokens(data: TextData, device: str | torch.device) -> TextParts:
 
 
 def blank(shape: tuple[int, ...], device: str | torch.device) -> Tensor:
-    """Two inputs of a model: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
+    """Return two empty inputs: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
     return torch.zeros(2, *shape, device=device, dtype=torch.int64 if len(shape) == 1 else torch.float32)
 
 
 def make_model(
     recipe: Recipe, num_classes: int, shape: tuple[int, ...], device: str | torch.device, start_from: str | None = None
 ) -> nn.Module:
-    """The recipe's timm model for images of ``shape`` (C, H, W) and as many classes, or for windows of (T,) tokens of a
-    vocabulary of ``num_classes``; with the weights of ``start_from`` or new ones.
+    """Build the recipe's timm model.
 
-    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such input;
-    WeightsError where ``start_from`` holds no weights of this architecture.
+    Args:
+        num_classes: Classes of the images, or the size of the vocabulary.
+        shape: (C, H, W) of images, or (T,) of windows of tokens.
+        start_from: A folder of `save_pretrained`, or "pretrained"; None: new weights.
+
+    Raises:
+        UnknownNameError: timm has no such model; the message has the nearest names.
+        RecipeError: The model can't be built so, or doesn't take such input.
+        WeightsError: ``start_from`` holds no weights of this architecture.
     """
     from ..models import small_models as models  # noqa: F401  registers the small models of the paper
 
@@ -147,7 +153,7 @@ def make_model(
 
 
 def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
-    """Whether the forward leaves some weights out, which DistributedDataParallel has to know."""
+    """Return whether the forward pass leaves some weights out, which DistributedDataParallel has to know."""
     weights = [p for p in model.parameters() if p.requires_grad]
     was = model.training
     model.eval()  # nothing is drawn, no statistics change
@@ -159,7 +165,7 @@ def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
 def make_batches(
     data: ImageData, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
 ) -> Batches:
-    """Batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
+    """Make batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
     augment = data.augment if train else ()
     return Batches(
         images, batch_size, augment=augment, crop_padding=data.crop_padding, seed=seed,
@@ -176,14 +182,15 @@ class Feed(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images float [B,C,H,W] normalised, labels int64 [B]) of the steps from ``start`` on, this process's part of each;
-        of text (tokens int64 [B,T], the next ones int64 [B,T]).
+        """Yield this process's part of the batches from step ``start`` on.
+
+        Images: (float [B,C,H,W] normalised, labels int64 [B]). Text: (tokens int64 [B,T], the next tokens int64 [B,T]).
         """
         ...
 
 
 def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end, from batch number ``start`` on: pass p of them has the order of epoch p."""
+    """Yield batches without end, from batch number ``start`` on; pass p over the data has the order of epoch p."""
     turn, skip = divmod(start, len(feed))
     while True:
         yield from feed.epoch(turn, skip)
@@ -191,7 +198,7 @@ def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Paced:
-    """A feed in epochs of ``steps`` batches, each going on where the one before it ended."""
+    """A feed in epochs of ``steps`` batches; each continues where the one before ended."""
 
     def __init__(self, feed: Feed, steps: int) -> None:
         self.feed, self.steps = feed, steps
@@ -204,16 +211,20 @@ class Paced:
 
 
 def paced(feed: Feed, steps: int | None) -> Feed:
-    """``feed`` in epochs of ``steps``; as it is for None."""
+    """Return ``feed`` in epochs of ``steps``; unchanged for None."""
     return Paced(feed, steps) if steps else feed
 
 
 @dataclass(frozen=True)
 class Feeds:
-    """Training batches, and those that are measured, each process's share. ``also``: held-out data measured beside them.
+    """Batches to train and to measure on, each process's share.
 
-    ``shape``: the images' (C, H, W), or (T,) of windows of text, for which ``num_classes`` is the vocabulary, ``mean`` and
-    ``std`` are empty, and ``train_images`` counts tokens.
+    Attributes:
+        num_classes: Classes of the images, or the size of the vocabulary.
+        shape: (C, H, W) of images, or (T,) of windows of tokens.
+        mean, std: For normalising images, by channel; () for text.
+        train_images: Training images, or tokens.
+        also: Held-out data that are measured beside ``measured``.
     """
 
     train: Feed
@@ -238,14 +249,15 @@ class Feeds:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Streamed shards that were left out, whole or in part, with the reason."""
+        """Return the streamed shards that were skipped, whole or in part, with the reason."""
         return {shard: reason for feed in self._streams for shard, reason in feed.skipped.items()}
 
 
 def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
-    """The recipe's data for one training of this process, whole on the device or streamed.
+    """Open the recipe's data for one training of this process, resident on the device or streamed.
 
-    RecipeError where the settings of one are given and the data come the other way.
+    Raises:
+        RecipeError: A setting is only valid for the other way of loading.
     """
     data = recipe.data
     if isinstance(data, TextData):
@@ -292,9 +304,9 @@ STREAMED_FROM = 1 << 30  # bytes of a training split's shards
 
 
 def is_streamed(data: ImageData, info: DatasetInfo) -> bool:
-    """Whether the images come shard by shard: as ``data.loading`` says, or where the shards are large or far away.
+    """Return whether images are streamed: as ``data.loading`` says; "auto" streams large splits and URLs.
 
-    ``auto`` keeps on the device what ``train_images`` limits.
+    "auto" keeps the images on the device where ``train_images`` limits them.
     """
     if data.loading != "auto":
         return data.loading == "stream"

@@ -1,4 +1,4 @@
-"""An entry's file: read and checked whole, written as text. What is wrong with one is said by file and field."""
+"""Read and write an entry's file, checked as a whole; errors name the file and the field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 3  # fields in one message
 
 
 def read(path: str | Path) -> Contents:
-    """The entry in the file ``path``, which is called after it and lies in its family's folder. Errors as `parse`."""
+    """Read the entry in the file ``path``, whose name and folder must be the entry's name and family. Errors as `parse`."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -36,10 +36,15 @@ def read(path: str | Path) -> Contents:
 
 
 def parse(content: bytes | Mapping[str, Any], source: str) -> Contents:
-    """The entry that ``content``, a file's bytes or its parsed object, holds; ``source`` names it in errors.
+    """Parse an entry.
 
-    GenotypeError, naming the field, for what does not fit the format or was altered: the entry's hash, its function's hash,
-    formula and LaTeX, those of its searches. What its numbers are computed from is `verify`'s business.
+    Args:
+        content: A file's bytes, or its parsed object.
+        source: Its name in errors.
+
+    Raises:
+        GenotypeError: The content does not fit the format, or a hash, formula or LaTeX does not fit the data; the field is
+            named. Whether its numbers follow from the evidence is checked by `publishing.verify`.
     """
     try:
         data = strict_json.parse(content) if isinstance(content, bytes) else content
@@ -55,7 +60,7 @@ def parse(content: bytes | Mapping[str, Any], source: str) -> Contents:
 
 
 def check_format(data: Any, source: str) -> None:
-    """GenotypeError where ``data`` is no object of this version's format."""
+    """Raise a GenotypeError where ``data`` is no object of this version's format."""
     if not isinstance(data, Mapping):
         raise GenotypeError(f"{source}: not a zoo entry: expected an object, got {type(data).__name__}")
     own, there = FORMAT.rpartition("/"), data.get("format")
@@ -69,7 +74,7 @@ def check_format(data: Any, source: str) -> None:
 
 
 def text(contents: Contents) -> str:
-    """What the entry's file holds; equal entries have equal texts."""
+    """Return what the entry's file holds; equal entries have equal texts."""
     return json.dumps(contents.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -116,7 +121,7 @@ def _each_once(values: Sequence[Any], what: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise GenotypeError(f"{what} {value!r} stands there twice")
+            raise GenotypeError(f"{what} {value!r} is there twice")
         seen.add(value)
 
 

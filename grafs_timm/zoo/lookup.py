@@ -1,8 +1,7 @@
-"""Found activations by name: read and check the entries, resolve whatever names an activation.
+"""Look activations up by name: read the zoo's entries, and resolve whatever names an activation.
 
-An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the one of the family that
-has the alias. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
-its parsed dict and a Genotype are interchangeable.
+An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's entry with
+the alias. A zoo name, a timm name ("gelu"), the path of a genotype file, its parsed dict and a Genotype are interchangeable.
 """
 
 from __future__ import annotations
@@ -34,21 +33,19 @@ _WRITTEN = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU", "leaky
 
 @dataclass(frozen=True)
 class Entry:
-    """Hold one zoo entry. Its file's other ``contents`` are read and checked when they are first used.
+    """One zoo entry. ``contents`` is read when it is asked for.
 
-    Args:
-        activation: The function and its name.
-        family: The family that it was searched for.
-        alias: ``grafs_<family>`` loads it.
-        recommended: It is shown to be better than ``default`` where it was searched.
+    Attributes:
+        name: ``grafs_<family>_<id>``.
+        family: The architecture family it was searched for.
+        genotype: The function.
+        alias: Whether ``grafs_<family>`` loads it.
+        recommended: Whether it is shown to be better than ``default`` on the model and data set of its search.
         default: The family's default activation.
-        path: The entry's file.
 
     >>> entry = get_activation("grafs_resnet")
-    >>> entry.name, entry.family, entry.default
-    ('grafs_resnet_c10_s2', 'resnet', 'relu')
-    >>> isinstance(entry.formula, str)
-    True
+    >>> entry.name, entry.default
+    ('grafs_resnet_c10_s2', 'relu')
     """
 
     activation: Activation
@@ -73,34 +70,34 @@ class Entry:
 
     @property
     def notice(self) -> str | None:
-        """«not shown to be better than GELU», for a user who loads it by name; None for a recommended one."""
+        """Return "not shown to be better than GELU", for a user who loads it by name; None for a recommended one."""
         return None if self.recommended else f"not shown to be better than {_WRITTEN.get(self.default, self.default)}"
 
     @functools.cached_property
     def contents(self) -> Contents:
-        """The whole file, checked. GenotypeError naming the field where something in it does not fit."""
+        """Return the whole file, checked. GenotypeError naming the field where something in it does not fit."""
         from . import entry_file
 
         return entry_file.read(self.path)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What was measured: a row for each activation at each place, of all batches."""
+        """Return the results of all batches: a row for each activation, model and data set."""
         return tuple(row for batch in self.contents.batches for row in batch.metrics)
 
     @property
     def searches(self) -> tuple[Search, ...]:
-        """Every search of every batch, the losers too."""
+        """Return every search of every batch, selected or not."""
         return tuple(search for batch in self.contents.batches for search in batch.searches)
 
     @property
     def provenance(self) -> Provenance:
-        """Of the search that found it first."""
+        """Return the provenance of the search that found it first."""
         return self.contents.batches[0].provenance
 
     @classmethod
     def read(cls, path: Path) -> Entry:
-        """What the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
+        """Read what the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
         try:
             data = strict_json.read(path)
         except (OSError, ValueError, RecursionError) as error:
@@ -126,7 +123,7 @@ class Entry:
 
     @classmethod
     def of(cls, contents: Contents, source: str | Path) -> Entry:
-        """The entry of contents that are checked already; it keeps them, whatever its file holds later."""
+        """Make the entry of contents that are checked already; it keeps them, whatever its file holds later."""
         genotype = Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
         entry = cls(
             Activation(contents.name, genotype), contents.family, alias=False, recommended=contents.recommended,
@@ -160,13 +157,13 @@ def add(new: Mapping[str, Entry]) -> None:
 
 
 def names() -> dict[str, Entry]:
-    """Return name -> entry: of the package, ``grafs_<family>`` for the one with the alias, and those that were added."""
+    """Return every name of the zoo: entries, ``grafs_<family>`` for the one with the alias, and what `add` added."""
     known = {f"grafs_{e.family}": e for e in entries().values() if e.alias}
     return known | entries() | _added
 
 
 def list_activations(pattern: str = "*") -> list[str]:
-    """List the zoo names that match a shell pattern.
+    """Return the zoo's names that match a shell pattern.
 
     >>> list_activations("grafs_resnet*")
     ['grafs_resnet', 'grafs_resnet_c10_s2']
@@ -175,13 +172,13 @@ def list_activations(pattern: str = "*") -> list[str]:
 
 
 def get_activation(name: str) -> Entry:
-    """Return the entry of a zoo name.
+    """Return the entry of a zoo name, in upper or lower case.
 
     Raises:
-        UnknownNameError: There is none; names the nearest.
+        UnknownNameError: There is none; the message has the nearest names.
 
-    >>> get_activation("grafs_resnet").name
-    'grafs_resnet_c10_s2'
+    >>> get_activation("grafs_vit").family
+    'vit'
     """
     known = names()
     try:
@@ -238,9 +235,10 @@ def _by_name(name: str) -> Activation:
 
 
 def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
-    """Return which of ``names`` is the same function up to an outer and an inner scale, or None.
+    """Return which of ``names`` is the same function up to an outer and an inner scale; None where none is.
 
-    The default names are the stock activations, relu2 and the zoo's entries. None for a function that is not finite everywhere.
+    Args:
+        names: Default: the five default activations, relu2 and the zoo's entries.
     """
     named = ((name, resolve(name)) for name in names or (*USUAL, "relu2", *entries()))
     return next((name for name, other in named if _same(genotype, other.genotype or other.layer)), None)
@@ -258,9 +256,10 @@ def act_layer(activation: Any) -> Callable[..., nn.Module]:
     """Return the module class of an activation, for timm's ``act_layer=`` argument.
 
     Args:
-        activation: As in `resolve`.
+        activation: Whatever `resolve` takes.
 
-    >>> act_layer("grafs_resnet")()
-    GrafsResnetC10S2(grafs_resnet_c10_s2)
+    >>> import torch
+    >>> act_layer("grafs_resnet")()(torch.zeros(2)).shape
+    torch.Size([2])
     """
     return resolve(activation).layer

@@ -251,7 +251,7 @@ def test_what_a_campaign_needs():
     with pytest.raises(RecipeError, match="campaign: this recipe has no such section"):
         campaign_files.resolved(parse_recipe({name: each for name, each in RECIPE.items() if name != "campaign"}))
     data = {"name": "digits", "train_images": 300, "test_images": 100}
-    with pytest.raises(RecipeError, match=r"campaign\.held_out: a campaign chooses by images held out"):
+    with pytest.raises(RecipeError, match=r"campaign\.held_out: a campaign selects by held-out images"):
         campaign_files.resolved(parse_recipe(RECIPE | {"data": data}))
     held_out = RECIPE | {"data": data, "campaign": RECIPE["campaign"] | {"held_out": 50}}
     own = campaign_files.resolved(parse_recipe(held_out))
@@ -339,7 +339,7 @@ def test_a_folder_that_is_no_ledger(begun, tmp_path, name):
     (other / name).unlink()
     before = contents(tmp_path)
     for folder in (other, tmp_path / "none", tmp_path):
-        with pytest.raises(RunError, match=rf"{folder} is no ledger: it holds no recipe\.yaml and activations\.json"):
+        with pytest.raises(RunError, match=rf"{folder} is not a ledger: it has no recipe\.yaml and activations\.json"):
             own.merge(folder)
     assert contents(tmp_path) == before
 
@@ -389,7 +389,7 @@ def test_beginning_on_a_full_disk(tmp_path, room):
     with pytest.raises(RunError, match="No space left"), full_disk(room):
         own.write()
     assert len(contents(tmp_path)) == room
-    assert campaign.all_campaigns(tmp_path) == []
+    assert campaign_text.all_campaigns(tmp_path) == []
     again = planned(own.folder, **SMALL)
     again.write()
     assert labels(waiting(Campaign.read(own.folder))) == ["relu s0", "gelu s0", "s0"]
@@ -559,8 +559,8 @@ def test_what_the_command_line_refuses(begun, tmp_path):
         (("plan", "resnet", "--zoo", tmp_path / "file"), "is a file"),
         (("status", "resnett", "--zoo", zoo), "no campaign for the family 'resnett'"),
         (("status", "--zoo", tmp_path / "none"), "no ledger yet; grafs-timm campaign run FAMILY begins one"),
-        (("merge", tmp_path / "none", "resnet", "--zoo", zoo), "is no ledger"),
-        (("merge", tmp_path, "resnet", "--zoo", zoo), "is no ledger"),
+        (("merge", tmp_path / "none", "resnet", "--zoo", zoo), "is not a ledger"),
+        (("merge", tmp_path, "resnet", "--zoo", zoo), "is not a ledger"),
         (("merge", tmp_path / "file", "resnet", "--zoo", zoo), "is a file"),
         (("collect", "resnet", "--zoo", zoo, "--runs", tmp_path / "file"), "is a file"),
     ):
@@ -656,8 +656,8 @@ def test_merge_on_the_command_line(begun, tmp_path):
     apart(begun, one, other)
     count = len(set(contents(other.folder)) - set(contents(one.folder)))
     merge = ("campaign", "merge", other.folder, "resnet", "--zoo")
-    assert call(*merge, tmp_path / "one").stdout == f"{count} lines taken into {one.folder}\n"
-    assert call(*merge, tmp_path / "one").stdout == f"0 lines taken into {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"{count} lines added to {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"0 lines added to {one.folder}\n"
     new = folder_in(tmp_path / "new")
     call(*merge, tmp_path / "new")
     assert contents(new) == contents(other.folder)
@@ -675,7 +675,7 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
     own = copied(begun, tmp_path / "zoo")
     printed = call("campaign", "run", "resnet", "--zoo", tmp_path / "zoo", "--runs", tmp_path / "runs", "--print-jobs").stdout
     assert len(printed.splitlines()) == len(waiting(own)) == 7
-    assert f" evaluate {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
+    assert f" train {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["activations", "recipes"]
     assert contents(own.folder) == contents(begun.folder)
 

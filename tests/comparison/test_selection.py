@@ -9,13 +9,13 @@ import pytest
 import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, recipe, refused
+from written_results import read_results
 
 from grafs_timm.activations.named import Activation
 from grafs_timm.comparison import contenders, selection
 from grafs_timm.comparison.contenders import Contender
-from grafs_timm.comparison.report import read_results
+from grafs_timm.comparison.results import Result
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
-from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RecipeError, RunError
 from grafs_timm.jobs.job import Outcome
 from grafs_timm.runs import training
@@ -65,7 +65,7 @@ def test_from_searches_to_a_ranking(chosen):
     assert set(opened) == {"train"}
     assert (summary["searches"], summary["usual"], summary["measured_on"]) == (3, "relu", "validation")
     # three searches and three random cells, halved until one is left: 6 -> 3 -> 1
-    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 go on", "1 go on"]
+    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 remain", "1 remain"]
     assert len(summary["ranking"]) == 1
     assert summary["ranking"][0]["n"] == 2
     assert summary["recommended"] in ("relu", summary["ranking"][0]["activation"])
@@ -198,14 +198,14 @@ def test_several_searches_are_a_batch(tmp_path, here):
 
 def test_on_the_command_line(chosen, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    assert "--select chooses among several searches: give --seeds N" in refused("search", tmp_path / "tiny.yaml", "--select")
+    assert "--select selects among several searches: give --seeds N" in refused("search", tmp_path / "tiny.yaml", "--select")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     said = refused("search", tmp_path / "tiny.yaml", "--seeds", 2, "--select", "--out", tmp_path / "full", "--device", "cpu")
-    assert "is not empty and holds no choice" in said
+    assert "is not empty and is no selection" in said
     out, summary, _ = chosen
     (tmp_path / "same.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     ended = call("search", tmp_path / "same.yaml", "--seeds", 3, "--select", "--out", out, "--device", "cpu")
     assert ended.exit_code == 0, ended.output
-    assert f"choice    {summary['why']}" in ended.stdout
+    assert f"advice    {summary['why']}" in ended.stdout
     assert f"cost      {summary['cost']['full_trainings']} full trainings of relu" in ended.stdout

@@ -10,10 +10,10 @@ import pytest
 import scipy.stats
 
 from grafs_timm.comparison import ranking, statistics
-from grafs_timm.comparison.measure import ACCURACY, LOSS
 from grafs_timm.comparison.ranking import rank, recommend
-from grafs_timm.comparison.statistics import Difference, Place, Result, difference, group_difference, group_mean
-from grafs_timm.comparison.verdict import Side, Verdict
+from grafs_timm.comparison.results import Place, Result
+from grafs_timm.comparison.statistics import difference, group_difference, group_mean
+from grafs_timm.comparison.verdict import ACCURACY, LOSS, Difference, Side, Verdict
 from grafs_timm.errors import RunError
 
 NAN = math.nan
@@ -222,7 +222,7 @@ def test_order_of_activations_and_groups() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "stands there twice"),
+        ({}, "is there twice"),
         ({"seed": 1, "split": "validation"}, "can't be compared"),
         ({"seed": 1, "epochs": 5}, "of 20 and of 5 epochs"),
         ({"seed": 1, "kind": "found"}, "names two activations"),
@@ -235,24 +235,31 @@ def test_rows_that_cannot_be_compared(changes: dict[str, object], message: str) 
 
 
 WORDS = [
-    (Difference(1.2, 0.3, 2.1, 0.02, 4, 0), "better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds"),
-    (Difference(-1.2, -2.1, -0.3, 0.02, 4, 0), "worse than relu by 1.20 [0.30, 2.10] points over 4 paired seeds"),
-    (Difference(0.3, -0.9, 1.5, 0.5, 4, 1), "not distinguishable from relu: +0.30 [−0.90, +1.50] points over 4 paired seeds"),
-    (Difference(1.0, 0.0, 2.0, 0.05, 4, 0), "not distinguishable from relu: +1.00 [0.00, +2.00] points over 4 paired seeds"),
-    (Difference(1.0, 0.0004, 2.0, 0.05, 4, 0), "better than relu by 1.00 [0.0004, 2.00] points over 4 paired seeds"),
+    (Difference(1.2, 0.3, 2.1, 0.02, 4, 0), "better than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds"),
+    (Difference(-1.2, -2.1, -0.3, 0.02, 4, 0), "worse than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds"),
+    (
+        Difference(0.3, -0.9, 1.5, 0.5, 4, 1),
+        "not distinguishable from relu: +0.30 [−0.90, +1.50] percentage points over 4 paired seeds",
+    ),
+    (
+        Difference(1.0, 0.0, 2.0, 0.05, 4, 0),
+        "not distinguishable from relu: +1.00 [0.00, +2.00] percentage points over 4 paired seeds",
+    ),
+    (Difference(1.0, 0.0004, 2.0, 0.05, 4, 0), "better than relu by 1.00 [0.0004, 2.00] percentage points over 4 paired seeds"),
     (
         Difference(1.2, None, None, None, 1, 0),
-        "+1.20 points beside relu over 1 paired seed: one pair shows no spread, so nothing is claimed",
+        "+1.20 percentage points beside relu over 1 paired seed: one pair shows no spread, so nothing is claimed",
     ),
     (Difference(0.0, None, None, None, 3, 0), "equal to relu in each pair over 3 paired seeds"),
     (
         Difference(0.2, None, None, None, 3, 0),
-        "+0.20 points beside relu over 3 paired seeds, the same in each pair: that shows no spread, so nothing is claimed",
+        "+0.20 percentage points beside relu over 3 paired seeds, the same in each pair: that shows no spread, "
+        "so nothing is claimed",
     ),
     (Difference(None, None, None, None, 0, 2), "not compared with relu: no seed was trained with both"),
     (
         Difference(1.2, 0.3, 2.1, 0.02, 4, 0, 5),
-        "better than relu by 1.20 [0.30, 2.10] points over 5 searches with 4 paired seeds each",
+        "better than relu by 1.20 [0.30, 2.10] percentage points over 5 searches with 4 paired seeds each",
     ),
 ]
 
@@ -347,7 +354,7 @@ def test_ranking_over_several_places_pairs_whole_seeds() -> None:
     results += rows("s0", offset(base, 3.0) | {3: NAN}, "found", model="vit")
     own = rank(results, {"resnet20": "relu", "vit": "gelu"})
     s0 = next(row for row in own.rows if row.activation == "s0")
-    assert own.usual == "the usual activation"
+    assert own.usual == "the default activation"
     assert s0.verdict.difference.mean == pytest.approx(2.0, abs=0.1)
     assert (s0.verdict.difference.n, s0.verdict.difference.unpaired, s0.lost) == (3, 1, 1)
 
@@ -355,7 +362,7 @@ def test_ranking_over_several_places_pairs_whole_seeds() -> None:
 def test_ranking_without_something_to_compare_with() -> None:
     with pytest.raises(RunError, match="no training to rank"):
         rank([], USUAL)
-    with pytest.raises(RunError, match="resnet20 has no usual activation"):
+    with pytest.raises(RunError, match="resnet20 has no default activation"):
         rank([ROW], {"vit": "gelu"})
     with pytest.raises(RunError, match="gelu was not trained there"):
         rank([ROW], {"resnet20": "gelu"})

@@ -188,6 +188,11 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
         ("a_batch_s3", 0): (3, 50.0, 5.0), ("a_batch_s3", 1): (3, 51.0, 5.0),
     }  # fmt: skip
     assert len(transfer.results(matrix)) == 5
+    (folder / "log.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(
+        RunError, match=r"summary\.json is not the summary of a training: .*has no epoch.*train that cell again"
+    ):
+        transfer.results(matrix)
 
 
 # -------------------------------------------------------------------------------------------------------- that it runs
@@ -232,7 +237,7 @@ def test_two_processes_a_job(here, tmp_path):
     more = ("--set", "transfer.activations=[]", "--set", "evaluate.epochs=12", "--device", "cpu", "--processes", 2, "--quiet")
     command = ("transfer", here / "tiny.yaml", "--out", out, *more)
     (line,) = call(*command, "--print-jobs").stdout.splitlines()
-    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm evaluate " in line
+    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm train " in line
     with start(*command) as launcher:
         assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 90)
         assert len(processes(out)) == 4  # the launcher, torchrun and its two
@@ -396,8 +401,10 @@ def test_several_processes(here, tmp_path, monkeypatch):
 def test_a_folder_of_something_else(here, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
+    assert "not empty and not a matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
+    assert "not empty and not a matrix" in refused(
+        "transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run"
+    )
     assert contents(tmp_path) == before
 
 

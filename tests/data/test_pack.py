@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import timm.data
 import torch
 import torchvision
@@ -20,6 +18,7 @@ from PIL import Image
 from shard_files import colour, encoded
 from tiny_runs import ROOT, call, contents, refused
 from torchvision.datasets.utils import verify_str_arg
+from torchvision_files import SVHN_FILES, fashion_mnist, svhn
 
 from grafs_timm.data import pack as module
 from grafs_timm.data.images import load_split, open_dataset
@@ -152,20 +151,10 @@ def test_timms_own_reader_takes_it(tmp_path, folder):
 # -------------------------------------------------------------------------------------------------------- torchvision
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
-
-
 @pytest.fixture
 def fashion(tmp_path):
     """A few random images in the files that torchvision's FashionMNIST reads."""
-    raw, generator = tmp_path / "root" / "FashionMNIST" / "raw", np.random.default_rng(0)
-    images = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8)
-    for part, chosen in (("train", images[:40]), ("t10k", images[40:])):
-        write_idx(raw / f"{part}-images-idx3-ubyte", chosen)
-        write_idx(raw / f"{part}-labels-idx1-ubyte", (np.arange(len(chosen)) % 10).astype(np.uint8))
-    return tmp_path / "root", images
+    return tmp_path / "root", fashion_mnist(tmp_path / "root")
 
 
 def test_fashion_mnist_from_its_own_files(tmp_path, fashion):
@@ -183,13 +172,8 @@ def test_fashion_mnist_from_its_own_files(tmp_path, fashion):
 
 
 def test_svhn_from_its_own_files(tmp_path, monkeypatch):
-    generator, images = np.random.default_rng(0), {}
-    for split, count in (("train", 30), ("test", 10)):
-        images[split] = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
-        labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]  # 10 stands for the digit 0
-        scipy.io.savemat(tmp_path / f"{split}_32x32.mat", {"X": images[split], "y": labels})
-    files = {split: ["", f"{split}_32x32.mat", None] for split in ("train", "test", "extra")}  # the real ones' md5
-    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", files)
+    images = svhn(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", SVHN_FILES)
     pack("svhn", tmp_path / "out", root=tmp_path)
     info = open_dataset(tmp_path / "out")
     assert info.classes == tuple("0123456789")
@@ -197,7 +181,7 @@ def test_svhn_from_its_own_files(tmp_path, monkeypatch):
     naught = torch.from_numpy(images["train"][..., 9]).permute(2, 0, 1)
     assert train.labels[(train.images == naught).flatten(1).all(1)].tolist() == [0]
     assert train.labels.bincount().tolist() == [3] * 10
-    with pytest.raises(DataError, match=r"torchvision can't read svhn in .*not found or corrupted"):
+    with pytest.raises(DataError, match=r"torchvision cannot read svhn in .*not found or corrupted"):
         pack("svhn", tmp_path / "extra", Packing(splits={"train": "extra"}), root=tmp_path)
 
 
@@ -290,7 +274,7 @@ def test_every_ending_of_a_jpeg_is_taken(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".heic", ".avif", ".svg", ".jpg_large", ".txt", ""])
 def test_files_that_are_left_out_are_counted(tmp_path, ending):
     folder = photos(tmp_path / "photos", "a/1.jpg", f"a/2{ending}", f"b/3{ending}", "b/1.jpg", "b/.hidden")
-    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is none of .jpg"):
+    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is not one of .jpg"):
         open_source(str(folder))
 
 
@@ -351,14 +335,14 @@ def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path, fol
 def test_folders_that_hold_nothing_to_pack(tmp_path, folder):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match=r"empty: no folders of classes; wanted is train/CLASS/IMAGE\.jpg"):
+    with pytest.raises(DataError, match=r"empty: no folders of classes; expected train/CLASS/IMAGE\.jpg"):
         pack(str(empty), tmp_path / "out")
     (empty / "ant").mkdir()
     (empty / "ant" / "._0.png").write_bytes(b"what a Mac leaves")
     with pytest.raises(DataError, match=r"empty/ant: no images \(\.jpg"):
         pack(str(empty), tmp_path / "out")
     (empty / "ant" / "0.png").write_bytes(encoded(colour(0)))
-    with pytest.raises(DataError, match="one class, 'ant', is nothing to tell apart"):
+    with pytest.raises(DataError, match="only one class, 'ant', and at least two are needed"):
         pack(str(empty), tmp_path / "out")
     (folder / "val" / "cow").rename(folder / "val" / "cows")
     with pytest.raises(DataError, match=r"val: class 'cows' is not in train; nearest: cow"):
@@ -377,8 +361,8 @@ def test_an_image_that_cannot_be_read(tmp_path, folder):
     result = call("data", "pack", folder, tmp_path / "out", "--skip-bad")
     assert result.exit_code == 0
     assert "train        35 images" in result.stdout
-    assert "left out: 1 images" in result.stdout
-    assert "left out: photos: train/bee/3.PNG: this image is truncated" in result.stderr
+    assert "skipped: 1 images" in result.stdout
+    assert "skipped: photos: train/bee/3.PNG: this image is truncated" in result.stderr
     assert call("data", "check", tmp_path / "out").exit_code == 0
     for file in (folder / "train").rglob("*.*"):
         file.write_bytes(b"")
@@ -420,7 +404,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, folder, monkeypatch):
         add(self, *arguments)
 
     monkeypatch.setattr(module.Shards, "add", full)
-    with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing of it was left"):
+    with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing was left"):
         pack(str(folder), tmp_path / "out", Packing(shard_size=5))
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

@@ -10,7 +10,7 @@ from made_ledger import FOUND, X, made_ledger
 from grafs_timm.activations.formula import Gene, Genotype
 from grafs_timm.comparison import statistics
 from grafs_timm.comparison.campaign import Campaign
-from grafs_timm.comparison.statistics import Place
+from grafs_timm.comparison.results import Place
 from grafs_timm.errors import RunError
 from grafs_timm.publishing import evidence
 from grafs_timm.publishing.requirements import batch, best, budget, genotype_of, lacking
@@ -129,7 +129,7 @@ def test_the_best_on_held_out_data_is_taken_and_never_a_usual_activation(tmp_pat
         ({"transfer": {"random": 0}}, "0 random cells"),
         ({"campaign": {"seeds": 2, "keep_seeds": 2, "retire_after": 2}}, "2 of 3 trainings"),
         ({"transfer": {"random": 1, "baselines": ["relu", "gelu"]}}, "no silu, elu, leaky_relu"),
-        ({"found": (FOUND[1],) * 5}, "every search ended in a usual activation"),
+        ({"found": (FOUND[1],) * 5}, "every search ended in a baseline"),
     ],
 )
 def test_too_little_to_publish(tmp_path, changes, said):
@@ -167,8 +167,8 @@ def test_evidence_that_is_missing_or_was_changed(folder):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("cost.csv", "float32,gelu", ",gelu", "no table of timings"),
-        ("recipe.yaml", "epochs: 2", "epoch: 2", "is no recipe"),
+        ("cost.csv", "float32,gelu", ",gelu", "not a table of timings"),
+        ("recipe.yaml", "epochs: 2", "epoch: 2", "is not a recipe"),
         ("recipe.yaml", "epochs: 2", "epochs: 3", "its key does not fit"),
         ("activations.json", '"op": "relu"', '"op": "rellu"', "is damaged"),
         ("activations.json", "grafs-campaign/1", "grafs-campaign/2", "this version reads 'grafs-campaign/1'"),

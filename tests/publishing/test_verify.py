@@ -104,8 +104,8 @@ def test_a_number_that_the_evidence_does_not_give(shelf, change, said):
         ("resnet/evidence/c0/activations.json", b"{}", "the evidence was changed"),
         ("resnet/evidence/c0/more.jsonl", b"{}", "line 1 is cut short"),
         ("resnet/evidence/c0/more.jsonl", b"{}\n", "more.jsonl, line 1: format"),
-        ("resnet/evidence/c0/more.csv", b"a,b", "no part of a ledger"),
-        ("resnet/evidence/other/more.csv", b"a,b", "is no ledger"),
+        ("resnet/evidence/c0/more.csv", b"a,b", "not part of a ledger"),
+        ("resnet/evidence/other/more.csv", b"a,b", "is not a ledger"),
         (f"resnet/{NAME}.json", b"{}", "format must be"),
     ],
 )
@@ -139,5 +139,5 @@ def test_one_function_under_two_names(shelf):
 
 def test_wrong_calls(shelf):
     assert "nearest" in refused("zoo", "verify", "grafs_resnet_digits_standard_s1", "--zoo", shelf)
-    assert "--retrain takes the NAME" in refused("zoo", "verify", "--retrain", "--zoo", shelf)
+    assert "--retrain needs the NAME" in refused("zoo", "verify", "--retrain", "--zoo", shelf)
     assert "go with --retrain" in refused("zoo", "verify", NAME, "--record", "--zoo", shelf)

@@ -211,7 +211,9 @@ def test_micro_batches(whole, tmp_path, monkeypatch):
     assert lines[-1]["inner_loss"] < lines[1]["inner_loss"]
 
 
-@pytest.mark.parametrize(("amp", "model"), [("bf16", "cifar_resnet20"), ("fp16", "test_resnet")])
+@pytest.mark.parametrize(
+    ("amp", "model"), [("bf16", "cifar_resnet20"), pytest.param("fp16", "test_resnet", marks=pytest.mark.slow)]
+)
 def test_half_precision(tmp_path, amp, model):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"
@@ -272,7 +274,7 @@ def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     assert timeless(tmp_path / "auto") == timeless(tmp_path / "model")
 
 
-@pytest.mark.parametrize("command", [("search",), ("train", "--activation", "relu")])
+@pytest.mark.parametrize("command", [("search",), pytest.param(("train", "--activation", "relu"), marks=pytest.mark.slow)])
 def test_versions_that_changed_are_told_of_when_a_run_resumes(command, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"

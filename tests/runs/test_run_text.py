@@ -9,10 +9,10 @@ import pytest
 import torch
 from text_runs import WORDS, recipe
 from tiny_runs import ROOT, refused
+from written_results import read_results
 
 from grafs_timm.comparison import estimate
 from grafs_timm.comparison.matrix import Matrix
-from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import held_out, run_selection
 from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.data.pack_text import TextPacking, pack_text

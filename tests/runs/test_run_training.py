@@ -258,7 +258,7 @@ def test_out_of_memory(tmp_path, monkeypatch, asked):
             run_training(RECIPE, "relu", tmp_path / "run", quiet=True)
         return
     halving = recipe(evaluate=SETTINGS["evaluate"] | {"out_of_memory": "halve"})
-    with pytest.warns(UserWarning, match="goes on with") as warned:
+    with pytest.warns(UserWarning, match="continuing with") as warned:
         summary = run_training(halving, "relu", tmp_path / "run", quiet=True)
     assert len(warned) == 2
     assert summary["accumulate"] == 4

@@ -451,7 +451,7 @@ def test_images_that_do_not_fit_in_memory_are_refused_as_they_are_read(tmp_path,
     folder = pictures(tmp_path / "set", image(600, 600), count=4)
     assert len(load_split(open_dataset(folder), "train")) == 4
     monkeypatch.setenv("GRAFS_TIMM_MAX_RESIDENT_MB", "2")
-    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*data\.loading: stream.*MAX_RESIDENT_MB=4"):
+    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*set data\.loading=stream.*MAX_RESIDENT_MB=4"):
         load_split(open_dataset(folder), "train")
     assert load_split(open_dataset(folder), "train", image_size=64).images.shape[-1] == 64
 
@@ -511,7 +511,7 @@ def test_more_problems_than_anybody_reads_are_counted(tmp_path, monkeypatch):
     folder = dataset(tmp_path / "set", tarred([(f"{n}.cls", b"0") for n in range(9)]), 9)
     problems = check.check(folder, quiet=True)[1][0].problems
     assert len(problems) == 4
-    assert problems[-1] == "train: 7 problems more"  # six samples, and their number
+    assert problems[-1] == "train: 7 more problems"  # six samples, and their number
 
 
 def test_weights_of_another_size_are_refused_unread(tmp_path):
