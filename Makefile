@@ -10,10 +10,12 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 STAMP := $(VENV)/.ready-$(or $(VERSION),none)
 # One thread a worker: workers that each start a thread per core spend their time waiting for one another.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg WANDB_SILENT=true $(BIN)/python -m pytest -q -n $(WORKERS)
+DOCS := build/docs
+ROOMS := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard grafs_timm/*/__init__.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint fmt venv clean
+.PHONY: help demo test test-all lint fmt docs venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +38,9 @@ lint: $(STAMP) ## ruff, mypy and the direction of imports
 fmt: $(STAMP) ## format the code and sort imports
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format --quiet .
+
+docs: $(STAMP) ## an API reference from the docstrings, in build/docs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pdoc -d google -o $(DOCS) grafs_timm $(ROOMS)
 
 venv: $(STAMP) ## set up .venv, or bring it up to date
 

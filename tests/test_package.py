@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 import grafs_timm
+from grafs_timm.cli.main import main
 
 LAZY = ("wandb", "webdataset", "matplotlib", "sympy", "scipy.special", "scipy.optimize", "transformers", "tokenizers")
 
@@ -71,15 +73,51 @@ def test_whatever_is_imported_first_timm_knows_the_names(first: str) -> None:
     assert done.stdout.startswith("grafs_resnet")
 
 
-def test_a_command_answers_for_help_without_torch_and_timm() -> None:
-    code = (
-        "import sys, time\n"
-        "from grafs_timm.cli.main import main\n"
-        "for command in (['--help'], ['--version'], ['nothing'], *([name, '--help'] for name in main.commands)):\n"
-        "    try: main(command)\n"
-        "    except SystemExit: pass\n"
-        "assert not {'torch', 'timm', 'numpy'} & set(sys.modules)\n"
-        "assert time.process_time() < 0.5, time.process_time()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+# run by a process that has imported nothing: `called` calls the command line, which may end the process
+LIGHT = """
+import sys, time
+from grafs_timm.cli.main import main
+def called(*words):
+    try: main(list(words), prog_name="grafs-timm")
+    except SystemExit: pass
+{calls}
+assert not {{"torch", "timm", "numpy"}} & set(sys.modules)
+assert time.process_time() < 0.5, time.process_time()
+"""
+
+
+def light(calls: str, **environment: str) -> str:
+    """The output of these ``calls``, which must import neither torch nor timm and take at most 0.5 s of processor time."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(calls=calls)],
+        capture_output=True, encoding="utf-8", env=os.environ | environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+def test_a_command_answers_for_help_without_torch_and_timm() -> None:
+    names = [(name, below) for name, group in main.commands.items() for below in ("", *getattr(group, "commands", ()))]
+    helps = [[name, below, "--help"] if below else [name, "--help"] for name, below in names]
+    said = light(f"for words in {[['--help'], ['--version'], ['nothing'], *helps]}: called(*words)")
+    assert said.count("Usage: grafs-timm ") == 1 + len(helps)
+
+
+@pytest.mark.parametrize(
+    ("typed", "place", "proposed"),
+    [
+        ("grafs-timm zo", 1, {"zoo"}),
+        ("grafs-timm zoo ", 2, {"list", "plot", "show", "verify"}),
+        ("grafs-timm search --sel", 2, {"--select"}),
+    ],
+)
+def test_a_shell_completes_without_torch_and_timm(typed: str, place: int, proposed: set[str]) -> None:
+    said = light("called()", _GRAFS_TIMM_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(place))
+    assert {line.partition(",")[2] for line in said.splitlines()} == proposed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_completion_script(shell: str) -> None:
+    said = light("called()", _GRAFS_TIMM_COMPLETE=f"{shell}_source")
+    assert "_GRAFS_TIMM_COMPLETE=" in said
+    assert "grafs-timm" in said

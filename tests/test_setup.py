@@ -1,4 +1,4 @@
-"""The tool that lets torchvision import beside a CPU-only torch, tried on a made-up environment."""
+"""Set-up: the targets of make, the wheel, and the tool that repairs torchvision, tried on a made-up environment."""
 
 import os
 import runpy
@@ -136,5 +136,55 @@ def test_a_mend_that_does_not_help_is_taken_back(tool, environment, tmp_path, mo
 def test_make_lists_its_targets():
     out = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, encoding="utf-8", check=True).stdout
     assert {line.split()[1] for line in out.splitlines() if line.startswith("  make ")} == {
-        "help", "demo", "test", "test-all", "lint", "fmt", "venv", "clean"
+        "help", "demo", "test", "test-all", "lint", "fmt", "docs", "venv", "clean"
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_reference_builds_without_warnings(tmp_path):
+    pytest.importorskip("pdoc")
+    done = subprocess.run(
+        ["make", "-s", "-C", str(ROOT), "docs", f"DOCS={tmp_path}", f"VENV={sys.prefix}", "STAMP=ready", "-o", "ready"],
+        capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    rooms = {folder.parent.name for folder in (ROOT / "grafs_timm").glob("*/__init__.py")}
+    assert {page.stem for page in (tmp_path / "grafs_timm").glob("*.html")} >= rooms
+    assert 'id="create_model"' in (tmp_path / "grafs_timm.html").read_text(encoding="utf-8")
+
+
+INSTALLED = """
+import importlib.metadata, pathlib, sys
+import timm, grafs_timm
+from grafs_timm.cli.main import main
+from grafs_timm.config.recipe import load_recipe
+here = pathlib.Path(grafs_timm.__file__).parents[1]
+assert here == pathlib.Path(sys.argv[1]), here
+assert grafs_timm.__version__ == importlib.metadata.version("grafs-timm") == sys.argv[2], grafs_timm.__version__
+assert (here / "grafs_timm" / "py.typed").is_file()
+model = timm.create_model("resnet18", act_layer="grafs_resnet")
+assert "grafs_resnet" in repr(model.act1), model.act1
+assert load_recipe("resnet_digits").model and load_recipe("resnet_cifar10").model
+main(["zoo", "list"])
+"""
+
+
+def test_a_wheel_installs_and_works_elsewhere(tmp_path):
+    """Built, installed into a folder, and used from another one by a new process."""
+    pytest.importorskip("hatchling")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    there, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)], check=True)
+    (wheel,) = tmp_path.glob("grafs_timm-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--target", str(there), str(wheel)], check=True)
+    environment = os.environ | {"PYTHONPATH": str(there), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALLED, str(there), wheel.name.split("-")[1]],
+        cwd=elsewhere, env=environment, capture_output=True, encoding="utf-8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "grafs_resnet" in done.stdout
+    script = [str(there / "bin" / "grafs-timm"), "--version"]
+    assert wheel.name.split("-")[1] in subprocess.check_output(script, env=environment, encoding="utf-8")
+    assert not any(elsewhere.iterdir())

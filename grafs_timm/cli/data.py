@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    pass
+from .options import PATH, QUIET, Group, section
+
+_FORMATS = click.Choice(["webp", "png", "jpg", "keep"])
+_THERE = click.Path(path_type=Path, exists=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
-    """Make and check data sets of webdataset shards.
+    """Pack and check data sets of webdataset shards.
 
     \b
-    Example: grafs-timm data pack svhn data/svhn
+    Example:
+      grafs-timm data pack svhn data/svhn
     """
 
 
@@ -32,27 +35,34 @@ def _splits(context: click.Context, parameter: click.Parameter, value: str | Non
 
 @data.command("pack")
 @click.argument("source")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["webp", "png", "jpg", "keep"]), default="webp", show_default=True,
-              help="webp and png lose nothing; keep copies the files of an image folder.")  # fmt: skip
-@click.option("--shard-size", type=click.IntRange(1), default=1000, show_default=True, help="Images a shard at most.")
-@click.option("--splits", callback=_splits, metavar="NAME=OWN,...", help="Splits to pack, such as train,test=val.")
-@click.option("--hold-out", type=float, help="Of a source with one split, the part of each class that becomes test.")
-@click.option("--root", type=click.Path(path_type=Path, exists=True),
-              help="Where a torchvision data set's files lie.  [default: downloaded]")  # fmt: skip
-@click.option("--skip-bad", is_flag=True, help="Leave out images that can't be read.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.argument("out", type=PATH)
+@section(
+    "Shards",
+    click.option("--format", "form", type=_FORMATS, default="webp", help="webp, png: lossless; keep: copy.  [default: webp]"),
+    click.option("--shard-size", type=click.IntRange(1), default=1000, show_default=True, help="Maximum samples per shard."),
+)
+@section(
+    "Source",
+    click.option("--splits", callback=_splits, metavar="NAME=OWN,...", help="Splits to pack, such as train,test=val."),
+    click.option("--hold-out", type=float, help="Fraction of each class (of a text, its end) that becomes the test split."),
+    click.option("--root", type=_THERE, help="Folder with a torchvision data set's files.  [default: download them]"),
+    click.option("--skip-bad", is_flag=True, help="Skip images that cannot be read."),
+)
+@section("Logging", QUIET)
 def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[str, str] | None, hold_out: float | None,
               root: Path | None, skip_bad: bool, quiet: bool) -> None:  # fmt: skip
-    """Pack SOURCE into the folder OUT. SOURCE: a torchvision data set, a folder of images by class, or a text file.
+    """Pack SOURCE into the folder OUT.
+
+    SOURCE is a torchvision data set, a folder of images (CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg and val/CLASS/...),
+    or a text file.
 
     \b
-    Examples
+    Examples:
       grafs-timm data pack svhn data/svhn
-      grafs-timm data pack fashion-mnist data/fashion-mnist --root where/its/files/lie
-      grafs-timm data pack imagenet/ data/imagenet --format keep     train/CLASS/IMAGE.jpg, val/CLASS/...
-      grafs-timm data pack photos/ data/photos --hold-out 0.1        CLASS/IMAGE.jpg
-      grafs-timm data pack stories.txt.gz data/stories --hold-out 0.1   of a text, its tail
+      grafs-timm data pack fashion-mnist data/fashion-mnist --root path/to/its/files
+      grafs-timm data pack imagenet/ data/imagenet --format keep
+      grafs-timm data pack photos/ data/photos --hold-out 0.1
+      grafs-timm data pack stories.txt.gz data/stories --hold-out 0.1
     """
     if source.lower().endswith((".txt", ".txt.gz")):
         images = {"--format": form != "webp", "--splits": splits, "--root": root, "--skip-bad": skip_bad}
@@ -67,9 +77,9 @@ def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[s
     for name, split in info.splits.items():
         click.echo(f"{name:12s} {split.num_samples} images in {len(split.filenames)} shards")
     for line in skipped:
-        click.echo(f"left out: {line}", err=True)
+        click.echo(f"skipped: {line}", err=True)
     if skipped:
-        click.echo(f"left out: {len(skipped)} images")
+        click.echo(f"skipped: {len(skipped)} images")
     click.echo(f"packed {len(info.classes or ())} classes into {out}\nnext   grafs-timm data check {out}")
 
 
@@ -79,7 +89,7 @@ def _pack_text(source: str, out: Path, shard_size: int, hold_out: float | None, 
     from ..errors import DataError
 
     if of_images:
-        raise DataError(f"{', '.join(of_images)}: for images; {source} is text")
+        raise DataError(f"{', '.join(of_images)}: only valid for images; {source} is text")
     pack_text(source, out, TextPacking(shard_size, hold_out or 0.0), quiet)
     for name, split in open_dataset(out.resolve()).splits.items():
         click.echo(f"{name:12s} {split.num_samples} samples of text in {len(split.filenames)} shards")
@@ -88,13 +98,16 @@ def _pack_text(source: str, out: Path, shard_size: int, hold_out: float | None, 
 
 @data.command("check")
 @click.argument("name", metavar="DATA")
-@click.option("--split", help="One split only.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--split", help="Check this split only.")
+@QUIET
 def data_check(name: str, split: str | None, quiet: bool) -> None:
-    """Read every sample of DATA (whatever --data takes): counts, labels, decodability, checksums. Exit code 1 for a problem.
+    """Read every sample of DATA and check counts, labels, decoding and checksums.
+
+    DATA is what --data of other commands takes. The exit code is 1 if there is a problem.
 
     \b
-    Example: grafs-timm data check data/svhn
+    Example:
+      grafs-timm data check data/svhn
     """
     from ..data.check import as_text, check
 

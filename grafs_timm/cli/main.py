@@ -15,6 +15,7 @@ from . import screen
 from .campaign import campaign
 from .data import data
 from .matrix import transfer
+from .options import Group
 from .publish import publish
 from .search import search
 from .train import train
@@ -25,19 +26,19 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class _Given(click.ParamType):
-    """Text or a path that is not empty: a shell makes an unset variable so, and the default would take its place in silence."""
+    """Text or a path that is not empty: an unset shell variable is, and must not silently select the default."""
 
     def __init__(self, kind: click.ParamType) -> None:
         self.kind, self.name = kind, kind.name
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         if value == "":
-            self.fail("it is empty: name something, or leave it out. Is a variable unset?", parameter, context)
+            self.fail("it is empty: give a value, or omit it. Is a variable unset?", parameter, context)
         return self.kind.convert(value, parameter, context)
 
 
 def _refuse_empty(command: click.Command) -> None:
-    """Take no empty text and no empty path in any parameter of ``command`` and of the commands below it."""
+    """Refuse empty text and empty paths in every parameter of ``command`` and of its subcommands."""
     for parameter in command.params:
         if isinstance(parameter.type, click.types.StringParamType | click.Path):
             parameter.type = _Given(parameter.type)
@@ -45,8 +46,8 @@ def _refuse_empty(command: click.Command) -> None:
         _refuse_empty(below)
 
 
-class _Group(click.Group):
-    """Prints the errors that are the input's fault as one message, exit code 1, without a traceback; notices as notes."""
+class _Main(Group):
+    """Prints errors of the input as one message without a traceback, exit code 1, and warnings as notes."""
 
     def main(self, *arguments: Any, **settings: Any) -> Any:
         screen.never_die()
@@ -74,7 +75,7 @@ class _Group(click.Group):
 
 
 def _say_once(say: Callable[[], None]) -> None:
-    """However many processes torchrun started, and all have met the same error."""
+    """Print once, however many processes of torchrun have met the same error."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         say()  # no process group, and so no need of torch
         return
@@ -83,18 +84,19 @@ def _say_once(say: Callable[[], None]) -> None:
     parallel.first_to_say(say)
 
 
-@click.group(cls=_Group, context_settings=_CONTEXT)
+@click.group(cls=_Main, context_settings=_CONTEXT)
 @click.version_option(version.own())
 def main() -> None:
-    """Search activation functions by gradient descent, and load found ones by name in timm.
+    """Search activation functions by gradient descent and use them in any timm model by name.
 
     \b
-    grafs-timm search                     a search on the embedded digits, seconds on two cores
-    grafs-timm train resnet_digits --activation runs/search/genotype.json
-    grafs-timm search resnet_cifar10 --seeds 8 --select     searches, and a choice among what they found
-    grafs-timm transfer resnet_cifar10 --activation NAME    activations x models x data x seeds, and a report
-    grafs-timm publish CAMPAIGN           a zoo entry with its evidence;  zoo list, zoo verify
-    grafs-timm exec train.py ...          timm's own scripts with the zoo's names
+    Examples:
+      # search on the embedded digits, seconds on two cores; train with what was found
+      grafs-timm search
+      grafs-timm train resnet_digits --activation runs/search_resnet_digits_s0/genotype.json
+      # show what the zoo has, and compare with it on CIFAR-10
+      grafs-timm zoo list
+      grafs-timm transfer resnet_cifar10 --activation grafs_resnet --data path/to/cifar10 --dry-run
     """
     from ..jobs.job import end_with_stdin
 

@@ -8,44 +8,50 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import chosen_launch, chosen_wandb, say_failed, where_options
+from . import options
 
 if TYPE_CHECKING:
     from ..runs.tracking import Mode
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("recipe")
-@click.option("--activation", "activations", multiple=True, help="Zoo or timm name, genotype.json, or folder of searches.")
-@click.option("--baseline", "baselines", multiple=True, help="Usual activation to compare with.")
-@click.option("--random", type=click.IntRange(0), help="So many random cells of the searched space, the control.")
-@click.option("--model", "models", multiple=True, help="timm model.")
-@click.option("--data", "datasets", multiple=True, help="Data, as train takes it; the rest as the recipe's data section says.")
-@click.option("--seeds", type=click.IntRange(1), help="Training seeds: 0 to N-1.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the matrix.  [default: runs/transfer_<recipe>]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe.")
-@click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="What a missing or damaged shard does to a job.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda (each GPU), cuda:0,cuda:2, or auto.")
-@where_options
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True,
-              help="Processes of each job, started by torchrun: GPUs of a job that trains on several.")  # fmt: skip
-@click.option("--print-jobs", is_flag=True, help="Print one command a line for what is left, and run none.")
-@click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing.")
-@click.option("--wandb", type=click.Choice(["auto", "disabled", "offline", "online"]), default="auto", show_default=True,
-              help="Mirror each job's log in Weights & Biases, in one group.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@options.section(
+    "Matrix (repeat an option to give several)",
+    click.option("--activation", "activations", multiple=True, help="Zoo or timm name, genotype.json, or folder of searches."),
+    click.option("--baseline", "baselines", multiple=True, help="timm activation to compare with."),
+    click.option("--random", type=click.IntRange(0), help="Number of random cells of the search space, as a control."),
+    click.option("--model", "models", multiple=True, help="timm model."),
+    click.option("--data", "datasets", multiple=True, help="Data, as train takes it; the recipe's data section sets the rest."),
+    click.option("--seeds", type=click.IntRange(1), help="Number of training seeds, 0 to N-1."),
+)
+@options.section("Recipe", options.SET, options.BAD_SHARD)
+@options.section(
+    "Jobs",
+    click.option("--out", type=options.PATH, help="Folder of the matrix.  [default: runs/transfer_RECIPE]"),
+    click.option("--dry-run", is_flag=True, help="Show the jobs and an estimate of the time, and write nothing."),
+    click.option("--print-jobs", is_flag=True, help="Print one command per line for what is left, and run none."),
+    options.DEVICES,
+    *options.job_options,
+    click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes per job, one GPU each."),
+)
+@options.section("Logging", options.WANDB, options.QUIET)
 def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
              datasets: tuple[str, ...], seeds: int | None, out: Path | None, settings: tuple[str, ...], device: str,
              on_bad_shard: str | None, processes: int, print_jobs: bool, dry_run: bool, wandb: Mode, quiet: bool,
              **where: Any) -> None:  # fmt: skip
-    """Train every activation on every model and data set with every seed, and report on all. Options replace RECIPE's lists.
+    """Train every activation on every model and data set with every seed, and write a report.
 
-    Stop it and call it again: what is done is kept, what is half done goes on. More of anything extends the matrix.
+    Options replace the lists of RECIPE. If it was stopped, the same command resumes; finished trainings are kept. Add seeds,
+    models or data sets to extend the matrix.
 
     \b
-    Example: a batch of searches beside the usual activations and five random cells, two jobs at once
-      grafs-timm transfer resnet_cifar10 --activation runs/batch --random 5 --model cifar_resnet20 --model cifar_resnet32
+    Examples:
+      # a folder of searches beside the default activations and five random cells, two jobs at once
+      grafs-timm transfer resnet_cifar10 --activation runs/batch --random 5 --model cifar_resnet20 --model cifar_resnet32 \\
         --data cifar10 --data fashion-mnist --seeds 3 --workers 2 --out runs/matrix
+      # the same on SLURM: one command per line
+      grafs-timm transfer resnet_cifar10 --activation runs/batch --out runs/matrix --print-jobs
     """
     from ..comparison import transfer as matrix
     from ..config.recipe import load_recipe
@@ -62,22 +68,21 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
         places = (where["workers"] or 1) * len(launch.groups(devices, processes))
         click.echo(matrix.dry_run(chosen, out, workers=places, device=devices[0], processes=processes))
         return
-    tracked = chosen_wandb(wandb, None, out.resolve().name)
+    tracked = options.chosen_wandb(wandb, None, out.resolve().name)
     if print_jobs:
-        options = ["--device", device, *tracked.arguments]
-        for line in matrix.print_jobs(chosen, out, options, processes):
+        for line in matrix.print_jobs(chosen, out, ["--device", device, *tracked.arguments], processes):
             click.echo(line)
         return
-    own = chosen_launch(device, quiet=quiet, **where)
+    own = options.chosen_launch(device, quiet=quiet, **where)
     if own.launcher == "local":
         launch.groups(own.devices, processes)
-    options = ["--device", own.device, *tracked.arguments]
+    arguments = ["--device", own.device, *tracked.arguments]
     try:
-        result = matrix.run_transfer(chosen, out, options=options, launch=own, processes=processes, wandb=tracked)
+        result = matrix.run_transfer(chosen, out, options=arguments, launch=own, processes=processes, wandb=tracked)
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on from here", err=True)
+        click.echo("stopped; the same command resumes", err=True)
         raise
-    say_failed(result.failed)
+    options.say_failed(result.failed)
     counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
     click.echo(f"{counts}    report: {out / result.report.name if result.report else 'none, as no job is done'}")
     if result.failed:

@@ -8,32 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import changed_recipe, chosen_launch, chosen_wandb, prepare, run_options, say_failed, say_if, where_options
+from . import options
 
 if TYPE_CHECKING:
-    from ..runs.tracking import Mode
+    from ..jobs.options import Launch
+    from ..runs.tracking import Mode, Wandb
 
 
-@click.command()
+@click.command(cls=options.Command)
 @click.argument("recipe", default="resnet_digits")
-@run_options
-@click.option("--seeds", type=click.IntRange(1), help="So many searches, seeds 0 to N-1, each in a folder of its own.")
-@click.option("--select", is_flag=True, help="Then choose among them by short trainings beside the usual activation.")
-@where_options
-def search(recipe: str, model: str | None, data: str | None, seed: int, out: Path | None, resume: bool,
-           settings: tuple[str, ...], on_bad_shard: str | None, device: str, wandb: Mode, group: str | None, quiet: bool,
-           seeds: int | None, select: bool, **where: Any) -> None:  # fmt: skip
-    """Search an activation. RECIPE is a file or the name of one that ships (default: resnet_digits, embedded data).
+@options.recipe_options
+@options.run_options
+@options.section(
+    "Several searches",
+    click.option("--seeds", type=click.IntRange(1), help="Run N searches, seeds 0 to N-1, each in its own folder."),
+    click.option("--select", is_flag=True, help="Then select among them by short trainings."),
+    *options.job_options,
+)
+@options.logging_options
+def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, wandb: Mode, group: str | None, quiet: bool,
+           seeds: int | None, select: bool, workers: int | None, launcher: str, address: str | None,
+           gpus_per_job: float | None, retries: int, **changes: Any) -> None:  # fmt: skip
+    """Search an activation.
 
-    One search is one draw: --seeds 8 --select runs eight and trains what they found, and random cells, beside the family's
-    usual activation, on images held out of the training split. It ends with a ranking, or the advice to keep the usual one.
+    RECIPE is a file or the name of a recipe of the package (default: resnet_digits, with embedded data).
+
+    One search is one draw: --seeds 8 --select runs eight searches and trains what they found, and random cells, beside the
+    family's default activation, on images held out of the training split. The result is a ranking, or the advice to keep the
+    default activation.
 
     \b
-    Example: CIFAR-10 shards, the paper's settings, the third search seed
+    Examples:
+      # CIFAR-10 shards, the paper's settings, search seed 2
       grafs-timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
-    Eight searches and a choice among what they found, two jobs at a time
+      # eight searches and a selection among what they found, two jobs at once
       grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 8 --select --workers 2 --out runs/choice
-    One search on the four GPUs of a machine, together
+      # one search on four GPUs of a machine, together
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
     from ..runs.run_search import run_search
@@ -41,23 +51,27 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     from ..utils.parallel import is_main
 
     if select and not seeds:
-        raise click.UsageError("--select chooses among several searches: give --seeds N")
+        raise click.UsageError("--select selects among several searches: give --seeds N")
     if seeds:
-        chosen = changed_recipe(recipe, model, data, settings, on_bad_shard)
-        _searches(recipe, chosen, out, device, (wandb, group), quiet, seeds, select, where)
+        chosen = options.changed_recipe(recipe, **changes)
+        launch = options.chosen_launch(
+            device, workers=workers, launcher=launcher, address=address, gpus_per_job=gpus_per_job, retries=retries, quiet=quiet
+        )  # fmt: skip
+        out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
+        _searches(recipe, chosen, out, seeds, select, launch, options.chosen_wandb(wandb, group, out.name))
         return
-    chosen, device = prepare(recipe, model, data, settings, on_bad_shard, device)
+    chosen, device = options.prepare(recipe, device, **changes)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
     summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
     if not is_main():
         return
-    say_if(finished, out)
+    options.say_if(finished, out)
     click.echo(f"found     f(x) = {summary['formula']}")
     if summary["known_as"]:
         click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
     if summary["keeps_bound"]:
-        click.echo("          its shape leans on the limits of the search (saturation at ±10), which stay a part of it")
+        click.echo("          its shape depends on the bound of the search (saturation at ±10), which stays a part of it")
     reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])
     click.echo(f"{reached} on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
@@ -66,25 +80,22 @@ def search(recipe: str, model: str | None, data: str | None, seed: int, out: Pat
     click.echo(f"next      grafs-timm train {recipe} --activation {out}/genotype.json")
 
 
-def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tuple[Mode, str | None], quiet: bool, seeds: int,
-              select: bool, where: dict[str, Any]) -> None:  # fmt: skip
-    """Several searches, and with ``select`` a choice among them."""
+def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, launch: Launch, wandb: Wandb) -> None:
+    """Run several searches, and with ``select`` select among them."""
     from ..comparison import selection
 
-    out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
-    launch = chosen_launch(device, quiet=quiet, **where)
-    options = ["--device", launch.device, *chosen_wandb(*wandb, out.name).arguments]
+    arguments = ["--device", launch.device, *wandb.arguments]
     if not select:
-        failed = selection.run_searches(chosen, out, seeds, options=options, launch=launch)
-        say_failed(failed)
+        failed = selection.run_searches(chosen, out, seeds, options=arguments, launch=launch)
+        options.say_failed(failed)
         click.echo(f"next      grafs-timm transfer {recipe} --activation {out}")
         sys.exit(1 if failed else 0)
-    summary = selection.run_selection(chosen, out, seeds, options=options, launch=launch)
+    summary = selection.run_selection(chosen, out, seeds, options=arguments, launch=launch)
     for row in summary["ranking"]:
         click.echo(f"{row['activation']:16s} {row['verdict']}    {row['formula']}")
     click.echo(f"in round 1, {summary['searched_against_random']}")
     click.echo(f"cost      {summary['cost']['full_trainings']} full trainings of {summary['usual']}")
-    click.echo(f"choice    {summary['why']}")
+    click.echo(f"advice    {summary['why']}")
     click.echo(f"files     {out}/report.md, {out}/final/report.md")
     for line in summary["failed"]:
         click.echo(f"failed: {line}", err=True)

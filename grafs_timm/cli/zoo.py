@@ -1,4 +1,4 @@
-"""Commands that tell of activations and architectures, and run scripts with the zoo's names: zoo, models, exec."""
+"""Commands that show activations and architectures, and run scripts with the zoo's names: zoo, models, exec."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from pathlib import Path
 import click
 
 from ..errors import GrafsError
+from .options import FOLDER, PATH, Command, Group, section
 
 
-@click.group()
+@click.group(cls=Group)
 def zoo() -> None:
-    """Look at the activations that load by name.
+    """List, show, plot and verify the activations that load by name.
 
     \b
-    Example: grafs-timm zoo list
+    Example:
+      grafs-timm zoo list
     """
 
 
 @zoo.command("list")
 @click.argument("pattern", default="*")
 def zoo_list(pattern: str) -> None:
-    """Names, formulas and what was measured. PATTERN as in a shell: 'grafs_vit*'.
+    """List names and formulas.
+
+    PATTERN is a shell pattern.
 
     \b
-    Example: grafs-timm zoo list 'grafs_resnet*'
+    Example:
+      grafs-timm zoo list 'grafs_resnet*'
     """
     from ..zoo import lookup as shelf
 
@@ -37,12 +42,15 @@ def zoo_list(pattern: str) -> None:
 
 @zoo.command("show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="The entry's genotype with all derived fields, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the genotype with all derived fields as JSON.")
 def zoo_show(name: str, as_json: bool) -> None:
-    """An activation's formula and evidence. NAME: a zoo name or a genotype.json.
+    """Show the formula and the evidence of an activation.
+
+    NAME is a zoo name or a genotype.json.
 
     \b
-    Example: grafs-timm zoo show grafs_resnet
+    Example:
+      grafs-timm zoo show grafs_resnet
     """
     from ..zoo import lookup as shelf
 
@@ -67,18 +75,15 @@ def zoo_show(name: str, as_json: bool) -> None:
 
 @zoo.command("plot")
 @click.argument("names", nargs=-1, required=True)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("activations.png"),
-    show_default=True,
-    help="PNG, PDF or SVG file.",
-)
+@click.option("--out", type=PATH, default=Path("activations.png"), show_default=True, help="PNG, PDF or SVG file.")
 def zoo_plot(names: tuple[str, ...], out: Path) -> None:
-    """Draw activations and their slopes beside ReLU, GELU and SiLU.
+    """Plot activations and their slopes beside ReLU, GELU and SiLU.
+
+    NAMES are zoo names or genotype.json files.
 
     \b
-    Example: grafs-timm zoo plot grafs_resnet runs/c10_s2/genotype.json --out mine.png
+    Example:
+      grafs-timm zoo plot grafs_resnet runs/c10_s2/genotype.json --out mine.png
     """
     from ..activations import plots
     from ..zoo import lookup as shelf
@@ -92,22 +97,24 @@ def zoo_plot(names: tuple[str, ...], out: Path) -> None:
 
 @zoo.command("verify")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option(
-    "--zoo", "folder", type=click.Path(path_type=Path, file_okay=False), help="Its folder.  [default: the one in use]"
+@click.option("--zoo", "folder", type=FOLDER, help="Folder of the zoo.  [default: the one in use]")
+@section(
+    "Repeat a training",
+    click.option("--retrain", is_flag=True, help="Repeat one training of each NAME, and compare."),
+    click.option("--record", is_flag=True, help="Write the result into the entry."),
+    click.option("--seed", type=click.IntRange(0), help="Training seed.  [default: the lowest]"),
+    click.option("--data", help="Data, as the other commands take it."),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ..., or auto."),
 )
-@click.option("--retrain", is_flag=True, help="Repeat one training of each NAME, and compare.")
-@click.option("--record", is_flag=True, help="With --retrain: write what came out into the entry.")
-@click.option("--seed", type=click.IntRange(0), help="With --retrain: the training seed.  [default: the lowest]")
-@click.option("--data", help="With --retrain: where the data lie, as the other commands take it.")
-@click.option("--device", default="auto", show_default=True, help="With --retrain.")
 def zoo_verify(
     names: tuple[str, ...], folder: Path | None, retrain: bool, record: bool, seed: int | None, data: str | None, device: str
 ) -> None:
     """Recompute every number of the zoo's entries from their evidence, and compare.
 
     \b
-    Example: grafs-timm zoo verify grafs_resnet
-             grafs-timm zoo verify grafs_resnet --retrain --data path/to/cifar10
+    Examples:
+      grafs-timm zoo verify grafs_resnet
+      grafs-timm zoo verify grafs_resnet --retrain --data path/to/cifar10
     """
     from ..utils import resources
     from ..zoo import lookup as shelf
@@ -134,26 +141,30 @@ def _retrain(folder: Path, names: tuple[str, ...], record: bool, seed: int | Non
     from ..publishing.retrain import retrain
 
     if not names:
-        raise click.UsageError("--retrain takes the NAME of an entry: it trains for as long as the entry's recipe says")
+        raise click.UsageError("--retrain needs the NAME of an entry: it trains as long as the entry's recipe says")
     for name in names:
         again = retrain(folder, name, seed=seed, data=data, device=launch.devices(device)[0], record=record)
         click.echo(str(again))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("pattern", default="*")
-@click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the table that ships.")
+@click.option("--measure", is_flag=True, help="Examine the installed timm instead of reading the package's table.")
 def models(pattern: str, measure: bool) -> None:
-    """How each timm architecture takes an activation. PATTERN as in a shell: 'convnext*'.
+    """Show how each timm architecture takes an activation.
+
+    PATTERN is a shell pattern. The columns:
 
     \b
     act_layer    what timm's own act_layer= reaches, given a class: all, more, part, ignored, refused
     by_name      the same, given a zoo name
-    replaced     places that grafs_timm.create_model fills
-    main_left    a block's own activations that stay;  others_left: gates and side networks, which stay by rule
+    replaced     number of activations that grafs_timm.create_model replaces
+    main_left    a block's own activations that are not replaced
+    others_left  gates and activations of side networks, which are not replaced by default
 
     \b
-    Example: grafs-timm models 'swin*'
+    Example:
+      grafs-timm models 'swin*'
     """
     import timm
 
@@ -167,22 +178,23 @@ def models(pattern: str, measure: bool) -> None:
     else:
         rows = support.table(pattern)
         if support.timm_version() != timm.__version__:
-            click.echo(
-                f"the table is of timm {support.timm_version()}, here is {timm.__version__}: --measure looks again", err=True
-            )
+            own = f"the table is for timm {support.timm_version()}, installed is {timm.__version__}"
+            click.echo(f"{own}: --measure examines the installed one", err=True)
     click.echo(support.as_text(rows))
 
 
-@click.command("exec", context_settings={"allow_interspersed_args": False})
-@click.argument("script", type=click.Path(path_type=Path))
+@click.command("exec", cls=Command, context_settings={"allow_interspersed_args": False})
+@click.argument("script", type=PATH)
 @click.argument("arguments", metavar="ARGS...", nargs=-1, type=click.UNPROCESSED)
 def execute(script: Path, arguments: tuple[str, ...]) -> None:
-    """Run a Python script, such as timm's train.py, that may then name the zoo's activations. ARGS are the script's own.
+    """Run a Python script, such as timm's train.py, with the zoo's names known to timm.
+
+    ARGS are the script's own.
 
     \b
-    Example: timm's scripts, from its repository
+    Examples:
       grafs-timm exec train.py --data-dir path/to/images --model resnet50 --model-kwargs act_layer=grafs_resnet
-      torchrun --nproc_per_node 4 -m grafs_timm exec train.py ...
+      torchrun --nproc_per_node 4 -m grafs_timm exec train.py --data-dir path/to/images --model resnet50
     """
     from .script import run_script
 

@@ -159,7 +159,7 @@ def default_activation(model: str) -> str | None:
 
     families.check_name(model)
     try:
-        return families.usual_activation(model)
+        return families.default_activation(model)
     except UnknownNameError:
         return None
 

@@ -656,8 +656,8 @@ def test_merge_on_the_command_line(begun, tmp_path):
     apart(begun, one, other)
     count = len(set(contents(other.folder)) - set(contents(one.folder)))
     merge = ("campaign", "merge", other.folder, "resnet", "--zoo")
-    assert call(*merge, tmp_path / "one").stdout == f"{count} lines taken into {one.folder}\n"
-    assert call(*merge, tmp_path / "one").stdout == f"0 lines taken into {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"{count} lines added to {one.folder}\n"
+    assert call(*merge, tmp_path / "one").stdout == f"0 lines added to {one.folder}\n"
     new = folder_in(tmp_path / "new")
     call(*merge, tmp_path / "new")
     assert contents(new) == contents(other.folder)

@@ -198,7 +198,7 @@ def test_several_searches_are_a_batch(tmp_path, here):
 
 def test_on_the_command_line(chosen, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-    assert "--select chooses among several searches: give --seeds N" in refused("search", tmp_path / "tiny.yaml", "--select")
+    assert "--select selects among several searches: give --seeds N" in refused("search", tmp_path / "tiny.yaml", "--select")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     said = refused("search", tmp_path / "tiny.yaml", "--seeds", 2, "--select", "--out", tmp_path / "full", "--device", "cpu")
@@ -207,5 +207,5 @@ def test_on_the_command_line(chosen, tmp_path):
     (tmp_path / "same.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     ended = call("search", tmp_path / "same.yaml", "--seeds", 3, "--select", "--out", out, "--device", "cpu")
     assert ended.exit_code == 0, ended.output
-    assert f"choice    {summary['why']}" in ended.stdout
+    assert f"advice    {summary['why']}" in ended.stdout
     assert f"cost      {summary['cost']['full_trainings']} full trainings of relu" in ended.stdout

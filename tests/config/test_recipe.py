@@ -212,14 +212,14 @@ def test_grids_of_other_widths_may_have_their_knot():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("model: m\nmodel: n\n", "line 2, column 1: the key 'model' stands here a second time"),
-        ("search: {epochs: 3, epochs: 4}", "the key 'epochs' stands here a second time"),
+        ("model: m\nmodel: n\n", "line 2, column 1: duplicate key 'model'"),
+        ("search: {epochs: 3, epochs: 4}", "duplicate key 'epochs'"),
         ("model: [", "not valid YAML at line"),
         ("a: 1\n--- \nb: 2", "not valid YAML"),
         ("- model", "expected a mapping of keys at the top, got a list"),
         ("", "expected a mapping of keys at the top, got nothing"),
         ("just words", "got the text 'just words'"),
-        ("a: &x [1]\nb: *x", "line 2, column 4: aliases (*name) are not taken"),
+        ("a: &x [1]\nb: *x", "line 2, column 4: aliases (*name) are not supported"),
         ("a: &x {b: 1}\nc:\n  <<: *x", "aliases"),
         ("a: &x [*x]", "aliases"),
         ("model: !!python/object/apply:os.getcwd []", "could not determine a constructor"),

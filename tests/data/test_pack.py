@@ -2,7 +2,6 @@ import errno
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import timm.data
 import torch
 import torchvision
@@ -20,6 +18,7 @@ from PIL import Image
 from shard_files import colour, encoded
 from tiny_runs import ROOT, call, contents, refused
 from torchvision.datasets.utils import verify_str_arg
+from torchvision_files import SVHN_FILES, fashion_mnist, svhn
 
 from grafs_timm.data import pack as module
 from grafs_timm.data.images import load_split, open_dataset
@@ -152,20 +151,10 @@ def test_timms_own_reader_takes_it(tmp_path, folder):
 # -------------------------------------------------------------------------------------------------------- torchvision
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes())
-
-
 @pytest.fixture
 def fashion(tmp_path):
     """A few random images in the files that torchvision's FashionMNIST reads."""
-    raw, generator = tmp_path / "root" / "FashionMNIST" / "raw", np.random.default_rng(0)
-    images = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8)
-    for part, chosen in (("train", images[:40]), ("t10k", images[40:])):
-        write_idx(raw / f"{part}-images-idx3-ubyte", chosen)
-        write_idx(raw / f"{part}-labels-idx1-ubyte", (np.arange(len(chosen)) % 10).astype(np.uint8))
-    return tmp_path / "root", images
+    return tmp_path / "root", fashion_mnist(tmp_path / "root")
 
 
 def test_fashion_mnist_from_its_own_files(tmp_path, fashion):
@@ -183,13 +172,8 @@ def test_fashion_mnist_from_its_own_files(tmp_path, fashion):
 
 
 def test_svhn_from_its_own_files(tmp_path, monkeypatch):
-    generator, images = np.random.default_rng(0), {}
-    for split, count in (("train", 30), ("test", 10)):
-        images[split] = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
-        labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]  # 10 stands for the digit 0
-        scipy.io.savemat(tmp_path / f"{split}_32x32.mat", {"X": images[split], "y": labels})
-    files = {split: ["", f"{split}_32x32.mat", None] for split in ("train", "test", "extra")}  # the real ones' md5
-    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", files)
+    images = svhn(tmp_path)
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", SVHN_FILES)
     pack("svhn", tmp_path / "out", root=tmp_path)
     info = open_dataset(tmp_path / "out")
     assert info.classes == tuple("0123456789")
@@ -377,8 +361,8 @@ def test_an_image_that_cannot_be_read(tmp_path, folder):
     result = call("data", "pack", folder, tmp_path / "out", "--skip-bad")
     assert result.exit_code == 0
     assert "train        35 images" in result.stdout
-    assert "left out: 1 images" in result.stdout
-    assert "left out: photos: train/bee/3.PNG: this image is truncated" in result.stderr
+    assert "skipped: 1 images" in result.stdout
+    assert "skipped: photos: train/bee/3.PNG: this image is truncated" in result.stderr
     assert call("data", "check", tmp_path / "out").exit_code == 0
     for file in (folder / "train").rglob("*.*"):
         file.write_bytes(b"")

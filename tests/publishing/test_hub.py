@@ -14,7 +14,7 @@ from tiny_runs import call, refused
 import grafs_timm
 from grafs_timm.activations.formula import Genotype
 from grafs_timm.activations.named import Activation
-from grafs_timm.cli import hub as cli_hub
+from grafs_timm.cli import publish as cli_publish
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.models import registry
 from grafs_timm.models.weights import create_from, save_pretrained
@@ -184,7 +184,7 @@ def test_the_command_writes_the_folder(tmp_path):
     assert "--alias goes without --hub-dir" in refused("publish", ZOO, "--hub-dir", out, "--alias")
     assert "--model goes with --hub-dir" in refused("publish", ZOO, "--model", "test_resnet")
     assert "is not a ledger" in refused("publish", tmp_path)
-    assert cli_hub.parsed(("a=1", "b=x", "c=[1, 2]")) == {"a": 1, "b": "x", "c": [1, 2]}
+    assert cli_publish.parsed(("a=1", "b=x", "c=[1, 2]")) == {"a": 1, "b": "x", "c": [1, 2]}
     for pair in ("a", "a-b=1", "=2"):
         with pytest.raises(GrafsError, match="key=value"):
-            cli_hub.parsed((pair,))
+            cli_publish.parsed((pair,))

@@ -139,5 +139,5 @@ def test_one_function_under_two_names(shelf):
 
 def test_wrong_calls(shelf):
     assert "nearest" in refused("zoo", "verify", "grafs_resnet_digits_standard_s1", "--zoo", shelf)
-    assert "--retrain takes the NAME" in refused("zoo", "verify", "--retrain", "--zoo", shelf)
+    assert "--retrain needs the NAME" in refused("zoo", "verify", "--retrain", "--zoo", shelf)
     assert "go with --retrain" in refused("zoo", "verify", NAME, "--record", "--zoo", shelf)

@@ -180,7 +180,7 @@ def test_a_length_that_is_none_is_told(length, monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(DataError, match=r"_info\.json: .*Content-Length is .*no number of bytes"):
+        with pytest.raises(DataError, match=r"_info\.json: .*Content-Length is .*not a number of bytes"):
             open_dataset(f"http://127.0.0.1:{server.server_port}/set")
     finally:
         server.shutdown()
@@ -445,7 +445,7 @@ def test_images_that_do_not_fit_in_memory_are_refused_as_they_are_read(tmp_path,
     folder = pictures(tmp_path / "set", image(600, 600), count=4)
     assert len(load_split(open_dataset(folder), "train")) == 4
     monkeypatch.setenv("GRAFS_TIMM_MAX_RESIDENT_MB", "2")
-    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*data\.loading: stream.*MAX_RESIDENT_MB=4"):
+    with pytest.raises(DataError, match=r"sample '1': the images of set, train.*set data\.loading=stream.*MAX_RESIDENT_MB=4"):
         load_split(open_dataset(folder), "train")
     assert load_split(open_dataset(folder), "train", image_size=64).images.shape[-1] == 64
 
