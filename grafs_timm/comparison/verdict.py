@@ -57,13 +57,13 @@ class Measure:
     def apart(self, difference: float, sign: bool = True) -> str:
         """Write a difference, with more decimals where rounding would hide on which side of 0 it lies, and a true minus.
 
-        >>> ACCURACY.apart(-1.234), ACCURACY.apart(0.0004, sign=False)
-        ('−1.23', '0.0004')
+        >>> ACCURACY.apart(-1.234), ACCURACY.apart(0.0004, sign=False), ACCURACY.apart(1e-15)
+        ('−1.23', '0.0004', '0.00')
         """
         plus = "+" if sign else ""
         text = f"{difference:{plus}.{self.digits}f}"
-        if float(text) == 0:
-            text = f"{difference:{plus}.1g}" if difference else f"{0:.{self.digits}f}"
+        if float(text) == 0:  # below 1e-9 it is what rounding left of 0
+            text = f"{difference:{plus}.1g}" if abs(difference) > 1e-9 else f"{0:.{self.digits}f}"
         return text.replace("-", "−")
 
 

@@ -258,6 +258,6 @@ def test_intervals_are_counted_as_shown(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_compared_write_nothing(tmp_path: Path) -> None:
     results = matrix()
-    with pytest.raises(RunError, match="is there twice"):
+    with pytest.raises(RunError, match="is a duplicate"):
         report([*results, results[0]], tmp_path / "new")
     assert not (tmp_path / "new").exists()

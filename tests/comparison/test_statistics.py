@@ -222,7 +222,7 @@ def test_order_of_activations_and_groups() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "is there twice"),
+        ({}, "is a duplicate"),
         ({"seed": 1, "split": "validation"}, "can't be compared"),
         ({"seed": 1, "epochs": 5}, "of 20 and of 5 epochs"),
         ({"seed": 1, "kind": "found"}, "names two activations"),

@@ -24,6 +24,7 @@ from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.config.recipe import load_recipe, parse_recipe
 from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
+from grafs_timm.runs.tracking import Wandb
 from grafs_timm.utils.files import locked
 
 TRANSFER = {"baselines": ["relu"], "seeds": 1}
@@ -412,7 +413,7 @@ def test_the_report_is_a_run_in_wandb(whole, tmp_path):
     copy = tmp_path / "whole"
     shutil.copytree(whole[0], copy)
     matrix = Matrix.plan(load_recipe(copy / "recipe.yaml"), copy)
-    transfer._show_report(matrix, copy / "report.md", "offline", "whole")
+    transfer._show_report(matrix, copy / "report.md", Wandb("offline", "whole"))
     (file,) = files(copy)
     found = read_offline(file)
     assert (found.run["job_type"], found.run["run_group"], found.run["display_name"]) == ("report", "whole", "report of whole")

@@ -97,9 +97,9 @@ def test_a_number_that_the_evidence_does_not_give(shelf, change, said):
     [
         (f"resnet/{NAME}.json", None, f"no entry {NAME!r}"),
         (f"resnet/{NAME}.md", None, "cannot be read"),
-        (f"resnet/{NAME}.md", b"Better than everything.", "is not what the entries give"),
+        (f"resnet/{NAME}.md", b"Better than everything.", "differs from its entries"),
         (f"resnet/{NAME}.png", None, "the picture is missing"),
-        ("README.md", b"# The best", "README.md is not what the entries give"),
+        ("README.md", b"# The best", "README.md differs from its entries"),
         ("resnet/evidence/c0/recipe.yaml", None, "the evidence is missing"),
         ("resnet/evidence/c0/activations.json", b"{}", "the evidence was changed"),
         ("resnet/evidence/c0/more.jsonl", b"{}", "line 1 is cut short"),
