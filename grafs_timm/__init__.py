@@ -14,36 +14,37 @@ from .utils.on_import import when_imported
 from .utils.version import own as version
 
 if TYPE_CHECKING:
-    from .models.create import create_model
-    from .models.families import family_of
-    from .models.registry import register
-    from .models.replace import replace_activations
-    from .models.shelf import add_activation, add_activations
-    from .models.surgery import Report
-    from .models.weights import load_pretrained, save_pretrained
-    from .search.bilevel import ActivationSearch
-    from .zoo.lookup import Entry, act_layer, entries, get_activation, list_activations
+    from .models.create import create_model as create_model
+    from .models.families import family_of as family_of
+    from .models.registry import register as register
+    from .models.replace import replace_activations as replace_activations
+    from .models.shelf import add_activation as add_activation
+    from .models.shelf import add_activations as add_activations
+    from .models.surgery import Report as Report
+    from .models.weights import load_pretrained as load_pretrained
+    from .models.weights import save_pretrained as save_pretrained
+    from .search.bilevel import ActivationSearch as ActivationSearch
+    from .zoo.lookup import Entry as Entry
+    from .zoo.lookup import act_layer as act_layer
+    from .zoo.lookup import entries as entries
+    from .zoo.lookup import get_activation as get_activation
+    from .zoo.lookup import list_activations as list_activations
 
-__all__ = [
-    "ActivationSearch", "Entry", "Report", "act_layer", "add_activation", "add_activations", "create_model", "entries",
-    "family_of", "get_activation", "list_activations", "load_pretrained", "register", "replace_activations", "save_pretrained",
-]  # fmt: skip
-
-# Loaded when first asked for: the command line answers --help without torch and timm.
-_PLACES = {
-    "models.create": ("create_model",),
-    "models.families": ("family_of",),
-    "models.registry": ("register",),
-    "models.replace": ("replace_activations",),
-    "models.shelf": ("add_activation", "add_activations"),
-    "models.surgery": ("Report",),
-    "models.weights": ("load_pretrained", "save_pretrained"),
-    "search.bilevel": ("ActivationSearch",),
-    "zoo.lookup": ("Entry", "act_layer", "entries", "get_activation", "list_activations"),
-}
-
-
-_find, __dir__ = names_from(__name__, _PLACES)
+# Loaded on first use: the command line answers --help without torch and timm.
+_find, __dir__, __all__ = names_from(
+    __name__,
+    {
+        "models.create": "create_model",
+        "models.families": "family_of",
+        "models.registry": "register",
+        "models.replace": "replace_activations",
+        "models.shelf": "add_activation add_activations",
+        "models.surgery": "Report",
+        "models.weights": "load_pretrained save_pretrained",
+        "search.bilevel": "ActivationSearch",
+        "zoo.lookup": "Entry act_layer entries get_activation list_activations",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:

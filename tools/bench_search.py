@@ -228,7 +228,7 @@ def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[st
     """A search over a training from scratch, at the recipe's lengths, from measured epochs of both."""
     from grafs_timm.config.recipe import load_recipe
     from grafs_timm.runs.run_search import run_search
-    from grafs_timm.runs.run_training import run_evaluate
+    from grafs_timm.runs.run_training import run_training
     from grafs_timm.runs.tracking import read_log
 
     recipe = load_recipe(recipe_name)
@@ -243,7 +243,7 @@ def whole(recipe_name: str, data: str, images: int, device: str) -> list[dict[st
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(2):
             run_search(short, Path(folder) / f"s{turn}", seed=turn, device=device, quiet=True)
-            run_evaluate(short, "relu", Path(folder) / f"t{turn}", seed=turn, device=device, quiet=True)
+            run_training(short, "relu", Path(folder) / f"t{turn}", seed=turn, device=device, quiet=True)
             ends = [line["seconds"] for line in read_log(Path(folder) / f"s{turn}") if line["kind"] == "epoch"]
             searching += [b - a for a, b in itertools.pairwise(ends[1:])]  # relaxed epochs that compile nothing
             training += [line["seconds"] for line in read_log(Path(folder) / f"t{turn}") if line["kind"] == "epoch"][1:]

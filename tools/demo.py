@@ -17,7 +17,7 @@ import click
 from grafs_timm.cli import screen
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 
 SEEDS = (0, 1, 2)
 ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classes=10)'
@@ -48,7 +48,7 @@ def main(recipe: str, out: Path, seed: int) -> None:
         name = "found" if activation == path else activation
         for run_seed in SEEDS:
             folder = out / f"{name}_{found['sha256'][:8]}_s{run_seed}" if name == "found" else out / f"{name}_s{run_seed}"
-            summary = run_evaluate(chosen, activation, folder, seed=run_seed, resume=True)
+            summary = run_training(chosen, activation, folder, seed=run_seed, resume=True)
             results.setdefault(name, []).append(summary["test_accuracy"])
     click.echo("\n   activation   test accuracy: mean ± sd over training seeds")
     for name, values in results.items():

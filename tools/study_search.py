@@ -18,7 +18,7 @@ from grafs_timm.activations import formula
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.config.settings import Recipe
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.utils.files import write_csv
 from grafs_timm.zoo.lookup import known_as
 
@@ -42,7 +42,7 @@ COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bo
 def train(recipe: Recipe, activation: Any, folder: Path, trainings: int) -> list[float]:
     """Validation accuracies in per cent of ``trainings`` seeds."""
     runs = [
-        run_evaluate(recipe, activation, folder / f"t{seed}", seed=seed, resume=True, quiet=True) for seed in range(trainings)
+        run_training(recipe, activation, folder / f"t{seed}", seed=seed, resume=True, quiet=True) for seed in range(trainings)
     ]
     return [float(run["validation_accuracy"]) for run in runs]
 

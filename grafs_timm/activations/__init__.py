@@ -17,21 +17,11 @@ if TYPE_CHECKING:
     from .formula import random_genotype as random_genotype
     from .formula import same_function as same_function
 
-__all__ = ["Facts", "FoundActivation", "Gene", "Genotype", "activation_class", "random_genotype", "same_function"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
     {
-        "activation": (
-            "FoundActivation",
-            "activation_class",
-        ),
-        "facts": ("Facts",),
-        "formula": (
-            "Gene",
-            "Genotype",
-            "random_genotype",
-            "same_function",
-        ),
+        "activation": "FoundActivation activation_class",
+        "facts": "Facts",
+        "formula": "Gene Genotype random_genotype same_function",
     },
 )

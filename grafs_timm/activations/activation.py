@@ -1,8 +1,8 @@
-"""A found activation as an nn.Module class that a timm model takes like nn.GELU.
+"""Turn a genotype into an nn.Module class that a timm model takes like nn.GELU.
 
-In eager training x alone is kept, and f(x) and g·f′(x) take one pass each over a large tensor: on a CPU along its `curve`, on
-CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each dtype. Small tensors, and
-machines without a compiler, compute the formula operation by operation.
+Eager training saves only x for backward, and computes f(x) and g·f′(x) in one pass each over a large tensor: on a CPU by
+interpolation (`curve`), on CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each
+dtype. Small tensors, and machines without a compiler, compute the formula operation by operation.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from . import curve, onnx_rules
 from .formula import Genotype
 
 _LARGE = 2**14  # elements; below it the plain formula is as fast
-_NARROW = (torch.float16, torch.bfloat16, torch.float32)  # what the loops and kernels read
+_NARROW = (torch.float16, torch.bfloat16, torch.float32)  # dtypes that the loops and kernels read
 
 
 def _forward(genotype: Genotype, x: Tensor) -> Tensor:
-    """f(x), in one pass where x is large."""
+    """Compute f(x), in one pass where x is large."""
     return _in_one_pass(x, None, genotype) if _is_large(x) else genotype(x)
 
 
 def _backward(genotype: Genotype, x: Tensor, g: Tensor) -> Tensor:
-    """g·f′(x), in one pass where x is large."""
+    """Compute g·f′(x), in one pass where x is large."""
     return _in_one_pass(x, g, genotype) if _is_large(x, g) else curve.gradient(genotype, x, g)
 
 
 def _is_large(x: Tensor, *others: Tensor) -> bool:
-    """Whether x, and tensors that go with it, are worth a pass of their own, and are what the loops were written for."""
+    """Check whether x, and the tensors that go with it, are large enough for one pass and of a kind that the loops read."""
     return (
-        in_memory(x)  # first: of a nested or sparse tensor even the size is another question
+        in_memory(x)  # first: a nested or sparse tensor may have no plain size
         and x.numel() >= _LARGE
         and x.dtype in _NARROW
         and x.device.type in ("cpu", "cuda")
@@ -70,24 +70,24 @@ def _by_kernel(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
 
 @functools.cache
 def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
-    """f(x) of one vector or g·f′(x) of two, of any length, as one compiled kernel."""
+    """Compile f(x) of one vector, or g·f′(x) of two, of any length, as one kernel."""
 
     def slope(x: Tensor, g: Tensor) -> Tensor:
         return torch.func.vjp(genotype, x)[1](g)[0]
 
-    examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]  # one tensor twice would be traced as one
+    examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]  # the same tensor twice is traced as one
     return compiled.traced(genotype if inputs == 1 else slope, *examples)
 
 
 def _is_transformed(x: Tensor) -> bool:
-    """Whether x is no plain tensor: a subclass, under torch.func's transforms, a tracer's fake of one, or perhaps a dual."""
+    """Check whether x may not be a plain tensor: a subclass, a dual, a tracer's fake, or under a torch.func transform."""
     if forward_ad._current_level >= 0:
-        return True  # the formula carries a tangent; what is computed in one pass would lose it
+        return True  # the formula carries a tangent, the one-pass loops would lose it
     return type(x) not in (Tensor, nn.Parameter) or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 class _KeepInputOnly(torch.autograd.Function):
-    """Eager training keeps x alone and forms the intermediate values again in backward, as GELU does."""
+    """Save only x for backward and compute intermediate values again, as GELU does."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, genotype: Genotype) -> Tensor:
@@ -98,28 +98,28 @@ class _KeepInputOnly(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: what is done here will itself be differentiated
+        if torch.is_grad_enabled():  # create_graph=True: backward itself will be differentiated
             return curve.recorded_gradient(ctx.genotype, x, g), None
         return _backward(ctx.genotype, x, g), None
 
 
-_notices: dict[str, str] = {}  # by name: what to say, once, when an activation of that name is first made
+_notices: dict[str, str] = {}  # by name: the warning for the first time an activation of that name is made
 _told: set[str] = set()
 
 
 def tell_once(name: str, notice: str) -> None:
-    """Warn with ``notice`` when an activation called ``name`` is made for the first time in this process."""
+    """Warn with ``notice`` when an activation called ``name`` is first made in this process."""
     if name not in _told:
         _notices[name] = notice
 
 
 class _MadeAtRunTime(type):
-    """The type of the activations' classes, by which pickle knows them: timm's models keep classes they were built from."""
+    """Metaclass by which pickle recognises the classes made here: timm's models keep the classes they were built from."""
 
 
 def _class_as_data(made: _MadeAtRunTime) -> str | tuple[Any, ...]:
     if made is FoundActivation:
-        return made.__name__  # this one is imported by its name
+        return made.__name__  # the base class is importable by name
     return _class_from_data, (made.genotype.to_dict(), made.activation_name)  # type: ignore[attr-defined]
 
 
@@ -127,17 +127,28 @@ copyreg.pickle(_MadeAtRunTime, _class_as_data)
 
 
 class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
-    """f(x) of one genotype, elementwise; any shape, float16, bfloat16, float32 or float64, same dtype out.
+    """Compute f(x) of one genotype elementwise; the base of the classes that `activation_class` makes.
 
-    Subclasses made by ``activation_class`` carry ``genotype`` and ``activation_name`` and, like every timm activation,
-    take ``inplace`` (accepted and without effect: x is needed for backward). Under ``torch.compile``, export and
-    ``torch.jit.script`` the plain formula is seen, so that a compiler can fuse it with its neighbours.
+    Takes tensors of any shape in float16, bfloat16, float32 or float64 and returns the same shape and dtype. Under
+    ``torch.compile``, export and ``torch.jit.script`` it is the plain formula, so that a compiler can fuse it.
+
+    Args:
+        inplace: Accepted like any timm activation's, without effect: backward needs x.
+
+    Attributes:
+        genotype: The `Genotype` of the class.
+        activation_name: The name that `activation_class` was given.
+
+    >>> import timm, grafs_timm
+    >>> layer = timm.layers.create_act_layer("grafs_resnet")
+    >>> isinstance(layer, FoundActivation)
+    True
     """
 
     genotype: ClassVar[Genotype]
     activation_name: ClassVar[str]
 
-    if TYPE_CHECKING:  # seen by torch.jit.script alone, which takes no annotation of a function
+    if TYPE_CHECKING:  # torch.jit.script accepts no annotation of a function
         _scripted_float16: Callable[[Tensor], Tensor]
         _scripted_bfloat16: Callable[[Tensor], Tensor]
         _scripted_float32: Callable[[Tensor], Tensor]
@@ -151,7 +162,8 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
             warnings.warn(f"{self.activation_name}: {notice}", GrafsWarning, stacklevel=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.jit.is_scripting():  # the four functions that __prepare_scriptable__ has put here
+        """Return f(x). Raises TensorError where the dtype is not one of the four, or the data of x is not allocated."""
+        if torch.jit.is_scripting():  # the four functions come from __prepare_scriptable__
             if x.dtype == torch.float16:
                 return self._scripted_float16(x)
             if x.dtype == torch.bfloat16:
@@ -166,7 +178,7 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
 
     @torch.jit.unused
     def _eager(self, x: Tensor) -> Tensor:
-        if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, as it does torch's own
+        if isinstance(x, torch.fx.Proxy):  # symbolic tracing keeps the module as one call, like torch's own
             traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
             return traced
         if torch.compiler.is_compiling():
@@ -184,10 +196,11 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
         return _forward(self.genotype, x)
 
     def extra_repr(self) -> str:
-        return f"{self.activation_name}"
+        """Return the activation's name."""
+        return self.activation_name
 
     def __prepare_scriptable__(self) -> FoundActivation:
-        """Called by ``torch.jit.script``, which puts what this returns into the eager model too: so it is the module itself."""
+        """Return self, ready for ``torch.jit.script``, which puts the returned module into the eager model too."""
         self.__dict__ |= _scripted(self.genotype)
         return self
 
@@ -197,7 +210,7 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
 
 @functools.cache
 def _scripted(genotype: Genotype) -> dict[str, Any]:
-    """The formula as TorchScript, one function of a tensor of any shape for each dtype: what it saturates at is a constant."""
+    """Trace the formula once for each dtype, since the number that it saturates at is a constant of the graph."""
     return {
         f"_scripted_{str(dtype).removeprefix('torch.')}": torch.jit.trace(
             genotype.__call__, torch.zeros(8, dtype=dtype, device="cpu"), check_trace=False
@@ -211,11 +224,27 @@ def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FoundActiva
 
 
 def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActivation]:
-    """The module class of a genotype: ``activation_class(g)()`` is ready to use; the same arguments give the same class."""
+    """Return the module class of a genotype; equal arguments give the same class.
+
+    Args:
+        genotype: The function.
+        name: What ``repr`` and messages call it.
+
+    Returns:
+        A subclass of `FoundActivation` that takes only ``inplace``.
+
+    >>> from grafs_timm.activations import random_genotype
+    >>> import numpy as np
+    >>> layer = activation_class(random_genotype(np.random.default_rng(0)), "mine")
+    >>> layer()
+    Mine(mine)
+    >>> layer()(torch.zeros(2, 3)).shape
+    torch.Size([2, 3])
+    """
     return _class(genotype, name)
 
 
-@functools.cache  # a cache holds a call with the default left out apart from one that gives it
+@functools.cache  # on a function without defaults: the cache tells calls with and without a default apart
 def _class(genotype: Genotype, name: str) -> type[FoundActivation]:
     title = "".join(part.capitalize() for part in re.split(r"\W|_", name) if part) or "Found"
     contents = {"genotype": genotype, "activation_name": name, "__module__": __name__}

@@ -1,10 +1,9 @@
-"""A found activation as a curve: one cubic for each of 2,048 intervals, as exact as float32 computes the formula.
+"""Interpolate a found activation by one cubic for each of 2,048 intervals, as exactly as float32 computes the formula.
 
-On a CPU a formula of five operations costs several times a GELU, in whatever way it is compiled: each exp, atan or erf in it
-is some fifteen instructions an element. A smooth function of one number need not be computed from its formula. Its cubic
-Hermite interpolant on intervals of 1/64 is within ``TOLERANCE`` of it, which is checked here for value and slope, interval by
-interval in float64; where that fails (a kink between two knots) and beyond [−16, 16] the formula itself is evaluated.
-So the cost is that of a table look-up, the same for every formula.
+On a CPU a formula of five operations costs several times a GELU however it is compiled: each exp, atan or erf takes about
+fifteen instructions per element. The cubic Hermite interpolant on intervals of 1/64 costs one table look-up for any formula.
+It is used on the intervals where its value and slope are within ``TOLERANCE`` of the formula's in float64. On the others (a
+kink between two knots) and beyond [−16, 16] the formula itself is evaluated.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from . import formula
 from .formula import Genotype
 
 LOW, HIGH, INTERVALS = -16.0, 16.0, 2048
-# |error| ≤ TOLERANCE·(1 + |f(x)| + |x·f′(x)|) of the value: half a unit of float32 at 1, and what rounding x makes of f.
-# Of the slope 64 times that, 4e-6, with |f′(x)| in the bracket too; on almost all intervals it is far less.
+# |error of the value| ≤ TOLERANCE·(1 + |f(x)| + |x·f′(x)|): half a unit of float32 at 1, plus the effect of rounding x.
+# |error of the slope|: 64 times that, 4e-6, with |f′(x)| added in the bracket; on almost all intervals it is far less.
 TOLERANCE = 2.0**-24
 
 
 def gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tensor:
-    """g·f′(x) by the formula, from x alone."""
+    """Compute g·f′(x) by the formula."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         y = function(x)
-    # a cell may be constant in x: then it hands back no gradient at all
+    # a cell that is constant in x has no gradient at all
     return torch.autograd.grad(y, x, g, materialize_grads=True)[0] if y.requires_grad else torch.zeros_like(x)
 
 
 def recorded_gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor) -> Tensor:
-    """g·f′(x) by the formula, itself differentiable by x, which requires a gradient, and by g."""
+    """Compute g·f′(x) by the formula, differentiable in x (which must require a gradient) and in g."""
     y = function(x)
     if not y.requires_grad:
         return torch.zeros_like(x)
@@ -46,9 +45,14 @@ def recorded_gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor
 
 @functools.lru_cache(maxsize=256)
 def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
-    """float32 [INTERVALS + 1, 4]: each interval's cubic in x minus its left knot; NaN where the formula has to be asked.
+    """Compute the cubics of a genotype.
 
-    ``dtype``: of the tensors to be computed, whose largest number bounds the formula's growing operations.
+    Args:
+        genotype: The function.
+        dtype: Of the tensors to evaluate; its largest number bounds the formula's growing operations.
+
+    Returns:
+        float32 [INTERVALS + 1, 4], each interval's coefficients in x minus its left knot; NaN where the formula is needed.
     """
     with undisturbed():
         return _cubics(genotype, dtype)
@@ -60,7 +64,7 @@ def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
         formula.evaluate, genotype, limits=replace(limits, bound=min(limits.bound, torch.finfo(dtype).max))
     )
     width = (HIGH - LOW) / INTERVALS
-    # slopes at a knot are one-sided: f may have its kink there
+    # one-sided slopes at a knot: f may have a kink there
     inner = torch.tensor([1e-9, 0.25, 0.5, 0.75, 1 - 1e-9], dtype=torch.float64, device="cpu") * width
     left = LOW + width * torch.arange(INTERVALS, dtype=torch.float64, device="cpu")
     x = left[:, None] + inner
@@ -79,14 +83,22 @@ def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
 
 @functools.lru_cache(maxsize=256)
 def slope_at_zero(genotype: Genotype) -> float:
-    """f′(0) as the formula has it: of a kink's two slopes the one that torch's own operations choose, as 0 for ReLU."""
+    """Compute f′(0) by the formula; at a kink it is the slope that torch's own operations choose, such as 0 for ReLU."""
     with undisturbed():
         zero = torch.zeros(1, dtype=torch.float32, device="cpu")
         return gradient(genotype, zero, torch.ones_like(zero)).item()
 
 
 def evaluate(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
-    """f(x), or g·f′(x) where g is given: vectors on the CPU, float32, bfloat16 or float16; the result has their dtype."""
+    """Compute f(x), or g·f′(x) where g is given.
+
+    Args:
+        genotype: The function.
+        x, g: [N] on the CPU, of one dtype: float32, bfloat16 or float16.
+
+    Returns:
+        [N] of x's dtype.
+    """
     at_zero = 0.0 if g is None else slope_at_zero(genotype)
     y, left = cpu.curve(x, g, curve_of(genotype, x.dtype), LOW, HIGH, at_zero)
     if len(left):

@@ -1,4 +1,4 @@
-"""What a found function is like, computed from it alone."""
+"""Compute the properties of a found function that a zoo entry states."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from .curve import gradient
 from .formula import Genotype
 
 LOW, HIGH, _INTERVALS = -10.0, 10.0, 20_000
-_SIDE = 1e-7  # how far beside a knot its one-sided slopes are taken
-_JUMP = 1e-3  # of a slope, beside its size: less is rounding or curvature
-_FLAT = 1e-9  # of the largest slope: less is no direction
+_SIDE = 1e-7  # distance from a knot at which its one-sided slopes are taken
+_JUMP = 1e-3  # relative jump of a slope below which it is rounding or curvature
+_FLAT = 1e-9  # share of the largest slope below which a slope counts as 0
 
 
 class Facts(Part):
-    """What a function is like; ``low`` to ``kinks`` on [−10, 10] in float64.
+    """State what a function is like; ``low`` to ``monotone`` on [−10, 10] in float64.
 
-    ``gain`` is 1 / std f(z), z ~ N(0, 1); ``lipschitz`` the largest |f′|; ``kinks`` where f′ jumps. ``fp16`` and ``bf16``:
-    whether f and its gradient are finite for every finite input of that format.
+    Args:
+        gain: 1 / std f(z), z ~ N(0, 1).
+        low, high: The least and greatest value.
+        lipschitz: The largest |f′|.
+        kinks: Where f′ jumps, in rising order.
+        monotone: Whether f rises or falls everywhere.
+        fp16, bf16: Whether f and its gradient are finite for every finite input of that dtype.
+
+    >>> import grafs_timm
+    >>> from grafs_timm.activations import facts
+    >>> found = facts.of(grafs_timm.get_activation("grafs_resnet").genotype)
+    >>> found.monotone, found.fp16
+    ('no', True)
     """
 
     gain: float
@@ -38,10 +49,14 @@ class Facts(Part):
 
 
 def of(genotype: Genotype) -> Facts:
-    """As `Facts` tells them, in float64 on a grid of 1/1000; kinks to six decimals. Errors as `gains.gain`."""
+    """Compute the facts of a function on a grid of 1/1000, to six decimals.
+
+    Raises:
+        GrafsError: As `gains.gain`.
+    """
     x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
-    y, (places, beside) = genotype(x), _jumps(genotype)
-    # at a kink on a knot the slope itself is either side's, and between two knots it may be steepest
+    y, (places, beside) = genotype(x), jumps(genotype)
+    # a kink on a knot has two slopes, and f may be steepest at a kink between two knots
     slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
     return Facts(
         gain=round(gains.gain(genotype), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
@@ -62,24 +77,24 @@ def _direction(slopes: Tensor) -> Literal["rising", "falling", "no"]:
     return "rising" if rises else "falling"
 
 
-def kinks(function: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
-    """Where f′ jumps within [−10, 10], in rising order, to six decimals."""
-    return _jumps(function)[0]
+def jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
+    """Find where f′ jumps within [−10, 10], by bisection.
 
+    Every interval at whose ends f′ differs is halved, on the side with the larger difference. At a kink the difference stays;
+    where f is only curved it shrinks with the width.
 
-def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
-    """The kinks, and the slopes on both sides of each.
+    Args:
+        function: Maps float64 tensors elementwise.
 
-    Every interval between whose ends f′ differs is halved, always on the side with more of the difference, until it is known
-    whether that stays, as at a kink, or goes with the width, as where f is only curved.
+    Returns:
+        The kinks in rising order, to six decimals; and the slopes on both sides of each, [2 × kinks].
     """
-    x = torch.linspace(
-        LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64, device="cpu"
-    )  # kinks at round numbers lie between
+    # so that kinks at round numbers lie between two knots
+    x = torch.linspace(LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64, device="cpu")
     slope = _slope(function, x)
     suspects = torch.nonzero((slope[1:] - slope[:-1]).abs() > _JUMP * (1 + slope[1:].abs())).flatten()
     low, high, left, right = x[:-1][suspects], x[1:][suspects], slope[:-1][suspects], slope[1:][suspects]
-    for _ in range(36):  # 1e-3 / 2**36, about the distance of neighbouring numbers
+    for _ in range(36):  # down to 1e-3 / 2**36, about the distance of neighbouring numbers
         middle = (low + high) / 2
         own = _slope(function, middle)
         first = (own - left).abs() >= (right - own).abs()
@@ -94,7 +109,7 @@ def _jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Ten
 
 
 def finite_in(genotype: Genotype, dtype: torch.dtype) -> bool:
-    """Whether f and its gradient are finite for every finite number of a 16-bit ``dtype``, as a training computes them."""
+    """Check whether f and its gradient, as training computes them, are finite for every finite number of a 16-bit dtype."""
     patterns = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16).view(dtype)
     x = patterns[patterns.isfinite()].requires_grad_()
     y = activation_class(genotype)()(x)

@@ -1,8 +1,8 @@
-"""A found activation as data: six operations and their constants, read from JSON by look-up, never run as text.
+"""Represent a found activation as data: six operations and their constants, looked up in a table, never run as text.
 
 The cell (Strack, Safari, Hutter 2024, arXiv 2408.06820): b(x) = B1(U1(x), U2(x)); f(x) = B2(U3(b(x)), U4(x)).
-Here are its file format ``grafs-cell/1``, its value on tensors, its formula as text and LaTeX, and the question whether
-two cells are one function up to the scales a neighbouring layer absorbs.
+This module has its file format ``grafs-cell/1``, its value on tensors, its formula as text and LaTeX, and the comparison
+of two functions up to the scales that a neighbouring layer absorbs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import GenotypeError
-from ..utils import dtypes, suggest
+from ..utils import dtypes, strict_json, suggest
 from ..utils.files import write_json
 from ..utils.layout import undisturbed
 from . import ops
@@ -39,7 +39,17 @@ Function = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Gene:
-    """What one slot holds: the name of an operation of the table, and its learnt constant γ where it has one."""
+    """Hold one slot's operation and its learnt constant.
+
+    Args:
+        op: Name of a row of the table of operations.
+        gamma: The constant γ, for operations that have one.
+
+    >>> Gene("gelu")
+    Gene(op='gelu', gamma=None)
+    >>> Gene("scale", 0.5)
+    Gene(op='scale', gamma=0.5)
+    """
 
     op: str
     gamma: float | None = None
@@ -47,10 +57,23 @@ class Gene:
 
 @dataclass(frozen=True)
 class Genotype:
-    """A found activation, callable on tensors.
+    """A found activation: f(x) = B2(U3(b(x)), U4(x)) with b(x) = B1(U1(x), U2(x)), callable on tensors.
 
-    ``bound`` None: the search's limits on growth are lifted (``ops.LIFTED``). A number: that ℓ is part of the function.
-    Constructing one checks it as a file is checked: GenotypeError names the slot that does not fit.
+    Args:
+        u1, u2, b1, u3, u4, b2: The gene of each slot; ``u`` slots take unary operations, ``b`` slots binary ones.
+        bound: Where growing operations saturate (ℓ of the paper). None lifts the search's limits (``ops.LIFTED``).
+        source: Names the genotype in error messages; not stored.
+
+    Raises:
+        GenotypeError: A gene or the bound is unknown, misspelt or out of range; names the slot.
+
+    >>> swish = Genotype(Gene("identity"), Gene("sigmoid"), Gene("mul"), Gene("identity"), Gene("identity"), Gene("left"))
+    >>> swish.text
+    'x*sigmoid(x)'
+    >>> swish(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.2689,  0.0000,  0.7311])
+    >>> Genotype.from_dict(swish.to_dict()) == swish
+    True
     """
 
     u1: Gene
@@ -60,38 +83,49 @@ class Genotype:
     u4: Gene
     b2: Gene
     bound: float | None = None
+    source: InitVar[str] = "genotype"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, source: str) -> None:
         for slot in ops.SLOTS:
-            gene = getattr(self, slot)
-            if not isinstance(gene, Gene):
-                raise GenotypeError(f"genotype: {slot} must be a Gene, got {reprlib.repr(gene)}")
-            object.__setattr__(self, slot, _checked_gene(slot, gene.op, gene.gamma, "genotype"))
+            object.__setattr__(self, slot, _checked_gene(slot, getattr(self, slot), source))
         if self.bound is not None:
-            object.__setattr__(self, "bound", _checked_bound(self.bound, "genotype"))
+            object.__setattr__(self, "bound", _checked_bound(self.bound, source))
 
     @property
     def limits(self) -> ops.Limits:
+        """Return where the operations of this function saturate."""
         return ops.LIFTED if self.bound is None else ops.Limits(bound=self.bound)
 
     def genes(self) -> dict[str, Gene]:
-        """Slot name -> gene, in slot order."""
+        """Return slot name -> gene, in slot order."""
         return {slot: getattr(self, slot) for slot in ops.SLOTS}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """f(x) elementwise, for a floating tensor of any shape; the result has x's shape and dtype.
+        """Compute f(x) elementwise.
 
-        16-bit inputs are computed in float32 throughout and rounded once, saturating at the dtype's largest number.
-        TensorError for another dtype than float16, bfloat16, float32 and float64.
+        Args:
+            x: float16, bfloat16, float32 or float64, of any shape.
+
+        Returns:
+            f(x), of x's shape and dtype. 16-bit inputs are computed in float32 and rounded once; the result saturates at the
+            dtype's largest number.
+
+        Raises:
+            TensorError: x has another dtype.
         """
         return evaluate(self, x, self.limits)
 
     @classmethod
-    def from_dict(cls, data: object, source: str = "genotype", derived: bool = True) -> Genotype:
-        """The genotype that ``data`` (parsed JSON) describes; ``source`` names the file in errors.
+    def from_dict(cls, data: object, source: str = "genotype", derived: bool = False) -> Genotype:
+        """Read a genotype from parsed JSON.
 
-        The hash is compared where there is one; formula and LaTeX too unless ``derived`` is False, which spares the
-        import of sympy. GenotypeError names the field for anything missing, unknown, misspelt or out of range.
+        Args:
+            data: As `to_dict` returns it. A hash in it is compared with the genotype's own.
+            source: Names the file in errors.
+            derived: Compare formula and LaTeX in ``data`` too, which imports sympy: for files that somebody may have edited.
+
+        Raises:
+            GenotypeError: A field is missing, unknown, misspelt, out of range or contradicts the others; names it.
         """
         if not isinstance(data, dict):
             raise GenotypeError(f"{source}: must be a JSON object, got {reprlib.repr(data)}")
@@ -100,8 +134,9 @@ class Genotype:
             found = reprlib.repr(data["format"]) if "format" in data else "nothing"
             raise GenotypeError(f"{source}: format must be {FORMAT!r}, found {found}")
         genes = {slot: _parsed_gene(slot, data, source) for slot in ops.SLOTS}
-        bound = _checked_bound(data["bound"], source) if "bound" in data else None
-        genotype = cls(**genes, bound=bound)
+        if "bound" in data and data["bound"] is None:
+            raise GenotypeError(f"{source}: bound: must be a number, got null; leave it out to lift the bound")
+        genotype = cls(**genes, bound=data.get("bound"), source=source)
         if "sha256" in data and data["sha256"] != genotype.sha256:
             found = reprlib.repr(data["sha256"])
             raise GenotypeError(f"{source}: sha256 is {found}, the genotype's own is {genotype.sha256}: file altered")
@@ -110,7 +145,7 @@ class Genotype:
         return genotype
 
     def to_dict(self, derived: bool = False) -> dict[str, Any]:
-        """What the file holds; with ``derived`` also formula, LaTeX and hash."""
+        """Return what a genotype file holds, with ``derived`` also formula, LaTeX and hash."""
         data: dict[str, Any] = {"format": FORMAT}
         for slot, gene in self.genes().items():
             data[slot] = {"op": gene.op} if gene.gamma is None else {"op": gene.op, "gamma": gene.gamma}
@@ -121,30 +156,31 @@ class Genotype:
         return data
 
     def canonical(self) -> str:
-        """The essential fields as one line of JSON, keys sorted, every number in decimals that round-trip."""
+        """Return the defining fields as one line of JSON, with sorted keys and numbers that round-trip: what is hashed."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @property
     def sha256(self) -> str:
+        """Return the hash of `canonical`, which identifies the function in files."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
     @cached_property
     def text(self) -> str:
-        """The simplified formula in plain characters, as one would type it: ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+        """Return the simplified formula as one would type it, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
         from . import symbols
 
         return symbols.text(self.genes(), self.limits)
 
     @cached_property
     def latex(self) -> str:
-        """The simplified formula in LaTeX, without dollar signs."""
+        """Return the simplified formula in LaTeX, without dollar signs."""
         from . import symbols
 
         return symbols.latex(self.genes(), self.limits)
 
 
 def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
-    """The cell's value under given limits rather than its own; else as ``Genotype.__call__``."""
+    """Compute f(x) as ``Genotype.__call__`` does, but under the given limits instead of the genotype's own."""
     if x.dtype not in dtypes.DTYPES:
         dtypes.refuse("an activation", x.dtype, x.device)
     top = torch.finfo(x.dtype).max
@@ -167,8 +203,16 @@ def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
     return result if wide else result.clamp(-top, top).to(x.dtype)
 
 
-def load(path: str | Path, derived: bool = True) -> Genotype:
-    """Read a genotype file. GenotypeError names the file and the field, whatever the file holds or if there is none."""
+def load(path: str | Path, derived: bool = False) -> Genotype:
+    """Read a genotype file.
+
+    Args:
+        path: The file, of at most 1 MB.
+        derived: As in `Genotype.from_dict`.
+
+    Raises:
+        GenotypeError: The file is missing or holds no genotype; names the file and the field.
+    """
     source = str(path)
     try:
         with open(path, "rb") as file:
@@ -177,33 +221,20 @@ def load(path: str | Path, derived: bool = True) -> Genotype:
         reason = getattr(error, "strerror", None) or error
         within = "; name the genotype.json in it" if isinstance(error, IsADirectoryError) else ""
         raise GenotypeError(f"{source}: cannot be read: {reason}{within}") from error
-    if len(content) > MAX_BYTES:
-        raise GenotypeError(f"{source}: larger than {MAX_BYTES:,} bytes, a genotype has under a thousand")
     try:
-        data = json.loads(content.decode("utf-8"), object_pairs_hook=_once_each, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise GenotypeError(f"{source}: nested too deep for a genotype") from None
-    except ValueError as error:  # not UTF-8, not JSON, a key twice, NaN, a number of thousands of digits
-        raise GenotypeError(f"{source}: not JSON: {error}") from error
+        data = strict_json.parse(content, MAX_BYTES)
+    except ValueError as error:
+        raise GenotypeError(f"{source}: not a genotype: {error}") from error
     return Genotype.from_dict(data, source, derived)
 
 
 def save(genotype: Genotype, path: str | Path) -> Path:
-    """Write the genotype with its derived fields, whole or not at all. RunError where the disk is full or read-only."""
+    """Write the genotype with its derived fields, whole or not at all.
+
+    Raises:
+        RunError: The disk is full or read-only.
+    """
     return write_json(path, genotype.to_dict(derived=True))
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in data:
-            raise ValueError(f"key {reprlib.repr(key)} stands twice in one object")
-        data[key] = value
-    return data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number a genotype can hold")
 
 
 def _refuse_unknown(data: dict[Any, Any], known: tuple[str, ...], where: str) -> None:
@@ -227,11 +258,15 @@ def _parsed_gene(slot: str, data: dict[str, Any], source: str) -> Gene:
         raise GenotypeError(f"{where}: op is missing")
     if "gamma" in held and held["gamma"] is None:
         raise GenotypeError(f"{where}.gamma: must be a number, got null")
-    return _checked_gene(slot, held["op"], held.get("gamma"), source)
+    return Gene(held["op"], held.get("gamma"))
 
 
-def _checked_gene(slot: str, name: object, gamma: object, source: str) -> Gene:
-    arity, where = ops.SLOTS[slot], f"{source}: {slot}"
+def _checked_gene(slot: str, gene: object, source: str) -> Gene:
+    """Return the gene with its constant as a float. GenotypeError, as for the public functions, where it does not fit."""
+    if not isinstance(gene, Gene):
+        raise GenotypeError(f"{source}: {slot} must be a Gene, got {reprlib.repr(gene)}")
+    name: object = gene.op
+    gamma, arity, where = gene.gamma, ops.SLOTS[slot], f"{source}: {slot}"
     rows = ops.OPS[arity]
     if not isinstance(name, str) or name not in rows:
         if isinstance(name, str) and name in ops.OPS[3 - arity]:
@@ -264,7 +299,7 @@ def _number(value: object, where: str) -> float:
         raise GenotypeError(f"{where}: must be a number, got {reprlib.repr(value)}")
     if abs(value) > 1e300 or value != value:
         raise GenotypeError(f"{where}: must be finite, got {reprlib.repr(value)}")
-    return float(value) + 0.0  # −0 and 0 are one constant and must have one hash
+    return float(value) + 0.0  # −0 and 0 are the same constant and must have the same hash
 
 
 def _compare_text(genotype: Genotype, data: dict[str, Any], source: str) -> None:
@@ -275,7 +310,15 @@ def _compare_text(genotype: Genotype, data: dict[str, Any], source: str) -> None
 
 
 def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
-    """Six operations drawn uniformly from the candidates, each γ from where the search starts it."""
+    """Draw six operations uniformly from the candidates, and each γ from the distribution the search starts it with.
+
+    Args:
+        rng: NumPy generator; the same state gives the same genotype.
+        wide: Draw from the wider set of candidates.
+
+    >>> random_genotype(np.random.default_rng(0)).text
+    '-x + min(SiLU(x), ReLU(x)) + 1.16'
+    """
     genes: dict[str, Any] = {}
     for slot, names in ops.candidates(wide).items():
         op = ops.get(names[rng.integers(len(names))], ops.SLOTS[slot])
@@ -283,20 +326,27 @@ def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
     return Genotype(**genes)
 
 
-# x ~ N(0, 1) as a midpoint rule: 640 cells on [−5, 5], where 0 (the kink of most functions) falls between two of them.
+# x ~ N(0, 1) as a midpoint rule: 640 cells on [−5, 5]; 0, the kink of most functions, falls between two of them.
 with undisturbed():
     _X = torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")[:-1] + 5 / 640
     _WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
     _SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64, device="cpu")
-_CONSTANT = 1e-9  # a spread of less than this share of the value is rounding
+_CONSTANT = 1e-9  # relative spread below which values count as one constant
 
 
 def distance(f: Function, g: Function, refine: bool = True) -> float:
-    """How far f is from g once scales are absorbed: min over c and k of ‖g(x) − c·f(kx)‖ ÷ ‖g‖, x ~ N(0, 1).
+    """Compute min over c and k of ‖g(x) − c·f(kx)‖ ÷ ‖g‖ for x ~ N(0, 1): how far f is from g up to scales.
 
-    k has either sign and 1/16 ≤ |k| ≤ 16; c is any number, in closed form. f and g map float64 tensors elementwise.
-    Between 0 and 1. A constant is only near a constant: 0 where both are 0 or neither is, else 1.
-    Without ``refine`` k is one of 97 on each side: an upper bound, much sooner. ValueError where g is not finite.
+    Args:
+        f, g: Map float64 tensors elementwise.
+        refine: Optimise k; otherwise it is one of 97 values of each sign, which is faster and gives an upper bound.
+
+    Returns:
+        A number from 0 to 1. k has either sign and 1/16 ≤ |k| ≤ 16; c is any number, found in closed form. A constant is 1
+        from any other function; two constants are 0 apart if both or neither are zero.
+
+    Raises:
+        ValueError: g is not finite on [−5, 5].
     """
     target = g(_X)
     if not target.isfinite().all():
@@ -326,13 +376,13 @@ def distance(f: Function, g: Function, refine: bool = True) -> float:
 
 
 def _constant(values: Tensor) -> float | None:
-    """The one value these are, up to rounding, or None where they differ."""
+    """Return the value that all of these have, up to rounding, or None where they differ."""
     size = float(values.abs().max())
     return float(values[0]) if float(values.max() - values.min()) <= _CONSTANT * size else None
 
 
 def _residual(values: Tensor, target: Tensor) -> Tensor:
-    """‖target − c·values‖ ÷ ‖target‖ with the best c for each row of values; 1 where a row is 0 or not finite."""
+    """Compute ‖target − c·values‖ ÷ ‖target‖ with the best c for each row of values; 1 where a row is 0 or not finite."""
     values = torch.where(values.isfinite().all(-1, keepdim=True), values, 0.0)
     values = values / values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
     c = (values * target * _WEIGHT).sum(-1) / (values.square() * _WEIGHT).sum(-1).clamp(min=1e-300)
@@ -341,15 +391,21 @@ def _residual(values: Tensor, target: Tensor) -> Tensor:
 
 
 def same_function(a: Function, b: Function, tolerance: float = 1e-3) -> bool:
-    """Whether two functions are one discovery: each within ``tolerance`` of the other by ``distance``."""
+    """Check whether each function is within ``tolerance`` of the other by `distance`, that is up to scales.
+
+    >>> same_function(torch.relu, lambda x: -2 * torch.relu(3 * x))
+    True
+    >>> same_function(torch.relu, torch.tanh)
+    False
+    """
     return max(distance(a, b), distance(b, a)) <= tolerance
 
 
 def leans_on_bound(genotype: Genotype, tolerance: float = 1e-2) -> bool:
-    """Whether the function changes when the search's limits are lifted, by more than ``tolerance`` of its norm.
+    """Check whether lifting the search's limits changes the function by more than ``tolerance`` of its norm.
 
-    Compared for x ~ N(0, 1), |x| ≤ 4, in float64, under ``ops.SEARCH`` and ``ops.LIFTED`` (the genotype's own bound
-    plays no part). What was found under a bound it leans on is another function without it.
+    Compares f under ``ops.SEARCH`` and under ``ops.LIFTED`` for x ~ N(0, 1), |x| ≤ 4, in float64; the genotype's own bound is
+    not used. Such a function must keep the bound that it was found under.
     """
     x, weight = _X[_X.abs() <= 4], _WEIGHT[_X.abs() <= 4]
     bounded, lifted = evaluate(genotype, x, ops.SEARCH), evaluate(genotype, x, ops.LIFTED)

@@ -1,6 +1,6 @@
-"""ONNX operators for torch's older exporter (TorchScript, ``dynamo=False``), which timm's ``onnx_export`` takes by default.
+"""Add ONNX rules to torch's older exporter (TorchScript, ``dynamo=False``), the default of timm's ``onnx_export``.
 
-It has no rules of its own for some functions that ONNX has had since opset 9.
+It lacks rules for some functions that ONNX has had since opset 9.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SINCE = 9  # opset
 
 @functools.cache
 def add() -> None:
-    """Tell the exporter, once a process, and only while it exports: what it knows already, or was told by others, stays."""
+    """Register the missing rules, once a process; rules that are there already stay."""
     from torch.onnx import register_custom_op_symbolic
 
     for operator in _OPERATORS:
@@ -34,6 +34,6 @@ def _rule(operator: str) -> Callable[..., Any]:
 
 def _is_known(name: str) -> bool:
     for place in ("torch.onnx._internal.torchscript_exporter.registration", "torch.onnx._internal.registration"):
-        with contextlib.suppress(ImportError, AttributeError):  # the first is torch's since 2.9
+        with contextlib.suppress(ImportError, AttributeError):  # the first since torch 2.9
             return bool(importlib.import_module(place).registry.is_registered_op(name, _SINCE))
     return False

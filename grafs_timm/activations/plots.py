@@ -18,7 +18,16 @@ COLOURS = ("#c0392b", "#2c6fbb", "#6b3fa0", "#1e8449", "#d68910", "#117a8b")
 
 
 def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | Path, reach: float = 5.0) -> Path:
-    """The functions of ``found`` and their slopes beside ReLU, GELU and SiLU on [−reach, reach]; written to ``path``."""
+    """Plot functions and their slopes beside ReLU, GELU and SiLU.
+
+    Args:
+        found: Label -> function of float64 tensors, or a module.
+        path: Picture to write: .png, .svg or .pdf.
+        reach: x runs over [−reach, reach].
+
+    Returns:
+        ``path``.
+    """
     figure = new_figure(figsize=(9, 4))
     value, slope = figure.subplots(1, 2)
     x = torch.linspace(-reach, reach, 2001, dtype=torch.float64, device="cpu")
@@ -26,7 +35,7 @@ def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | 
     rows += [(name, f, COLOURS[i % len(COLOURS)], 2.4, "-") for i, (name, f) in enumerate(found.items())]
     low, high = -1.0, 1.0
     for name, f, colour, width, style in rows:
-        if isinstance(f, nn.Module):  # one with parameters, such as PReLU, takes no other dtype than theirs
+        if isinstance(f, nn.Module):  # parameters, such as PReLU's, must have x's dtype
             f = copy.deepcopy(f).double()
         y = f(x).detach()
         value.plot(x, y, style, color=colour, lw=width, label=name)

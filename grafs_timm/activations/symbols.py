@@ -1,7 +1,7 @@
-"""The formula of a cell as a reader would write it: sympy's algebra, the usual names, text and LaTeX.
+"""Write a cell's formula as a reader would: simplified by sympy, with the common names, as text and LaTeX.
 
-Imported only when a formula is asked for: sympy takes a third of a second to load. The growth bound does not appear in
-a formula; the floor under a root does, as a number. Constants are folded by the table's references, so with the bound.
+Imported only when a formula is needed: sympy takes a third of a second to load. The growth bound does not appear in a
+formula, the floor of a root does, as a number. Constants are folded by the table's references, which apply the bound.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ DIGITS = 4  # significant digits of a constant in a formula
 
 
 class Named(sympy.Function):
-    """A function that keeps its usual name in a formula. ``definition()`` is the same in elementary functions.
+    """A function that keeps its common name in a formula instead of being written out.
 
-    ``sign`` 1 or −1 promises that its values are never below or never above 0. ``eval`` is the hook by which sympy simplifies
-    a function of these arguments as it is made (None leaves it as it is); it is given expressions, and runs no text.
+    ``sign`` 1 or −1 states that its values are never below or never above 0. ``eval`` is sympy's hook that simplifies a call
+    as it is made, or returns None to keep it; its arguments are expressions, never text.
     """
 
     is_real = is_finite = True
     sign = 0
     tex = ""
-
-    def definition(self) -> Any:
-        """Each subclass has its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no definition in elementary functions")
 
     def _eval_is_nonnegative(self) -> bool | None:
         return True if self.sign > 0 else None
@@ -48,15 +44,11 @@ class Named(sympy.Function):
         return written if exp is None else rf"\left({written}\right)^{{{exp}}}"
 
     def tex_of(self, *args: str) -> str:
+        """Return the call in LaTeX, given its arguments in LaTeX."""
         return rf"{self.tex}\left({', '.join(args)}\right)"
 
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"{type(self).__name__}({', '.join(printer._print(a) for a in self.args)})"
-
-
-def unevaluated(kind: Any, *args: Any) -> Any:
-    """sympy's Max or Min as they stand: comparing the arguments takes it seconds for some cells."""
-    return kind(*args, evaluate=False)
 
 
 class ReLU(Named):
@@ -65,9 +57,6 @@ class ReLU(Named):
     @classmethod
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else sympy.S.Zero if x.is_nonpositive else None
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, self.args[0], 0)
 
 
 class NegPart(Named):
@@ -78,9 +67,6 @@ class NegPart(Named):
     @classmethod
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonpositive else sympy.S.Zero if x.is_nonnegative else None
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Min, self.args[0], 0)
 
     def tex_of(self, *args: str) -> str:
         return rf"\min\left({args[0]}, 0\right)"
@@ -96,18 +82,12 @@ class Sigmoid(Named):
     def eval(cls, x: Any) -> Any:
         return number(float(special.expit(float(x)))) if x.is_Number else None
 
-    def definition(self) -> Any:
-        return 1 / (1 + sympy.exp(-self.args[0]))
-
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"sigmoid({printer._print(self.args[0])})"
 
 
 class Softplus(Named):
     sign, tex = 1, r"\operatorname{softplus}"
-
-    def definition(self) -> Any:
-        return sympy.log(1 + sympy.exp(self.args[0]))
 
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"softplus({printer._print(self.args[0])})"
@@ -116,15 +96,9 @@ class Softplus(Named):
 class SiLU(Named):
     tex = r"\operatorname{SiLU}"
 
-    def definition(self) -> Any:
-        return self.args[0] / (1 + sympy.exp(-self.args[0]))
-
 
 class GELU(Named):
     tex = r"\operatorname{GELU}"
-
-    def definition(self) -> Any:
-        return self.args[0] * (1 + sympy.erf(self.args[0] / sympy.sqrt(2))) / 2
 
 
 class ELU(Named):
@@ -134,10 +108,6 @@ class ELU(Named):
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else None
 
-    def definition(self) -> Any:
-        x = self.args[0]
-        return unevaluated(sympy.Max, x, 0) + unevaluated(sympy.Min, sympy.exp(x) - 1, 0)
-
 
 class LeakyReLU(Named):
     tex = r"\operatorname{LeakyReLU}"
@@ -146,17 +116,11 @@ class LeakyReLU(Named):
     def eval(cls, x: Any) -> Any:
         return x if x.is_nonnegative else None
 
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, self.args[0], self.args[0] / 100)
-
 
 class Root(Named):
-    """√max(x, ε), the floor ε being the second argument."""
+    """√max(x, ε), with ε as the second argument."""
 
     sign = 1
-
-    def definition(self) -> Any:
-        return sympy.sqrt(unevaluated(sympy.Max, *self.args))
 
     def tex_of(self, *args: str) -> str:
         return rf"\sqrt{{\max\left({args[0]}, {args[1]}\right)}}"
@@ -168,15 +132,12 @@ class Root(Named):
 class Sinc(Named):
     tex = r"\operatorname{sinc}"
 
-    def definition(self) -> Any:
-        return sympy.sinc(self.args[0])
-
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"sinc({printer._print(self.args[0])})"
 
 
 class Larger(Named):
-    """max(x₁, x₂), collapsed only where the arguments are equal or one is 0."""
+    """max(x₁, x₂), simplified only where the arguments are equal or one is 0."""
 
     tex, plain = r"\max", "max"
 
@@ -184,14 +145,11 @@ class Larger(Named):
     def eval(cls, x: Any, y: Any) -> Any:
         if x == y:
             return x
-        # max(b, a) is max(a, b), a constant last
+        # sort the arguments, a constant last
         ordered = tuple(sorted((x, y), key=lambda arg: (arg.is_Number, sympy.default_sort_key(arg))))
         if ordered[1] == 0:
             return ReLU(ordered[0]) if cls is Larger else NegPart(ordered[0])
         return None if ordered == (x, y) else cls(*ordered)
-
-    def definition(self) -> Any:
-        return unevaluated(sympy.Max, *self.args)
 
     def _sympystr(self, printer: StrPrinter) -> str:
         return f"{self.plain}({', '.join(printer._print(a) for a in self.args)})"
@@ -202,22 +160,19 @@ class Smaller(Larger):
 
     tex, plain = r"\min", "min"
 
-    def definition(self) -> Any:
-        return unevaluated(sympy.Min, *self.args)
-
 
 def number(value: float) -> Any:
-    """An exact integer where the value is one, else a Float of full precision."""
+    """Return a sympy Integer where the value is one, else a Float of full precision."""
     return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
 
 
 def _absolute(x: Any) -> Any:
-    """|x|, which sympy leaves as 2·||x|| where x is 2|x|."""
+    """Return |x| without the nested ||x|| that sympy would keep."""
     return x if x.is_nonnegative else -x if x.is_nonpositive else sympy.Abs(x)
 
 
 def namespace(limits: ops.Limits) -> SimpleNamespace:
-    """What the table's ``sympy`` rows are built from: their ``S``."""
+    """Return the functions that the table's ``sympy`` rows use, their argument ``S``."""
     floor = sympy.Float(limits.floor)
     borrowed = ("exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
     own = (ReLU, NegPart, Sigmoid, Softplus, SiLU, GELU, ELU, LeakyReLU, Sinc)
@@ -234,7 +189,12 @@ def namespace(limits: ops.Limits) -> SimpleNamespace:
 
 
 def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
-    """The cell of ``genes`` (slot -> op, gamma) as a sympy expression in ``X``, constants at full precision."""
+    """Build a cell as a sympy expression in ``X``, with constants at full precision.
+
+    Args:
+        genes: Slot -> `Gene`.
+        limits: Where operations saturate; used for folding constants.
+    """
     space = namespace(limits)
 
     def apply(slot: str, *given: Any) -> Any:
@@ -245,7 +205,7 @@ def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
         if gene.op == "div" and given[1].is_Number:  # a constant denominator: fold the table's smallest one in
             sign = -1.0 if given[1] < 0 else 1.0
             return given[0] / number(sign * max(abs(float(given[1])), ops.SAFE_DENOMINATOR))
-        # The mix takes γ as a float; elsewhere γ becomes a part of the expression.
+        # mix takes γ as a float; elsewhere γ becomes part of the expression
         gamma = gene.gamma if gene.gamma is None or op.arity == 2 else number(gene.gamma)
         return sympy.sympify(op.sympy(space, *given, gamma))
 
@@ -253,18 +213,13 @@ def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
     return apply("b2", apply("u3", inner), apply("u4", X))
 
 
-def expanded(expr: Any) -> Any:
-    """The expression with every named function replaced by its definition."""
-    return sympy.sympify(expr).replace(lambda part: isinstance(part, Named), lambda part: part.definition())
-
-
 def _rounded(expr: Any) -> Any:
-    """Constants to ``DIGITS`` significant digits, so that 0.99999x reads x."""
+    """Round constants to ``DIGITS`` significant digits, so that 0.99999x reads x."""
     return expr.xreplace({f: number(float(f"{float(f):.{DIGITS}g}")) for f in expr.atoms(sympy.Float)})
 
 
 class _Text(StrPrinter):
-    """Python-like text in the names torch uses."""
+    """Print Python-like text with torch's names."""
 
     def _print_Float(self, expr: Any) -> str:
         return f"{float(expr):.{DIGITS}g}"
@@ -286,10 +241,10 @@ def _printed(printer: Callable[[Any], str], genes: dict[str, Any], limits: ops.L
 
 
 def text(genes: dict[str, Any], limits: ops.Limits) -> str:
-    """Plain text of the simplified cell, ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+    """Return the simplified cell as plain text, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
     return _printed(_Text().doprint, genes, limits)
 
 
 def latex(genes: dict[str, Any], limits: ops.Limits) -> str:
-    """LaTeX of the simplified cell, without dollar signs."""
+    """Return the simplified cell in LaTeX, without dollar signs."""
     return _printed(_Latex({"inv_trig_style": "full"}).doprint, genes, limits)

@@ -1,8 +1,8 @@
-"""timm's own maps from a name to an activation: where they lie, and what to say where they do not.
+"""Access timm's own maps from names to activations; no other module reads timm's private names.
 
-timm has no public way to add an activation to its factories. They look in `timm.layers.create_act`, a name in lower case:
-first, unless a model is built for export or scripting, in a memory-efficient map, then in a default one; layers and functions
-apart.
+timm has no public way to add an activation to its factories. They look up lower-case names in `timm.layers.create_act`: first
+in a memory-efficient map (unless a model is built for export or scripting), then in a default one. Layers and functions have
+maps of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import TimmError
 SUPPORTED = ">=1.0.24"  # as in pyproject.toml
 TESTED = "1.0.31"
 
-try:  # the newest of the names that this package imports from timm: where they are, the rest of it can be imported
+try:  # the newest names that this package imports from timm: a timm that has them has the others
     import timm.layers
     from timm.layers import calculate_drop_path_rates as calculate_drop_path_rates
     from timm.layers import get_act_fn, get_act_layer
@@ -30,20 +30,20 @@ except ImportError as error:
     ) from None
 
 
-# what timm has outside its maps, by transformers' name: ReLU(x)², usual in language models
+# an activation that timm has outside its maps, by transformers' name: ReLU(x)², common in language models
 BESIDE: dict[str, Any] = {"relu2": metaformer.SquaredReLU}
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The maps that timm's factories read: names -> classes, and names -> functions."""
+    """The maps that timm's factories read: name -> class, and name -> function."""
 
     layers: tuple[dict[str, Any], ...]
     functions: tuple[dict[str, Any], ...]
 
 
 def find() -> Maps:
-    """Every map of this timm, memory-efficient ones too. TimmError where it is too old or keeps them elsewhere."""
+    """Return every map of this timm, memory-efficient ones too. Raises TimmError where it is too old or has moved them."""
     if _numbers(timm.__version__) < _numbers(SUPPORTED):
         raise TimmError(f"timm {timm.__version__} is older than {_range()}")
     layers, functions = _maps("_ACT_LAYER_"), _maps("_ACT_FN_")
@@ -53,23 +53,28 @@ def find() -> Maps:
 
 
 def nfnet_gains() -> dict[str, float]:
-    """The gains that timm's normaliser-free networks look up by an activation's name; a dict of no use where they moved."""
+    """Return timm's dict of name -> gain for normaliser-free networks; an unused one where this timm has moved it."""
     gains: dict[str, float] = getattr(nfnet, "_nonlin_gamma", {})
     return gains
 
 
+def default_layers() -> dict[str, Any]:
+    """Return name -> class as timm's default map has them, without memory-efficient variants, and what is beside the maps."""
+    return getattr(getattr(timm.layers, "create_act", None), "_ACT_LAYER_DEFAULT", {}) | BESIDE
+
+
 def own_names() -> list[str]:
-    """The names `layer` knows, for messages; of timm's none where its maps are not to be found."""
+    """Return the names that `layer` knows, for messages; without timm's where its maps are not found."""
     return sorted({name for known in (*_maps("_ACT_LAYER_"), BESIDE) for name, layer in known.items() if layer is not None})
 
 
 def layer(name: str) -> Any:
-    """The class that timm's factory gives for a name, or the one that it has outside its maps; None where there is none."""
+    """Return timm's class for a name, from its factory or outside its maps; None where there is none."""
     return _given(get_act_layer, name) or BESIDE.get(name)
 
 
 def function(name: str) -> Any:
-    """The function that timm's factory gives for a name, None where it has none."""
+    """Return the function that timm's factory has for a name, or None."""
     return _given(get_act_fn, name)
 
 
@@ -81,12 +86,12 @@ def _given(factory: Callable[[str], Any], name: str) -> Any:
 
 
 def moved(name: str) -> TimmError:
-    """For a name that timm's factories do not give back though it was put into their maps."""
+    """Make the error for a name that was put into timm's maps but is not returned by its factories."""
     return TimmError(f"timm {timm.__version__} does not read {name!r} from the maps that {_range()} reads")
 
 
 def _maps(prefix: str) -> tuple[dict[str, Any], ...]:
-    """The dicts of that prefix; none without the default one, which every factory falls back to."""
+    """Return the dicts of that prefix; none if the default one is missing, which every factory falls back to."""
     places = getattr(getattr(timm.layers, "create_act", None), "__dict__", {})
     found = {key: value for key, value in places.items() if key.startswith(prefix) and isinstance(value, dict)}
     return tuple(found.values()) if f"{prefix}DEFAULT" in found else ()
@@ -97,5 +102,5 @@ def _range() -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Of "1.0.29.dev0" or ">=1.0.29": (1, 0, 29)."""
+    """Parse "1.0.29.dev0" or ">=1.0.29" as (1, 0, 29)."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

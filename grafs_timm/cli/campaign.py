@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import ADDRESS, DEVICES, FOLDER, LAUNCHER, QUIET, Group, section
+from .options import ADDRESS, DEVICES, FOLDER, LAUNCHER, QUIET, Group, chosen_launch, section
 
 if TYPE_CHECKING:
     from ..comparison.campaign import Campaign
@@ -82,14 +82,11 @@ def run_command(family: str, budget: str, zoo: Path | None, root: Path | None, m
       grafs-timm campaign collect resnet
     """
     from ..comparison import campaign_run
-    from ..jobs import launch
 
     own = _open(family, budget, zoo)
     root = root or campaign_run.default_runs(own)
-    elsewhere = print_jobs or launcher == "ray"
-    devices = (device,) if elsewhere else launch.devices(device)
-    options = ("--device", device if elsewhere else devices[0].partition(":")[0], "--wandb", "disabled")
     if print_jobs:
+        options = ("--device", device, "--wandb", "disabled")
         import shlex
 
         waiting = next((left for stage in own.stages() if (left := own.left(stage))), [])
@@ -97,10 +94,11 @@ def run_command(family: str, budget: str, zoo: Path | None, root: Path | None, m
             if not job.done:
                 click.echo(shlex.join(job.command))
         return
-    where: dict[str, Any] = {"launcher": launcher, "address": address} if launcher == "ray" else {"warm": True}
-    failed = campaign_run.run(
-        own, root, minutes=minutes, options=options, say=click.echo, workers=workers, devices=devices, quiet=quiet, **where
+    launch = chosen_launch(
+        device, launcher=launcher, address=address, workers=workers, quiet=quiet, warm=launcher == "local"
     )  # fmt: skip
+    options = ("--device", launch.device, "--wandb", "disabled")
+    failed = campaign_run.run(own, root, minutes=minutes, options=options, say=click.echo, launch=launch)
     if failed:
         sys.exit(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 @options.section("Logging", options.WANDB, options.QUIET)
 def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ...], random: int | None, models: tuple[str, ...],
              datasets: tuple[str, ...], seeds: int | None, out: Path | None, settings: tuple[str, ...], device: str,
-             on_bad_shard: str | None, workers: int | None, launcher: Literal["local", "ray"], address: str | None,
-             gpus_per_job: float | None, retries: int, processes: int, print_jobs: bool, dry_run: bool, wandb: Mode,
-             quiet: bool) -> None:  # fmt: skip
+             on_bad_shard: str | None, processes: int, print_jobs: bool, dry_run: bool, wandb: Mode, quiet: bool,
+             **where: Any) -> None:  # fmt: skip
     """Train every activation on every model and data set with every seed, and write a report.
 
     Options replace the lists of RECIPE. If it was stopped, the same command resumes; finished trainings are kept. Add seeds,
@@ -65,26 +64,22 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     chosen = matrix.with_bad_shards(chosen, on_bad_shard) if on_bad_shard else chosen
     out = out or Path("runs") / f"transfer_{Path(recipe).stem}"
     if dry_run:
-        devices = launch.devices(device if launcher == "local" else "auto")
-        places = (workers or 1) * len(launch.groups(devices, processes))
+        devices = launch.devices(device if where["launcher"] == "local" else "auto")
+        places = (where["workers"] or 1) * len(launch.groups(devices, processes))
         click.echo(matrix.dry_run(chosen, out, workers=places, device=devices[0], processes=processes))
         return
-    elsewhere = print_jobs or launcher == "ray"
-    devices = (device,) if elsewhere else launch.devices(device)
-    if not elsewhere:
-        launch.groups(devices, processes)
-    where = device if elsewhere else devices[0].partition(":")[0]  # a job sees no GPU but its own
-    group = options.default_group(wandb, out.resolve().name)
-    arguments = ["--device", where, "--wandb", wandb, "--wandb-group", group]
+    tracked = options.chosen_wandb(wandb, None, out.resolve().name)
     if print_jobs:
+        arguments = ["--device", device, *tracked.arguments]
         for line in matrix.print_jobs(chosen, out, arguments, processes):
             click.echo(line)
         return
+    own = options.chosen_launch(device, quiet=quiet, **where)
+    if own.launcher == "local":
+        launch.groups(own.devices, processes)
+    arguments = ["--device", own.device, *tracked.arguments]
     try:
-        result = matrix.run_transfer(
-            chosen, out, options=arguments, launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, processes=processes, wandb=wandb, group=group, quiet=quiet,
-        )  # fmt: skip
+        result = matrix.run_transfer(chosen, out, options=arguments, launch=own, processes=processes, wandb=tracked)
     except KeyboardInterrupt:
         click.echo("stopped; the same command resumes", err=True)
         raise

@@ -11,7 +11,8 @@ import click
 from ..errors import GrafsError
 
 if TYPE_CHECKING:
-    from ..runs.tracking import Mode
+    from ..jobs.options import Launch
+    from ..runs.tracking import Mode, Wandb
 
 
 class Command(click.Command):
@@ -141,13 +142,23 @@ def say_if(finished: bool, out: Path) -> None:
         click.echo(f"already finished, nothing was run: {out}")
 
 
-def default_group(mode: Mode, name: str) -> str:
-    """Return W&B's group of many runs if no option names one.
+def chosen_launch(device: str, **where: Any) -> Launch:
+    """Return where jobs run, by the options; a local launcher needs devices of this machine."""
+    from ..jobs.launch import devices
+    from ..jobs.options import Launch
+
+    here = where.get("launcher", "local") == "local"
+    return Launch(devices=devices(device) if here else (device,), **where)
+
+
+def chosen_wandb(mode: Mode, group: str | None, name: str) -> Wandb:
+    """Return W&B's options of many runs, in the group ``name`` if no other is given.
 
     Raises:
-        RunError: W&B's variables are wrong; nothing has started then.
+        RunError: W&B's variables are wrong; no run has started then.
     """
+    from ..runs.tracking import Wandb
     from ..runs.wandb_mirror import check_mode, told
 
     check_mode(mode)
-    return told("WANDB_RUN_GROUP", name)
+    return Wandb(mode, group or told("WANDB_RUN_GROUP", name))

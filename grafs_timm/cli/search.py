@@ -46,6 +46,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
     from ..runs.run_search import run_search
+    from ..runs.tracking import Wandb
     from ..utils.parallel import is_main
 
     if select and not seeds:
@@ -58,7 +59,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     chosen, device = options.prepare(recipe, device, **changes)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
+    summary = run_search(chosen, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
     if not is_main():
         return
     options.say_if(finished, out)
@@ -67,8 +68,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
         click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
     if summary["keeps_bound"]:
         click.echo("          its shape depends on the bound of the search (saturation at ±10), which stays a part of it")
-    of_text = f"loss      {summary['held_out_loss']:.4f} nats per token"
-    reached = of_text if chosen.data.text else f"accuracy  {summary['held_out_accuracy']:.2f} %"
+    reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])
     click.echo(f"{reached} on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
@@ -80,20 +80,16 @@ def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tu
               select: bool, where: dict[str, Any]) -> None:  # fmt: skip
     """Run several searches, and with ``select`` select among them."""
     from ..comparison import selection
-    from ..jobs import launch
 
     out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
-    devices = launch.devices(device) if where["launcher"] == "local" else (device,)
-    mode, group = wandb
-    group = group or options.default_group(mode, out.name)
-    arguments = ["--device", devices[0].partition(":")[0], "--wandb", mode, "--wandb-group", group]
-    where = {**where, "devices": devices, "quiet": quiet}
+    launch = options.chosen_launch(device, quiet=quiet, **where)
+    arguments = ["--device", launch.device, *options.chosen_wandb(*wandb, out.name).arguments]
     if not select:
-        failed = selection.run_searches(chosen, out, seeds, options=arguments, **where)
+        failed = selection.run_searches(chosen, out, seeds, options=arguments, launch=launch)
         options.say_failed(failed)
         click.echo(f"next      grafs-timm transfer {recipe} --activation {out}")
         sys.exit(1 if failed else 0)
-    summary = selection.run_selection(chosen, out, seeds, options=arguments, **where)
+    summary = selection.run_selection(chosen, out, seeds, options=arguments, launch=launch)
     for row in summary["ranking"]:
         click.echo(f"{row['activation']:16s} {row['verdict']}    {row['formula']}")
     click.echo(f"in round 1, {summary['searched_against_random']}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..publishing import claims
-from ..publishing.card_evidence import mean
 from ..zoo.entry import Batch, Contents, Facts, Metric
 
 
@@ -21,7 +20,7 @@ def lines(contents: Contents) -> Iterator[str]:
     for again in contents.verified:
         place = f"{again.model} on {again.data}, seed {again.seed}"
         measure = claims.of(contents.batches[0])
-        reported, now = (f"{value:.{measure.digits}f}{measure.suffix}" for value in (again.reported, again.again))
+        reported, now = (measure.text(value) + measure.suffix for value in (again.reported, again.again))
         yield f"trained again: {place}: {reported}, now {now}"
 
 
@@ -52,5 +51,5 @@ def _batch(batch: Batch) -> Iterator[str]:
 def _row(row: Metric, batch: Batch) -> str:
     name = "this" if row.activation == batch.label else row.activation
     measure = claims.of(batch)
-    beside = f"   beside {row.difference.to} {claims.interval(row.difference, measure)}" if row.difference else ""
-    return f"{name:14s} {mean(row.mean, row.sd, measure)}{measure.suffix} (n = {row.n}){beside}"
+    beside = f"   beside {row.difference.to} {claims.verdict(batch, row).interval}" if row.difference else ""
+    return f"{name:14s} {measure.text(row.mean, row.sd)}{measure.suffix} (n = {row.n}){beside}"

@@ -37,7 +37,8 @@ def train(recipe: str, activation: str, seed: int, out: Path | None, resume: boo
       grafs-timm train resnet_digits --activation grafs_resnet --set evaluate.epochs=5 \\
         --set evaluate.start_from=runs/train_resnet_digits_relu_s0/weights --out runs/finetuned
     """
-    from ..runs.run_training import run_evaluate
+    from ..runs.run_training import run_training
+    from ..runs.tracking import Wandb
     from ..zoo.lookup import resolve
 
     chosen, device = options.prepare(recipe, device, **changes)
@@ -45,7 +46,7 @@ def train(recipe: str, activation: str, seed: int, out: Path | None, resume: boo
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"train_{Path(recipe).stem}_{label}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_evaluate(chosen, found, out, seed=seed, device=device, resume=resume, wandb=wandb, group=group, quiet=quiet)
+    summary = run_training(chosen, found, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
     options.say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")

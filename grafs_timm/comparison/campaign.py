@@ -1,7 +1,7 @@
-"""A campaign: the searches and trainings that a zoo entry rests on, which of them its ledger has, and which come next.
+"""Plan a campaign: the searches and trainings that a zoo entry is based on, which of them the ledger has, and which come next.
 
-The plan follows from the recipe and the ledger alone, so any machine goes on where another stopped. Trainings run in blocks,
-every activation with one seed before any has the next: each prefix is a fair paired comparison.
+The plan follows from the recipe and the ledger alone, so any machine can resume where another stopped. Trainings run in blocks:
+every activation with one seed before any activation with the next, so that each prefix is a fair paired comparison.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on
 from ..utils.suggest import nearest
+from ..zoo import lookup
 from . import campaign_files, contenders, ledger
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Contender
 from .ledger import Ledger, Line
-from .results import compared_by
+from .measure import MEASURES, Measure
+from .results import parse
 from .statistics import Place, Result, difference
+from .verdict import Verdict
 
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
@@ -46,7 +49,19 @@ RECIPES: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One search or training of a campaign. ``function``: sha256 or name, as the ledger's lines have it."""
+    """One search or training of a campaign.
+
+    Args:
+        kind: "search" or "training".
+        label: of the activation; of a search its seed.
+        genotype: None for timm's own activations and for searches.
+        function: sha256 or name, as in the lines of the ledger.
+        model: label of the model.
+        data: label of the data set.
+        seed: of the search or the training.
+        recipe: reduced to what the run depends on.
+        split: what is measured.
+    """
 
     kind: Literal["search", "training"]
     label: str
@@ -72,24 +87,36 @@ class Job:
 
 @dataclass(frozen=True)
 class Retired:
-    """An activation that gets no further seeds: its paired held-out difference to the default after ``after`` seeds."""
+    """An activation that gets no further seeds.
+
+    Args:
+        label: of the activation.
+        after: how many seeds it was trained with.
+        verdict: how much better it is than the default on held-out data after that many seeds.
+    """
 
     label: str
     after: int
-    mean: float
-    low: float
-    high: float
+    verdict: Verdict
 
 
 def function_of(candidate: Contender) -> str:
+    """Return what the ledger calls the function: its sha256, or timm's name."""
     return candidate.sha256 or candidate.label
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """The campaign whose ledger is ``folder``. ``given``: the activations it was told to train, by label.
+    """The campaign whose ledger is ``folder``.
 
-    A ``closed`` one is only read: its searches ran by ``recipe``, its trainings by those in recipes/; nothing more is wanted.
+    Args:
+        family: of models, as in `families`.
+        folder: the ledger, ``zoo/<family>/evidence/<campaign>``.
+        recipe: resolved.
+        given: the activations that it was told to train, by label.
+        ledger: the lines so far.
+        closed: whether it is only read: its searches ran by ``recipe``, its trainings by those in recipes/, and nothing more
+            is wanted.
     """
 
     family: str
@@ -103,10 +130,15 @@ class Campaign:
 
     @classmethod
     def open(cls, family: str, budget: str, zoo: Path) -> Campaign:
-        """The family's campaign of that budget, by the recipe that ships; its ledger may be empty. Nothing is written.
+        """Open the family's campaign of a budget by the recipe that ships; its ledger may be empty. Nothing is written.
+
+        Args:
+            family: such as "resnet".
+            budget: "reduced", "standard" or "full".
+            zoo: the zoo folder.
 
         Raises:
-            UnknownNameError: for a family or a budget that there is not.
+            UnknownNameError: for an unknown family or budget.
             RunError: where the folder holds records of another recipe, with the keys that differ.
         """
         if family not in RECIPES:
@@ -119,7 +151,16 @@ class Campaign:
 
     @classmethod
     def plan(cls, family: str, recipe: Recipe, folder: Path) -> Campaign:
-        """A campaign by ``recipe`` with what ``folder`` has of it; nothing is written. Errors as `open`."""
+        """Plan a campaign by ``recipe`` with what ``folder`` has of it; nothing is written.
+
+        Args:
+            family: of models.
+            recipe: with a ``campaign`` section.
+            folder: the ledger; it may be missing.
+
+        Raises:
+            RunError: as `open`, and for a closed campaign.
+        """
         recipe = resolved(recipe)
         asked, models = recipe.transfer, [recipe.model]
         found = contenders.gather(asked.activations, asked.baselines, models, asked.random, asked.random_seed)
@@ -134,27 +175,37 @@ class Campaign:
 
     @classmethod
     def read(cls, folder: str | Path, lines: tuple[str, ...] | None = None) -> Campaign:
-        """The campaign in ``folder``; with ``lines``, ids of `Ledger.ids`, as it was when its ledger held these alone.
+        """Read the campaign in ``folder``.
+
+        Args:
+            folder: the ledger.
+            lines: ids of `Ledger.ids`; the campaign is then as it was when its ledger held these alone.
 
         Raises:
-            RunError: naming the file, and the line in it, for what is missing, damaged, or was made by another recipe.
+            RunError: naming the file and the line in it, for what is missing, damaged, or made by another recipe.
         """
         folder = Path(folder)
         if not (folder / RECIPE).is_file() or not (folder / ACTIVATIONS).is_file():
-            raise RunError(f"{folder} is no ledger: it holds no {RECIPE} and {ACTIVATIONS}")
+            raise RunError(f"{folder} is not a ledger: it has no {RECIPE} and {ACTIVATIONS}")
         recipe, known = read_recipe(folder / RECIPE), Ledger.read(folder)
         own, (given, closed) = known if lines is None else known.only(lines), read_activations(folder / ACTIVATIONS)
         return cls(folder.absolute().parent.parent.name, folder, recipe, given, own, closed)._checked()
 
     def write(self) -> None:
-        """Write what the folder needs beside its lines; equal files stay as they are."""
+        """Write the files that the folder needs beside its lines; equal files stay as they are."""
         campaign_files.write(self.folder, self.recipe, self.given, self.closed)
 
     def merge(self, other: str | Path) -> list[Path]:
-        """Take the lines of the ledger in the folder ``other`` that are not here; returns the files written.
+        """Add the lines of another ledger that are missing here.
+
+        Args:
+            other: the folder of a ledger of the same campaign.
+
+        Returns:
+            The files written.
 
         Raises:
-            RunError: as `read`; or where it is the ledger of another recipe. Nothing was written then.
+            RunError: as `read`, or where it is the ledger of another recipe. Nothing was written then.
         """
         theirs = Campaign.read(other)
         _same_recipes(self, theirs.recipe)
@@ -170,7 +221,15 @@ class Campaign:
         return self
 
     def check(self, line: Line, where: str) -> None:
-        """RunError, naming ``where`` it stands, for a line that was made by a recipe which is not this campaign's."""
+        """Check that a line was made by one of this campaign's recipes.
+
+        Args:
+            line: of a ledger or a run.
+            where: its file and line, for the message.
+
+        Raises:
+            RunError: where it was not.
+        """
         if line.recipe in self._recipes:
             return
         raise RunError(
@@ -195,12 +254,16 @@ class Campaign:
         return self.recipe.campaign
 
     @property
+    def measure(self) -> Measure:
+        return MEASURES[self.recipe.data.figure]
+
+    @property
     def home(self) -> Place:
         return Place(self.recipe.model, data_label(self.recipe.data))
 
     @cached_property
     def trainings_by(self) -> dict[Place, Recipe]:
-        """The recipe of trainings at each place, the searches' own first."""
+        """Return the recipe of trainings by model and data set, the one of the searches first."""
         if self.closed:
             there = {Place(each.model, data_label(each.data)): each for each in self._further if measured_on(each) == "test"}
             return dict(sorted(there.items(), key=lambda item: item[0] != self.home))
@@ -211,22 +274,22 @@ class Campaign:
 
     @cached_property
     def default(self) -> str:
-        """The default activation of the family. RunError where it isn't known."""
-        usual = contenders.usual(self.recipe.model)
+        """Return the default activation of the family. RunError where it is unknown."""
+        usual = contenders.default_activation(self.recipe.model)
         if usual is None:
-            raise RunError(f"{self.recipe.model} is of no known family, so there is no default activation to compare with")
+            raise RunError(f"{self.recipe.model} is of an unknown family, so there is no default activation to compare with")
         return usual
 
     @cached_property
     def searches(self) -> dict[int, Line]:
-        """The search that counts of each seed."""
+        """Return the search that counts of each seed: {seed: line}."""
         own = self.recipe.for_searching().sha256
         found = {line.seed: line for line in self.ledger.first().values() if line.kind == "search" and line.recipe == own}
         return dict(sorted(found.items()))
 
     @cached_property
     def activations(self) -> dict[str, Contender]:
-        """Everything that is compared, by label: what was given, then what the searches found, same functions once."""
+        """Return all that is compared by label: what was given, then what the searches found, equal functions once."""
         found = [
             Contender(Activation(f"{SEARCHES}_s{seed}", Genotype.from_dict(line.genotype, derived=False)), SEARCHES, seed)
             for seed, line in self.searches.items()
@@ -240,7 +303,7 @@ class Campaign:
 
     @cached_property
     def found_as(self) -> dict[int, str]:
-        """{search seed: the label under which what it found is trained}."""
+        """Return {search seed: the label under which its function is trained}."""
         return {
             seed: label
             for label, each in self.activations.items()
@@ -250,32 +313,36 @@ class Campaign:
 
     @cached_property
     def same_as(self) -> dict[str, str]:
-        """{label of a search's function: the baseline that it is up to scales}; these are not trained once more."""
+        """Return {label of a search's function: the baseline that it equals up to scales}; these are not trained again."""
         baselines = tuple(label for label, each in self.given.items() if each.kind == "baseline")
         found = {}
         for label, each in self.activations.items():
-            if each.search_seed is not None and each.genotype and (name := contenders.usual_as(each.genotype, baselines)):
+            if each.search_seed is not None and each.genotype and (name := lookup.known_as(each.genotype, baselines)):
                 found[label] = name
         return found
 
     def results(self, split: Literal["test", "validation"]) -> list[Result]:
-        """A row for each training with a figure of ``split``, by seed, then in the order of `activations`."""
+        """Return the trainings as rows, ordered by seed and then as `activations`.
+
+        Args:
+            split: whose figures are wanted; trainings without them are left out.
+        """
         labels = {function_of(each): label for label, each in self.activations.items()}
         own, rows = {each.sha256 for each in self.trainings_by.values()}, []
         for line in self.ledger.first().values():
             if line.kind != "training" or not (self.closed or line.recipe in own) or f"{split}_loss" not in line.log[-1]:
                 continue
-            label = labels.get(line.function) or f"other_{line.function[:8]}"
-            rows.append(_result(line, split, label, self.activations.get(label), bool(self.recipe.data.text)))
+            known = self.activations.get(labels.get(line.function, "")) or _unknown(line)
+            rows.append(parse(line.log, known, Place(line.model, line.data), line.seed, split, self.recipe.data.figure))
         order = {label: number for number, label in enumerate(self.activations)}
         return sorted(rows, key=lambda row: (row.seed, order.get(row.activation, len(order)), row.activation))
 
     # ---------------------------------------------------------------------------------------------------- what comes next
 
     def stages(self) -> Iterator[list[Job]]:
-        """Everything that is wanted as far as it is known, in order; a stage may hang on the results of those before it.
+        """Yield all that is wanted as far as it is known, in order; a stage may depend on the results of those before it.
 
-        The last one yielded is the first that is not done, if any: what follows it is not known yet.
+        The last stage yielded is the first one that is not done, if any: what follows is not known yet.
         """
         if self.closed:
             return
@@ -301,39 +368,39 @@ class Campaign:
             yield [self._training(label, place, seed) for seed in range(own.place_seeds) for label in kept]
 
     def jobs(self) -> list[Job]:
-        """All that is known to be wanted, done or not, in order."""
+        """Return all jobs that are known to be wanted, done or not, in order."""
         return [job for stage in self.stages() for job in stage]
 
     def left(self, jobs: list[Job]) -> list[Job]:
-        """Those of ``jobs`` that the ledger has no line of."""
+        """Return those of ``jobs`` that the ledger has no line of."""
         known = self.ledger.first()
         return [job for job in jobs if job.key not in known]
 
     def retired(self) -> dict[str, Retired]:
-        """Activations that get no further seeds, by the rule in the recipe: looked at once, after ``retire_after`` seeds."""
+        """Return the activations that get no further seeds by the recipe's rule, tested once after ``retire_after`` seeds."""
         own, found = self.settings, dict[str, Retired]()
         if self.closed or own.retire_after > own.seeds:
             return found
-        table = self._scores()
-        theirs = {seed: score for seed, score in table.get(self.default, {}).items() if seed < own.retire_after}
+        table = self._held_out()
+        theirs = {seed: value for seed, value in table.get(self.default, {}).items() if seed < own.retire_after}
         for label, seeds in table.items():
-            ours = {seed: score for seed, score in seeds.items() if seed < own.retire_after}
+            ours = {seed: value for seed, value in seeds.items() if seed < own.retire_after}
             if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
                 continue
-            apart = difference(ours, theirs)
-            if apart.mean is not None and apart.low is not None and apart.high is not None and apart.high < -own.retire_below:
-                found[label] = Retired(label, own.retire_after, apart.mean, apart.low, apart.high)
+            apart = difference(ours, theirs, self.measure)
+            if apart.high is not None and apart.high < -own.retire_below:
+                found[label] = Retired(label, own.retire_after, Verdict(apart, self.default, self.measure))
         return found
 
     def kept(self) -> list[str]:
-        """The activations that go on: the default, the best found function, then the best others, by mean held-out figures."""
-        own, retired, table = self.settings, self.retired(), self._scores()
+        """Return which activations train on: the default, the best found one, then the best others on held-out data."""
+        own, retired, table = self.settings, self.retired(), self._held_out()
         mean = {
-            label: means.fmean(scores)
+            label: means.fmean(values)
             for label, seeds in table.items()
-            if label not in retired and len(scores := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
+            if label not in retired and len(values := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
         }
-        order = sorted(mean, key=lambda label: -mean[label])
+        order = self.measure.best_first(mean)
         found = [label for label in order if self.activations[label].search_seed is not None]
         return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
 
@@ -341,12 +408,12 @@ class Campaign:
     def _trained(self) -> list[str]:
         return [label for label in self.activations if label not in self.same_as]
 
-    def _scores(self) -> dict[str, dict[int, float]]:
-        """{label: {seed: held-out score}} where the searches ran, of what is compared: a ledger may know more functions."""
+    def _held_out(self) -> dict[str, dict[int, float]]:
+        """{label: {seed: held-out value}} where the searches ran, of what is compared: a ledger may know more functions."""
         table: dict[str, dict[int, float]] = {}
         for row in self.results("validation"):
             if row.place == self.home and row.has_figure and row.activation in self.activations:
-                table.setdefault(row.activation, {})[row.seed] = row.score
+                table.setdefault(row.activation, {})[row.seed] = row.value
         return table
 
     def _search(self, seed: int) -> Job:
@@ -359,7 +426,16 @@ class Campaign:
 
 
 def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
-    """Every campaign with a ledger in the zoo folder, by family; only of ``families`` if given. Errors as `Campaign.read`."""
+    """Read every campaign with a ledger in the zoo folder, ordered by family.
+
+    Args:
+        zoo: the zoo folder.
+        families: only these, if given.
+
+    Raises:
+        UnknownNameError: for a family without a campaign.
+        RunError: as `Campaign.read`.
+    """
     found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
     there = {path.parent.parent.name for path in found}
     for family in families:
@@ -368,14 +444,10 @@ def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
     return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
-def _result(line: Line, split: Literal["test", "validation"], label: str, candidate: Contender | None, text: bool) -> Result:
-    last, seconds = line.log[-1], sum(float(each.get("seconds", 0)) for each in line.log)
-    kind, batch, seed = (candidate.kind, candidate.batch, candidate.search_seed) if candidate else ("found", None, None)
-    sha256 = line.function if line.genotype is not None else None
-    return Result(
-        label, kind, batch, seed, sha256, line.model, line.data, line.seed, float(last[f"{split}_accuracy"]),
-        float(last[f"{split}_loss"]), split, len(line.log), seconds, compared_by(text),
-    )  # fmt: skip
+def _unknown(line: Line) -> Contender:
+    """What a line trained that the campaign no longer compares."""
+    sha256 = line.function if line.genotype else None
+    return Contender(Activation(f"other_{line.function[:8]}", sha256=sha256, kind="found"))
 
 
 def _same_recipes(there: Campaign, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""The files of a campaign's folder beside its ledger's lines: the resolved recipe, and what it was given to train."""
+"""Read and write the files beside a ledger's lines: the resolved recipe, and what the campaign was given to train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..config.recipe import parse_recipe
 from ..config.settings import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
-from ..utils.files import write_whole
+from ..utils.files import write_changed
 from . import contenders
 from .contenders import Contender
 from .statistics import Place
@@ -25,19 +25,23 @@ _LARGEST = 4 * 2**20  # bytes of activations.json
 
 
 def data_label(data: Data) -> str:
-    """What a data section is called in labels and file names.
+    """Return what a data section is called in labels and file names.
 
-    >>> data_label(Data(name="text/tinyshakespeare.txt.gz"))
+    >>> from grafs_timm.config.settings import ImageData
+    >>> data_label(ImageData(name="text/tinyshakespeare.txt.gz"))
     'tinyshakespeare.txt.gz'
     """
     return contenders.safe(PurePath(data.name).name or data.name)
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """The recipe with everything in place that its campaign needs: data held out, both splits measured, places spelt out.
+    """Fill in everything that a campaign needs: held-out data, both splits measured, the further models and data sets in full.
+
+    Args:
+        recipe: with a ``campaign`` section.
 
     Raises:
-        RecipeError: where it has no ``campaign`` section, or no data to choose by.
+        RecipeError: where it has no such section, or no data to select by.
     """
     own = recipe.campaign
     if own is None:
@@ -45,12 +49,12 @@ def resolved(recipe: Recipe) -> Recipe:
 
     def section(data: Data) -> Data:
         data = recipe.data.model_copy(update={"name": data.name}) if data.model_fields_set == {"name"} else data
-        hold = own.held_out and not data.text and not data.validation_images
+        hold = own.held_out and not data.holds_out
         return data.model_copy(update={"validation_images": own.held_out}) if hold else data
 
     home = section(recipe.data)
-    if not (home.text or home.validation_images):
-        raise RecipeError("campaign.held_out: a campaign chooses by images held out; set this, or data.validation_images")
+    if not home.holds_out:
+        raise RecipeError("campaign.held_out: a campaign selects by held-out images; set this, or data.validation_images")
     places = tuple(place.model_copy(update={"data": section(place.data)}) for place in own.places)
     names = [Place(recipe.model, data_label(home)), *(Place(each.model, data_label(each.data)) for each in places)]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -63,7 +67,14 @@ def resolved(recipe: Recipe) -> Recipe:
 
 
 def write(folder: Path, recipe: Recipe, given: Mapping[str, Contender], closed: bool) -> None:
-    """Write recipe.yaml, then activations.json, into ``folder``; equal files stay as they are."""
+    """Write recipe.yaml, then activations.json; equal files stay as they are.
+
+    Args:
+        folder: the ledger.
+        recipe: resolved.
+        given: the activations to train, by label.
+        closed: whether nothing may be added to the campaign.
+    """
     about = {
         "format": FORMAT,
         "closed": closed,
@@ -73,21 +84,26 @@ def write(folder: Path, recipe: Recipe, given: Mapping[str, Contender], closed: 
         },
     }
     for name, text in ((RECIPE, recipe.to_yaml()), (ACTIVATIONS, json.dumps(about, indent=1, ensure_ascii=False) + "\n")):
-        path = folder / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_whole(path, text)
+        write_changed(folder / name, text)
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file of the folder. RunError where it is none."""
+    """Read the recipe in a file of the folder. RunError where it is none."""
     try:
         return parse_recipe(strict_yaml.read(path), str(path))
     except GrafsError as error:
-        raise RunError(f"{path} is no recipe: {error}") from error
+        raise RunError(f"{path} is not a recipe: {error}") from error
 
 
 def read_activations(path: Path) -> tuple[dict[str, Contender], bool]:
-    """What the campaign was given by label, and whether it is closed. RunError where the file is damaged."""
+    """Read activations.json.
+
+    Returns:
+        What the campaign was given to train, by label, and whether the campaign is closed.
+
+    Raises:
+        RunError: where the file is damaged.
+    """
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"larger than {_LARGEST // 2**20} MB")

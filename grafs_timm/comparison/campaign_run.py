@@ -1,4 +1,4 @@
-"""Run what a campaign's ledger lacks, and turn finished run folders into its lines."""
+"""Run what a campaign's ledger lacks, and turn finished run folders into lines of it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ..errors import GrafsError, RunError
 from ..jobs.job import Job as LaunchJob
 from ..jobs.job import Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..utils import hardware
-from ..utils.files import locked, write_whole
+from ..utils.files import locked, write_changed
 from . import estimate, ledger
 from .campaign import Campaign, Job
 from .campaign_files import data_label
 from .ledger import Line
+from .results import read_epochs, run_seconds
 
 # What a line keeps of a log's epoch: the rest (times of day, survivors) is the run's own business.
 _OF_A_SEARCH = ("epoch", "inner_loss", "outer_loss", "alive", "formula", "outside", "seconds")
@@ -36,27 +37,30 @@ _OF_A_TRAINING = (
 
 
 class TimeOver(BaseException):
-    """The minutes are spent; raised wherever the program is."""
+    """The time is over; raised wherever the program is."""
 
 
 def default_runs(campaign: Campaign) -> Path:
-    """Where its run folders lie unless told otherwise."""
+    """Return the folder of a campaign's runs unless another one is given."""
     return Path("runs") / "campaign" / f"{campaign.family}_{campaign.folder.name}"
 
 
 def run(
     campaign: Campaign, root: Path, *, minutes: float | None = None, options: Sequence[str] = (),
-    say: Callable[[str], None] = print, **launch: Any,
+    say: Callable[[str], None] = print, launch: Launch = HERE,
 ) -> list[Outcome]:  # fmt: skip
-    """Run what the ledger lacks, in order, each result a line of it as soon as it is there; returns what failed.
+    """Run what the ledger lacks, in order; each result is a line of the ledger as soon as it is there.
 
     Args:
-        campaign: whose ledger gets the lines; what finished run folders below ``root`` hold is collected first.
-        root: the run folders. Half-done ones go on.
-        minutes: stop after so long, running jobs at their last checkpoint; None runs until nothing is left.
+        campaign: whose ledger gets the lines. Finished run folders below ``root`` are collected first.
+        root: of the run folders. Half-done ones are resumed.
+        minutes: after how many to stop, running jobs at their last checkpoint; None runs until nothing is left.
         options: further arguments of each job's command, such as ``--device cpu``.
         say: is called with a line for each finished run.
-        launch: arguments of `launch.run_jobs` that say where jobs run.
+        launch: where jobs run.
+
+    Returns:
+        The jobs that failed.
 
     Raises:
         RunError: where another process runs in ``root``, or the ledger or a run folder can't be read or written.
@@ -81,7 +85,7 @@ def _left(campaign: Campaign, stage: list[Job], failed: dict[str, Outcome]) -> l
 
 def _run_stage(
     campaign: Campaign, root: Path, waiting: list[Job], options: Sequence[str], say: Callable[[str], None],
-    failed: dict[str, Outcome], launch: dict[str, Any],
+    failed: dict[str, Outcome], launch: Launch,
 ) -> None:  # fmt: skip
     keys = {run_folder(root, job): job for job in waiting}
     begun, done = time.monotonic(), 0
@@ -101,18 +105,24 @@ def _run_stage(
         rest = (time.monotonic() - begun) / done * (len(waiting) - done)
         say(f"done      {_said(campaign, line)}; {len(waiting) - done} of this block left, about {rest / 3600:.1f} h")
 
-    run_jobs(launch_jobs(root, waiting, options), on_outcome=ended, **launch)
+    run_jobs(launch_jobs(root, waiting, options), launch, on_outcome=ended)
 
 
 def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) -> list[LaunchJob]:
-    """The processes that do ``jobs``, once the files that they need stand below ``root``."""
+    """Write the files that ``jobs`` need and return the processes that do them.
+
+    Args:
+        root: of the run folders.
+        jobs: of one campaign.
+        options: further arguments of each command.
+    """
     made = []
     for job in jobs:
         recipe = root / "recipes" / f"{job.recipe.sha256[:12]}.yaml"
-        _write_once(recipe, job.recipe.to_yaml())
+        write_changed(recipe, job.recipe.to_yaml())
         what: tuple[str, ...] = ("search", str(recipe))
         if job.kind == "training":
-            what = ("evaluate", str(recipe), "--activation", _argument(root, job))
+            what = ("train", str(recipe), "--activation", _argument(root, job))
         folder = run_folder(root, job)
         arguments = (*what, "--seed", str(job.seed), "--out", str(folder), "--resume", "--quiet", *options)
         made.append(LaunchJob(str(job), arguments, folder))
@@ -120,7 +130,12 @@ def launch_jobs(root: Path, jobs: Sequence[Job], options: Sequence[str] = ()) ->
 
 
 def run_folder(root: Path, job: Job) -> Path:
-    """Called after place, seed, function and key, so that no two runs can have one folder."""
+    """Return the folder of a job's run, named after model, data set, seed, function and key, so that no two runs share one.
+
+    Args:
+        root: of the run folders.
+        job: of a campaign.
+    """
     short = job.function[:8] if len(job.function) == 64 else job.function
     return root.absolute() / "runs" / f"{job.model}.{job.data}.s{job.seed}.{short}.{job.key[:8]}"
 
@@ -134,23 +149,25 @@ def _argument(root: Path, job: Job) -> str:
     return str(path)
 
 
-def _write_once(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_whole(path, text)
-
-
 # ----------------------------------------------------------------------------------------------------- run folder -> line
 
 
 def collect(campaign: Campaign, root: Path) -> list[Line]:
-    """Write a line for each finished run below ``root`` that the ledger lacks; returns the new ones.
+    """Write a line for each finished run below ``root`` that the ledger lacks.
+
+    Args:
+        campaign: whose ledger it is.
+        root: of the run folders.
+
+    Returns:
+        The new lines.
 
     Raises:
         RunError: for a run of another recipe, or one that can't be read; nothing was written then.
     """
     known, found = {line.sha256 for line in campaign.ledger.lines}, []
     for summary in sorted(root.glob("**/summary.json")):
-        if (summary.parent / "run.json").exists():
+        if (summary.parent / runs.RUN).exists():
             line = line_of(summary.parent)
             campaign.check(line, str(summary.parent))
             if line.sha256 not in known:
@@ -162,19 +179,19 @@ def collect(campaign: Campaign, root: Path) -> list[Line]:
 
 
 def line_of(folder: Path) -> Line:
-    """The line of the finished run in ``folder``: equal whenever it is made.
+    """Make the line of the finished run in ``folder``; it is equal whenever it is made.
 
     Raises:
         RunError: where the run is not finished, or its files can't be read.
     """
-    summary, about = runs.read_json(folder / "summary.json"), runs.read_json(folder / "run.json")
-    log = [line for line in read_log(folder) if line.get("kind") == "epoch"]
+    summary, about = runs.read_json(folder / runs.SUMMARY), runs.read_json(folder / runs.RUN)
+    log = read_epochs(folder)
     if not log:
         raise RunError(f"{folder}: its log has no epoch")
     search = about.get("kind") == "search"
     keys = _OF_A_SEARCH if search else _OF_A_TRAINING
     try:
-        recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), "recipe.yaml")
+        recipe = parse_recipe(strict_yaml.read(folder / runs.RECIPE), runs.RECIPE)
         recipe = recipe.for_searching() if search else recipe.for_training()
         return ledger.made(
             kind="search" if search else "training", recipe=recipe.sha256,
@@ -187,13 +204,13 @@ def line_of(folder: Path) -> Line:
             date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(log[-1]["time"]))),
         )  # fmt: skip
     except KeyError as error:
-        raise RunError(f"{folder}: {error} is missing: a run of an older version, which a ledger can't take") from error
+        raise RunError(f"{folder}: {error} is missing: a run of an older version, which a ledger can't hold") from error
     except GrafsError as error:
         raise RunError(f"{folder}: {error}") from error
 
 
 def _said(campaign: Campaign, line: Line) -> str:
-    """«relu, cifar_resnet20 on cifar10, seed 0: test 87.61 %, 21.4 min»."""
+    """Write "relu, cifar_resnet20 on cifar10, seed 0: test 87.61 %, 21.4 min"."""
     seconds = line_seconds(line)
     if line.kind == "search":
         formula_text = str(line.log[-1].get("formula", ""))
@@ -210,13 +227,12 @@ def _said(campaign: Campaign, line: Line) -> str:
 
 
 def line_seconds(line: Line) -> float:
-    """How long its run took: a search's log counts from the begin, a training's each epoch apart."""
-    seconds = [float(each.get("seconds", 0.0)) for each in line.log]
-    return seconds[-1] if line.kind == "search" else sum(seconds)
+    """Return how long its run took."""
+    return run_seconds(line.log, line.kind == "search")
 
 
 def hours(campaign: Campaign) -> dict[str, float]:
-    """Hours of all lines by processor or GPU; a core each."""
+    """Return the hours of all lines by processor or GPU, of one core each."""
     found: dict[str, float] = {}
     for line in campaign.ledger.lines:
         where = line.hardware.get("gpu") or line.hardware.get("processor", "unknown")
@@ -225,10 +241,16 @@ def hours(campaign: Campaign) -> dict[str, float]:
 
 
 def seconds_of(campaign: Campaign, job: Job, device: str = "cpu", timed: dict[str, float | None] | None = None) -> float | None:
-    """About how long ``job`` takes here: as such runs took on this processor, else elsewhere, else by a few timed steps.
+    """Estimate how long ``job`` takes here: as such runs took on this processor, else elsewhere, else by timing a few steps.
 
     Args:
-        timed: keeps what was timed, by recipe; None leaves timing out.
+        campaign: whose ledger knows such runs.
+        job: of it.
+        device: to time on.
+        timed: keeps what was timed, by recipe; None never times.
+
+    Returns:
+        Seconds; None where nothing is known.
     """
     like = [line for line in campaign.ledger.lines if (line.kind, line.recipe) == (job.kind, job.recipe.sha256)]
     here = [line for line in like if line.hardware.get("processor") == hardware.processor()]

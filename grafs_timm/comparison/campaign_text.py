@@ -1,4 +1,4 @@
-"""What a campaign has and lacks, as text and as rows."""
+"""Show what a campaign has and what it lacks, as text and as rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from ..utils import resources
 from . import campaign_run
 from .campaign import Campaign, Job
 from .statistics import Place, Result, difference, mean
+from .verdict import Verdict
 
 AUTHORS = "functions/authors_*.json"  # below recipes/: functions that the authors of GRAFS found, as genotypes
 
 
 def plan_text(campaign: Campaign, workers: int, device: str = "cpu") -> str:
-    """What is left, by model and data set, with an estimate of the time for ``workers`` jobs at once."""
+    """Write what is left, by model and data set, with an estimate of the time.
+
+    Args:
+        campaign: whose plan it is.
+        workers: how many jobs run at once.
+        device: to time on what never ran.
+    """
     waiting = campaign.left(campaign.jobs())
     groups: dict[str, list[Job]] = {}
     for job in waiting:
@@ -48,7 +55,7 @@ def _complete(campaign: Campaign) -> bool:
 
 
 def rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
-    """One plain object for each line of the ledger, repetitions too."""
+    """Yield a plain object for each line of the ledger, repetitions too."""
     labels = {each.sha256 or label: label for label, each in campaign.activations.items()}
     first = {line.sha256 for line in campaign.ledger.first().values()}
     for line in campaign.ledger.lines:
@@ -75,11 +82,11 @@ def rows(campaign: Campaign) -> Iterator[dict[str, Any]]:
 
 
 def _figure(campaign: Campaign, figures: Any, prefix: str) -> float:
-    return float(figures[f"{prefix}{'loss' if campaign.recipe.data.text else 'accuracy'}"])
+    return float(figures[f"{prefix}{campaign.measure.name}"])
 
 
 def status_text(campaign: Campaign) -> str:
-    """Figures of every activation at every place, searches, repetitions, and the hours spent."""
+    """Write the figures of every activation by model and data set, searches, repetitions, and the hours spent."""
     own = campaign.settings
     lines = [f"{campaign.family}, {own.budget} ({campaign.folder.name}): {len(campaign.ledger.lines)} lines"]
     for place in campaign.trainings_by:
@@ -87,8 +94,7 @@ def status_text(campaign: Campaign) -> str:
     lines += [f"  {text}" for text in _searches(campaign)]
     retired = campaign.retired()
     for each in retired.values():
-        apart = f"held-out difference {each.mean:+.4g} [{each.low:.4g}, {each.high:.4g}]"
-        lines.append(f"  retired after {each.after} seeds: {each.label}, {apart}")
+        lines.append(f"  retired after {each.after} seeds: {each.label}, held-out difference {each.verdict.interval}")
     for again in campaign.ledger.repetitions().values():
         for line in again:
             same = "equal bits" if line.result == campaign.ledger.first()[line.key].result else "another figure"
@@ -105,24 +111,21 @@ def _table(campaign: Campaign, place: Place) -> list[str]:
     if not test:
         return []
     held = [row for row in campaign.results("validation") if row.place == place]
-    measure = test[0].measure
+    measure = campaign.measure
     lines = [f"  {place}: {measure.noun}, mean ± sd over n training seeds, and the paired difference to {campaign.default}"]
     theirs = _seeds(test, campaign.default)
     for label in dict.fromkeys(row.activation for row in test):
         own, chosen_by = mean(_seeds(test, label)), mean(_seeds(held, label))
-        apart = difference(_seeds(test, label), theirs)
-        spread = f" ± {own.sd:.{measure.digits}f}" if own.sd is not None else ""
-        figure = f"{measure.value(own.mean)}{spread}" if own.mean is not None else "no figure"
-        beside = f"{apart.mean:+.{measure.digits}f}" if apart.mean is not None and label != campaign.default else ""
-        if apart.low is not None and apart.high is not None and label != campaign.default:
-            beside += f" [{apart.low:+.{measure.digits}f}, {apart.high:+.{measure.digits}f}]"
-        held_out = f"held-out {measure.value(chosen_by.mean)}" if chosen_by.mean is not None else ""
+        apart = Verdict(difference(_seeds(test, label), theirs, measure), campaign.default, measure)
+        figure = measure.text(own.mean, own.sd) if own.mean is not None else "no figure"
+        beside = apart.interval if apart.difference.mean is not None and label != campaign.default else ""
+        held_out = f"held-out {measure.text(chosen_by.mean)}" if chosen_by.mean is not None else ""
         lines.append(f"    {label:22s} n={own.n}  {figure:18s} {beside:28s} {held_out}".rstrip())
     return lines
 
 
 def _seeds(rows: list[Result], label: str) -> dict[int, float]:
-    return {row.seed: row.score for row in rows if row.activation == label}
+    return {row.seed: row.value for row in rows if row.activation == label}
 
 
 def _searches(campaign: Campaign) -> Iterator[str]:
@@ -137,16 +140,16 @@ def _searches(campaign: Campaign) -> Iterator[str]:
 
 @functools.cache
 def authors() -> dict[str, Genotype]:
-    """The functions that the authors of GRAFS found, by name."""
+    """Return the functions that the authors of GRAFS found, by name."""
     return {path.stem: formula.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
 
 
 @functools.cache
 def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
-    """The nearest of the authors' functions, and the relative L2 distance to it under N(0, 1), up to both scales.
+    """Find the nearest of the authors' functions, by the relative L2 distance under N(0, 1) up to both scales.
 
     Returns:
-        ("", inf) where none can be compared.
+        Its name and the distance; ("", inf) where none can be compared.
     """
     apart = {}
     for name, other in authors().items():

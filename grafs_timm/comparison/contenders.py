@@ -1,4 +1,4 @@
-"""The activations that are compared: given by name, by file or as a batch of searches, beside baselines and random cells."""
+"""Collect the activations of a comparison: given by name, file or folder of searches, with baselines and random cells."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..activations.formula import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
+from ..runs import folder as runs
 from ..utils import resources
 from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
@@ -25,10 +26,13 @@ from ..zoo import lookup as zoo
 
 @dataclass(frozen=True)
 class Contender:
-    """One activation of a comparison; its name is the label that it has in folders and reports.
+    """One activation of a comparison; its name is its label in folders and reports.
 
-    ``batch`` is the folder of searches that ``search_seed`` belongs to; ``also`` are the batch's further seeds whose searches
-    ended in the same function, up to scales that neighbouring layers absorb.
+    Args:
+        activation: the function.
+        batch: the folder of searches that ``search_seed`` belongs to.
+        search_seed: of the search that found it.
+        also: further seeds of the batch whose searches ended in the same function, up to scales.
     """
 
     activation: Activation
@@ -54,15 +58,15 @@ class Contender:
         return self.activation.sha256
 
     def called(self, label: str) -> Contender:
-        """The same contender under another label."""
+        """Return the same contender under another label."""
         return replace(self, activation=replace(self.activation, name=label))
 
-    def twins(self) -> dict[str, int]:
+    def duplicates(self) -> dict[str, int]:
         """The labels of the further searches that ended in this function, with their seeds."""
         return {safe(f"{self.batch}_s{seed}"): seed for seed in self.also}
 
     def same_as(self, other: Contender) -> bool:
-        """Whether one training serves both: the same genotype, or within a batch of searches the same function."""
+        """Return whether one training serves both: the same genotype, or within a batch of searches the same function."""
         if (self.kind, self.batch) != (other.kind, other.batch):
             return False
         if self.genotype is None or other.genotype is None:
@@ -73,7 +77,15 @@ class Contender:
 
 
 def safe(text: str, taken: Collection[str] = ()) -> str:
-    """``text`` as the name of one folder: letters, digits and ``._+-`` only, not hidden, none of ``taken`` in any case."""
+    """Turn ``text`` into the name of one folder: letters, digits and ``._+-`` only, and not hidden.
+
+    Args:
+        text: any text.
+        taken: names that it must differ from, in any case.
+
+    >>> safe("my run/s0"), safe("relu", taken=["ReLU"])
+    ('my_run_s0', 'relu_2')
+    """
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:80] or "unnamed"
     used, number, name = {each.lower() for each in taken}, 1, plain
     while name.lower() in used:
@@ -85,11 +97,21 @@ def safe(text: str, taken: Collection[str] = ()) -> str:
 def gather(
     activations: Sequence[str], baselines: Sequence[str], models: Iterable[str], random: int, random_seed: int
 ) -> list[Contender]:
-    """Baselines, the models' usual activations among them; what is given; random cells. Labels are not yet told apart.
+    """Collect baselines, what is given, and random cells; equal labels are not told apart yet.
 
-    UnknownNameError or GenotypeError, with the nearest right names, for what is no activation.
+    Args:
+        activations: names, genotype files or folders of searches.
+        baselines: names; the default activations of ``models`` are added.
+        models: names of timm.
+        random: how many random cells.
+        random_seed: of their draw.
+
+    Raises:
+        UnknownNameError, GenotypeError: with the nearest right names, for what is no activation.
     """
-    names = dict.fromkeys([name.lower() for name in baselines] + [each for model in models if (each := usual(model))])
+    names = dict.fromkeys(
+        [name.lower() for name in baselines] + [each for model in models if (each := default_activation(model))]
+    )
     found = [_named(name, "baseline") for name in names]
     for text in activations:
         found += [each for each in given(text) if each.kind != "baseline" or each.label not in names]
@@ -100,12 +122,25 @@ def gather(
 
 
 def merged(candidates: Iterable[Contender], known: Iterable[Contender] = ()) -> list[Contender]:
-    """``known``, then what of ``candidates`` is new under labels of their own; same functions are one, with all its seeds."""
+    """Return ``known``, then what is new in ``candidates`` under own labels; equal functions become one, with all seeds.
+
+    Args:
+        candidates: to add.
+        known: keep their labels.
+    """
     return list(labelled(candidates, {each.label: each for each in known})[0].values())
 
 
 def labelled(candidates: Iterable[Contender], known: Mapping[str, Contender]) -> tuple[dict[str, Contender], list[str]]:
-    """As ``merged``, by label; and the labels that stand for ``candidates``, each once."""
+    """Do the same as `merged` by label.
+
+    Args:
+        candidates: to add.
+        known: by label.
+
+    Returns:
+        All by label, and the labels that stand for ``candidates``, each once.
+    """
     ours, labels = dict(known), []
     for candidate in candidates:
         same = next((each for each in ours.values() if each.same_as(candidate)), None)
@@ -118,8 +153,8 @@ def labelled(candidates: Iterable[Contender], known: Mapping[str, Contender]) ->
     return ours, list(dict.fromkeys(labels))
 
 
-def usual(model: str) -> str | None:
-    """The activation that the model's family is used with, by its timm name; None where the family isn't known."""
+def default_activation(model: str) -> str | None:
+    """Return the default activation of a model's family by its timm name; None where the family is unknown."""
     from ..models import small_models as models  # noqa: F401  registers the small models of the paper
 
     families.check_name(model)
@@ -130,9 +165,13 @@ def usual(model: str) -> str | None:
 
 
 def random_cells(count: int, seed: int) -> Iterator[Genotype]:
-    """The first ``count`` cells drawn as ``formula.random_genotype`` draws them that are functions of x with finite values.
+    """Draw cells as `formula.random_genotype` does and yield those that are not constant and finite on [−5, 5], in float64.
 
-    A search can't end in another either: it would not train. Nothing else is left out. For x in [−5, 5], in float64.
+    A search can't end in another one either, because it would not train. Nothing else is left out.
+
+    Args:
+        count: how many.
+        seed: of the draw.
     """
     rng, x = np.random.default_rng(seed), torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")
     while count:
@@ -144,14 +183,14 @@ def random_cells(count: int, seed: int) -> Iterator[Genotype]:
 
 
 def given(text: str) -> list[Contender]:
-    """What a name, a genotype file or a folder of searches stands for; errors as `gather`."""
+    """Return what a name, a genotype file or a folder of searches stands for. Raises as `gather`."""
     path = Path(text).expanduser()
     if path.is_dir():
         return _searches(path)
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Contender(Activation(label, formula.load(path)), search_seed=_search_seed(path.parent))]
+        return [Contender(Activation(label, formula.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 
@@ -180,9 +219,9 @@ def _named(name: str, kind: Kind | None = None) -> Contender:
 def _searches(folder: Path) -> list[Contender]:
     """Every genotype.json below, in the order of search seeds; one that lies in the folder itself is a search on its own."""
     batch = folder.resolve().name
-    if (folder / "genotype.json").is_file():
-        return given(str(folder / "genotype.json"))
-    files = sorted(folder.rglob("genotype.json"))
+    if (folder / runs.GENOTYPE).is_file():
+        return given(str(folder / runs.GENOTYPE))
+    files = sorted(folder.rglob(runs.GENOTYPE))
     if not files:
         raise GenotypeError(f"{folder}: no genotype.json below; a search writes it when it ends")
     found = []
@@ -195,7 +234,7 @@ def _searches(folder: Path) -> list[Contender]:
 
 def _search_seed(folder: Path) -> int | None:
     """Of the search whose run folder this is; None where it is none."""
-    for name in ("run.json", "summary.json"):
+    for name in (runs.RUN, runs.SUMMARY):
         try:
             about: Any = json.loads((folder / name).read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -207,20 +246,8 @@ def _search_seed(folder: Path) -> int | None:
 
 @functools.cache
 def same_function(a: Genotype, b: Genotype) -> bool:
-    """Whether two genotypes are one function up to an outer and an inner scale; the same genotype where one isn't finite."""
+    """Return whether two genotypes are one function up to an outer and an inner scale; by hash where one isn't finite."""
     try:
         return a.sha256 == b.sha256 or formula.same_function(a, b)
     except (ValueError, GrafsError):
         return False
-
-
-@functools.cache
-def usual_as(genotype: Genotype, names: tuple[str, ...] = zoo.USUAL) -> str | None:
-    """Which of the activations ``names`` is the same function up to an outer and an inner scale, if one is."""
-    for name in names:
-        try:
-            if formula.same_function(genotype, zoo.resolve(name).layer()):
-                return name
-        except ValueError:  # not finite everywhere
-            return None
-    return None

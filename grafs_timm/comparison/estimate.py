@@ -1,4 +1,4 @@
-"""How long a training will take: from those that are done, else from a few steps of the model on this machine."""
+"""Estimate how long a training takes, from finished ones or by timing a few steps of the model on this machine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from ..config.settings import Recipe
+from ..config.settings import ImageData, Recipe, TextData
 from ..data import text_source
 from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes
 from ..errors import GrafsError
-from ..runs.tracking import read_log
 from ..runs.weight_step import loss_of
+from .results import read_epochs
 
 _STEPS = 3
 _ENOUGH = 20.0  # seconds; a step that takes longer is timed once
@@ -30,7 +31,7 @@ _BYTES_A_PAIR = 3  # of text for each token of byte pairs, about; what it is, a 
 
 
 def parameters(recipe: Recipe) -> int:
-    """How many numbers the recipe's model has, built without memory; 1 where it can't be built so."""
+    """Count the parameters of the recipe's model, built without memory; 1 where it can't be built so."""
     try:
         with torch.device("meta"):
             model = timm.create_model(recipe.model, **recipe.model_kwargs)
@@ -40,54 +41,66 @@ def parameters(recipe: Recipe) -> int:
 
 
 def epochs_done(folder: Path) -> int:
-    return max((line["epoch"] for line in read_log(folder) if line["kind"] == "epoch"), default=0)
+    """Return how many epochs the run in ``folder`` has logged."""
+    return max((line["epoch"] for line in read_epochs(folder)), default=0)
 
 
 def epoch_seconds(folders: Iterable[Path]) -> float | None:
-    """Median seconds an epoch, from one line in the log to the next, over all ``folders``; None where there are no two."""
+    """Return the median seconds of an epoch in the logs of ``folders``; None without two epochs in any."""
     gaps = []
     for folder in folders:
-        lines = [(line["time"], line["epoch"]) for line in read_log(folder) if line["kind"] == "epoch"]
+        lines = [(line["time"], line["epoch"]) for line in read_epochs(folder)]
         steps = ((after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(lines))
         gaps += [seconds / epochs for seconds, epochs in steps if seconds > 0]
     return statistics.median(gaps) if gaps else None
 
 
 def timed_epoch(recipe: Recipe, device: str, processes: int = 1) -> float | None:
-    """Seconds of an epoch and its test, from three training steps on noise at the recipe's batch size; None where it fails.
+    """Time an epoch with its test: three training steps on noise at the recipe's batch size.
 
-    Timed is what one of ``processes`` has to do. What the data take to load, the processes to exchange gradients, and an
-    activation other than the model's own, are left out.
+    Loading data, exchanging gradients, and an activation other than the model's own are left out.
+
+    Args:
+        recipe: of the training.
+        device: to time on.
+        processes: how many share a training; one of them is timed.
+
+    Returns:
+        Seconds; None where the model can't be run.
     """
     try:
-        train, test = _text_batches(recipe) if recipe.data.text else _image_batches(recipe)
-        seconds = _step_seconds(recipe, device, processes)
+        if isinstance(recipe.data, TextData):
+            (train, test), made = _text_batches(recipe, recipe.data), partial(_of_text, recipe, recipe.data)
+        else:
+            (train, test), made = _image_batches(recipe, recipe.data), partial(_of_images, recipe, recipe.data)
+        seconds = _step_seconds(recipe, made, device, processes)
     except (GrafsError, KeyError, TypeError, ValueError, RuntimeError, AssertionError, OSError):
         return None  # the training itself will say what is wrong
     return seconds * ((recipe.evaluate.steps_per_epoch or int(train)) + _FORWARD * test)
 
 
-def _image_batches(recipe: Recipe) -> tuple[float, float]:
+def _image_batches(recipe: Recipe, data: ImageData) -> tuple[float, float]:
     """(of the training images, of those that are measured), at the recipe's batch size."""
-    data, info = recipe.data, open_dataset(recipe.data.name)
+    info = open_dataset(data.name)
     train = min(filter(None, (info.splits[data.train_split].num_samples, data.train_images)))
     test = min(filter(None, (info.splits[data.test_split].num_samples, data.validation_images or data.test_images)))
     return train / recipe.evaluate.batch_size, test / recipe.evaluate.batch_size
 
 
-def _text_batches(recipe: Recipe) -> tuple[float, float]:
+def _text_batches(recipe: Recipe, data: TextData) -> tuple[float, float]:
     """The same of windows of text, by its length in bytes."""
-    data, how = recipe.data, recipe.data.text
-    assert how
+    how = data.text
     parts = text_source.read_parts(data.name, how.held_out, data.train_split, data.test_split)
     size = (1 if how.tokenizer == "bytes" else _BYTES_A_PAIR) * how.context * recipe.evaluate.batch_size
     return len(parts.train) / size, len(parts.test) / size
 
 
-def _step_seconds(recipe: Recipe, device: str, processes: int) -> float:
+def _step_seconds(
+    recipe: Recipe, made: Callable[[int, str], tuple[nn.Module, Tensor, Tensor]], device: str, processes: int
+) -> float:
     share = max(recipe.evaluate.batch_size // processes, 1)
     rows = max(share // recipe.evaluate.accumulate, 1)
-    model, inputs, labels = (_of_text if recipe.data.text else _of_images)(recipe, rows, device)
+    model, inputs, labels = made(rows, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
     autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.amp)
     clock = _processor_time if device == "cpu" else time.perf_counter
@@ -110,10 +123,10 @@ def _processor_time() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _of_images(recipe: Recipe, rows: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
+def _of_images(recipe: Recipe, data: ImageData, rows: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
     """(model, images, labels), of fewer ``rows`` where a CPU would take long."""
-    channels, size = _shape(recipe)
-    classes = len(open_dataset(recipe.data.name).classes or range(1000))
+    channels, size = _shape(data)
+    classes = len(open_dataset(data.name).classes or range(1000))
     if device == "cpu":
         rows = min(rows, max(_PIXELS // size**2, 2))
     model = timm.create_model(recipe.model, **{"num_classes": classes, "in_chans": channels, **recipe.model_kwargs}).to(device)
@@ -123,10 +136,9 @@ def _of_images(recipe: Recipe, rows: int, device: str) -> tuple[nn.Module, Tenso
     return model, images, labels
 
 
-def _of_text(recipe: Recipe, rows: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
+def _of_text(recipe: Recipe, data: TextData, rows: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
     """The same of windows of tokens, with the tokens themselves as labels."""
-    how = recipe.data.text
-    assert how
+    how = data.text
     vocab_size = Bytes.vocab_size if how.tokenizer == "bytes" else how.vocab_size
     if device == "cpu":
         rows = min(rows, max(_TOKENS // how.context, 2))
@@ -135,9 +147,8 @@ def _of_text(recipe: Recipe, rows: int, device: str) -> tuple[nn.Module, Tensor,
     return timm.create_model(recipe.model, **settings).to(device), tokens, tokens
 
 
-def _shape(recipe: Recipe) -> tuple[int, int]:
+def _shape(data: ImageData) -> tuple[int, int]:
     """Channels and pixels of the images as they come to the model."""
-    data = recipe.data
     if data.image_size and data.channels:
         return data.channels, data.image_size
     if data.loading == "stream":

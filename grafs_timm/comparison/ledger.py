@@ -1,13 +1,13 @@
-"""The ledger of a campaign: one JSON line for each finished search and training, in files that only ever get more.
+"""Keep the ledger of a campaign: a JSON line for each finished search and training, in files that are only ever added to.
 
 A ledger is the set of lines in all ``*.jsonl`` files of one folder, ``zoo/<family>/evidence/<campaign>/``:
 
 recipe.yaml         the campaign's recipe, resolved             activations.json   what it was given to train, as data
-<what>.<id>.jsonl   one line each, called after what it holds   ledger.jsonl       many lines, ordered by key, of a closed one
+<what>.<id>.jsonl   one line each, named after what it holds    ledger.jsonl       all lines of a closed one, ordered by key
 recipes/*.yaml      further recipes that lines were made by     cost.csv           timings beside GELU; may be missing
 
 A line's *key* says what was run; the same key again is a *repetition* and is kept. New lines come as new files named by key
-and content, so two ledgers that grew apart hold no file of one name with two contents: ``git merge`` and ``Campaign.merge``
+and content, so two ledgers that diverged hold no file of one name with two contents: ``git merge`` and ``Campaign.merge``
 give the same bytes.
 """
 
@@ -21,20 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..activations.formula import Genotype
 from ..errors import GrafsError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole
+from ..utils.schema import Listed, Part
 
 FORMAT = "grafs-ledger/1"
 _LARGEST = 64 * 2**20  # bytes of one file
 _MOST_FILES = 20_000
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,17 +40,21 @@ Text = Annotated[str, Field(min_length=1, max_length=300)]
 Texts = Annotated[dict[Label, Text], Field(max_length=30)]
 
 
-class Line(BaseModel):
+class Line(Part):
     """One finished search or training.
 
-    ``recipe``: sha256 of the resolved recipe that it ran by, reduced to what it depends on. ``function``: the genotype's
-    sha256, or the timm name of an activation that has none; of a search ``search``. ``genotype``: what a search found, or what
-    was trained. ``model`` and ``data`` are labels, ``seed`` is the run's own. ``split``: what was measured, ``both`` for the
-    held-out data and the test split. ``log``: a line an epoch; accuracies per cent, losses nats, seconds of that epoch (of a
-    search since its begin). ``held_out``: a search's figures of the discretised function. ``date``: UTC, of the end.
+    Args:
+        recipe: sha256 of the resolved recipe that it ran by, reduced to what it depends on.
+        function: the genotype's sha256, or the timm name of an activation without one; of a search "search".
+        genotype: what a search found, or what was trained.
+        model: label of the model.
+        data: label of the data set.
+        seed: of the run.
+        split: what was measured; "both" for the held-out data and the test split.
+        log: an entry for each epoch: accuracies in per cent, losses in nats, seconds of the epoch (a search: since its begin).
+        held_out: a search's figures of the discretised function.
+        date: of the end, in UTC.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     format: Literal["grafs-ledger/1"]
     kind: Literal["search", "training"]
@@ -65,9 +66,7 @@ class Line(BaseModel):
     data: Label
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     split: Literal["test", "validation", "both", "architecture"]
-    log: Annotated[
-        tuple[dict[Label, float | int | str], ...], BeforeValidator(_listed), Field(min_length=1, max_length=100_000)
-    ]
+    log: Annotated[tuple[dict[Label, float | int | str], ...], Listed, Field(min_length=1, max_length=100_000)]
     held_out: dict[Label, float | int | str]
     hardware: Texts
     versions: Texts
@@ -76,43 +75,52 @@ class Line(BaseModel):
     sha256: Sha256
 
     def own_key(self) -> str:
-        """The key that the other fields give."""
+        """Return the key that the other fields give."""
         return key(self.kind, self.recipe, self.function, self.model, self.data, self.seed, self.split)
 
     def text(self) -> str:
-        """The line as it stands in a file, its end included."""
+        """Return the line as it is in a file, with its end."""
         return _canonical(self.model_dump(mode="json")) + "\n"
 
     @property
     def result(self) -> str:
-        """What two lines of one key must share to be the same result: log (but for its seconds), found function, figures."""
+        """Return what two lines of one key must share to be the same result: log without seconds, found function, figures."""
         log = [{name: value for name, value in each.items() if name != "seconds"} for each in self.log]
         return _canonical([log, self.held_out, self.genotype])
 
     @property
     def file_name(self) -> str:
-        """Of the file that holds this line alone."""
+        """Return the name of the file that holds this line alone."""
         short = self.function[:8] if len(self.function) == 64 else self.function
         what = f"{self.model}.{self.data}.s{self.seed}.{short}"
         return f"{what}.{self.key[:8]}-{self.sha256[:12]}.jsonl"
 
     @property
     def order(self) -> tuple[str, str, str]:
-        """By key; of one key the earliest is first."""
+        """Return the sorting key: by key, of one key the earliest first."""
         return self.key, self.date, self.sha256
 
 
 def key(kind: str, recipe: str, function: str, model: str, data: str, seed: int, split: str) -> str:
-    """What a run is known by, on any machine: sha256 of these.
+    """Return what a run is known by on any machine: the sha256 of these fields of its line.
+
+    Args:
+        kind: "search" or "training".
+        recipe: sha256.
+        function: sha256 or name.
+        model: label.
+        data: label.
+        seed: of the run.
+        split: what was measured.
 
     >>> key("training", "0" * 64, "relu", "cifar_resnet20", "cifar10", 0, "test")[:8]
-    '3cb7cd83'
+    '6d1e5eed'
     """
     return hashlib.sha256(_canonical([kind, recipe, function, model, data, seed, split]).encode()).hexdigest()
 
 
 def made(**fields: Any) -> Line:
-    """A line of these fields, its format, key and sha256 filled in.
+    """Make a line of these fields, with its format, key and sha256.
 
     Raises:
         RunError: naming the field that does not fit.
@@ -124,7 +132,13 @@ def made(**fields: Any) -> Line:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The lines of a campaign's folder, ordered by key; ``places`` says in which file and line each stands, by its sha256."""
+    """The lines of a campaign's folder.
+
+    Args:
+        folder: where they are.
+        lines: ordered by key.
+        places: in which file and line each one is, by its sha256.
+    """
 
     folder: Path
     lines: tuple[Line, ...]
@@ -132,7 +146,7 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: str | Path) -> Ledger:
-        """Every line below ``folder``; one that stands in two files counts once. An empty folder is an empty ledger.
+        """Read every line in ``folder``; one that is in two files counts once. An empty folder is an empty ledger.
 
         Raises:
             RunError: naming file and line, for one that is cut short, damaged, edited, of a newer format, or whose key does not
@@ -152,14 +166,14 @@ class Ledger:
         return cls(folder, tuple(sorted(found.values(), key=lambda line: line.order)), places)
 
     def first(self) -> dict[str, Line]:
-        """The line that counts of each key: the earliest."""
+        """Return the line that counts of each key: the earliest."""
         found: dict[str, Line] = {}
         for line in self.lines:
             found.setdefault(line.key, line)
         return found
 
     def repetitions(self) -> dict[str, list[Line]]:
-        """The later lines of each key, whether their results are the first one's or not."""
+        """Return the later lines of each key, whether their results are equal to the first one's or not."""
         first, found = self.first(), dict[str, list[Line]]()
         for line in self.lines:
             if line is not first[line.key]:
@@ -167,7 +181,10 @@ class Ledger:
         return found
 
     def only(self, sha256s: Iterable[str]) -> Ledger:
-        """The ledger as it was when it held these lines alone.
+        """Return the ledger as it was when it held these lines alone.
+
+        Args:
+            sha256s: ids, as `ids` gives them.
 
         Raises:
             RunError: where one of them is missing.
@@ -181,10 +198,11 @@ class Ledger:
         return Ledger(self.folder, tuple(line for line in self.lines if line.sha256[:_SHORT] in wanted), self.places)
 
     def ids(self) -> tuple[str, ...]:
-        """What `only` takes to have these lines again."""
+        """Return the ids by which `only` finds these lines again."""
         return tuple(sorted(line.sha256[:_SHORT] for line in self.lines))
 
     def where(self, line: Line) -> str:
+        """Return the file and line of ``line``."""
         return self.places.get(line.sha256, str(self.folder))
 
 
@@ -192,10 +210,17 @@ _SHORT = 16  # of a sha256's 64 digits: enough to name a line within a campaign
 
 
 def add(folder: str | Path, lines: Sequence[Line]) -> list[Path]:
-    """Write each line that ``folder`` lacks as a file of its own, whole or not at all; returns the files.
+    """Write each line that ``folder`` lacks as a file of its own, whole or not at all.
+
+    Args:
+        folder: the ledger.
+        lines: to add.
+
+    Returns:
+        The files written.
 
     Raises:
-        RunError: where the disk refuses; what was there is as it was.
+        RunError: where the disk refuses; what was there is unchanged.
     """
     folder, written = Path(folder), []
     for line in lines:
@@ -206,7 +231,7 @@ def add(folder: str | Path, lines: Sequence[Line]) -> list[Path]:
 
 
 def unite(lines: Iterable[Line]) -> str:
-    """The content of one file with all of ``lines``, ordered by key: how a closed ledger is kept."""
+    """Return the content of one file with all of ``lines``, ordered by key, as a closed ledger is kept."""
     return "".join(line.text() for line in sorted({line.sha256: line for line in lines}.values(), key=lambda line: line.order))
 
 
@@ -223,7 +248,7 @@ def _lines(file: Path) -> list[Line]:
     parts = content.split(b"\n")
     if parts.pop() != b"":
         raise RunError(f"{file}, line {len(parts) + 1} is cut short: {_ADVICE}")
-    if not parts:  # whoever adds the line would find its file there, and go on without it
+    if not parts:  # adding the line would find the file there and skip it
         raise RunError(f"{file} holds no line: {_ADVICE}")
     return [_line(part, f"{file}, line {number}") for number, part in enumerate(parts, 1)]
 

@@ -1,4 +1,4 @@
-"""The matrix activations × models × data × seeds as a folder, which later calls go on with and may extend.
+"""Keep the matrix activations × models × data × seeds as a folder, which later calls resume and may extend.
 
 matrix.json   every label and what it stands for        recipes/<model>__<data>.yaml   what a cell trains by
 recipe.yaml   the recipe it came from, resolved         activations/<label>.json       genotypes
@@ -20,11 +20,11 @@ from ..activations.formula import Genotype
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Data, Recipe, Transfer
+from ..config.settings import Data, Recipe, Transfer, read_data
 from ..errors import GrafsError, RunError
 from ..runs.folder import differences
 from ..runs.training import dataset_of
-from ..utils.files import write_json, write_whole
+from ..utils.files import write_changed, write_json
 from . import contenders
 from .contenders import Contender
 
@@ -33,7 +33,7 @@ _GROWS = {"activations", "baselines", "random", "models", "data", "seeds"}  # ke
 
 
 class Cell(NamedTuple):
-    """One training, by its labels."""
+    """One training of the matrix, by its labels."""
 
     activation: str
     model: str
@@ -47,7 +47,17 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Matrix:
-    """Everything that ``folder`` stands for, by label; ``wanted`` are the cells that this call is to have done."""
+    """Everything that ``folder`` stands for, by label.
+
+    Args:
+        folder: of the matrix.
+        recipe: resolved.
+        activations: contenders by label.
+        models: timm's names by label.
+        data: data sections by label.
+        seeds: how many training seeds there are.
+        wanted: the cells that this call is to have trained.
+    """
 
     folder: Path
     recipe: Recipe
@@ -59,10 +69,15 @@ class Matrix:
 
     @classmethod
     def plan(cls, recipe: Recipe, folder: str | Path) -> Matrix:
-        """The matrix that the recipe's ``transfer`` asks for, together with what ``folder`` has of one; nothing is written.
+        """Plan the matrix that the recipe's ``transfer`` asks for, with what ``folder`` has of one; nothing is written.
 
-        UnknownNameError, GenotypeError or DataError for an activation, model or data set that isn't one. RunError where the
-        folder holds something else, or a matrix of another recipe (the keys that differ are named).
+        Args:
+            recipe: with a ``transfer`` section.
+            folder: of the matrix; it may be missing.
+
+        Raises:
+            UnknownNameError, GenotypeError, DataError: for an activation, model or data set that isn't one.
+            RunError: where the folder holds something else, or a matrix of another recipe (the keys that differ are named).
         """
         folder, asked = Path(folder).absolute(), recipe.transfer
         before = cls.read(folder, recipe)
@@ -88,13 +103,21 @@ class Matrix:
 
     @classmethod
     def read(cls, folder: Path, recipe: Recipe) -> Matrix:
-        """What the folder has; an empty matrix where it isn't there. RunError as ``plan``."""
+        """Read what the folder has; an empty matrix where it is missing.
+
+        Args:
+            folder: of the matrix.
+            recipe: that it must have been made by.
+
+        Raises:
+            RunError: as `plan`.
+        """
         path = folder / "matrix.json"
         if not path.exists():
             inside = [item.name for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
             # killed between its first files, a matrix has a recipe and no matrix.json yet
             if folder.is_file() or not set(inside) <= {"recipe.yaml", "recipes", "activations"}:
-                raise RunError(f"{folder} is not empty and holds no matrix; name an empty or a new folder with --out")
+                raise RunError(f"{folder} is not empty and not a matrix; name an empty or a new folder with --out")
             return cls(folder, recipe, {}, {}, {}, 0)
         try:
             about = json.loads(path.read_bytes())
@@ -102,7 +125,7 @@ class Matrix:
                 raise ValueError(f"format is {about['format']!r}, this version reads {FORMAT!r}")
             own = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
             activations = {label: _candidate(label, each) for label, each in about["activations"].items()}
-            data = {_label(label): Data.model_validate(each) for label, each in about["data"].items()}
+            data = {_label(label): read_data(each) for label, each in about["data"].items()}
             models = {_label(label): str(name) for label, name in about["models"].items()}
             there = cls(folder, recipe, activations, models, data, int(about["seeds"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -114,10 +137,10 @@ class Matrix:
         return there
 
     def write(self) -> None:
-        """What the jobs need, and matrix.json last. Files that are there and the same stay as they are."""
-        _put(self.folder / "recipe.yaml", self.recipe.to_yaml())
+        """Write what the jobs need, and matrix.json last; equal files stay as they are."""
+        write_changed(self.folder / "recipe.yaml", self.recipe.to_yaml())
         for model, data in itertools.product(self.models, self.data):
-            _put(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
+            write_changed(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
         for label, candidate in self.activations.items():
             if candidate.genotype and not self._genotype_file(label).exists():
                 formula.save(candidate.genotype, self._genotype_file(label))
@@ -129,13 +152,13 @@ class Matrix:
         write_json(self.folder / "matrix.json", about)
 
     def cells(self) -> Iterator[Cell]:
-        """All there may be, those of earlier calls too."""
+        """Yield all cells, those of earlier calls too."""
         product = itertools.product(range(self.seeds), self.data, self.models, self.activations)
         return (Cell(activation, model, data, seed) for seed, data, model, activation in product)
 
     def usual(self) -> dict[str, str]:
-        """{model's label: its usual activation}, where its family is known."""
-        return {label: usual for label, name in self.models.items() if (usual := contenders.usual(name))}
+        """Return {model's label: its default activation}, where its family is known."""
+        return {label: usual for label, name in self.models.items() if (usual := contenders.default_activation(name))}
 
     def job_folder(self, cell: Cell) -> Path:
         return self.folder / "jobs" / cell.activation / cell.model / cell.data / f"s{cell.seed}"
@@ -148,7 +171,7 @@ class Matrix:
         return self.recipe.model_copy(update=changes)
 
     def activation_argument(self, label: str) -> str:
-        """As ``grafs-timm train --activation`` takes it."""
+        """Return the activation as ``grafs-timm train --activation`` takes it."""
         return str(self._genotype_file(label)) if self.activations[label].genotype else label
 
     def _genotype_file(self, label: str) -> Path:
@@ -188,8 +211,3 @@ def _label(text: str) -> str:
     if text != contenders.safe(text):
         raise ValueError(f"{text!r} is no name for a folder")
     return text
-
-
-def _put(path: Path, text: str) -> None:
-    if not path.exists() or path.read_bytes() != text.encode():
-        write_whole(path, text)

@@ -1,4 +1,4 @@
-"""From trainings to a choice, and the words for it: none of them says more than its interval shows."""
+"""Rank trained activations and recommend one, in words that say no more than the intervals show."""
 
 from __future__ import annotations
 
@@ -7,44 +7,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RunError
-from .statistics import (
-    ACCURACY,
-    Contrast,
-    Difference,
-    Kind,
-    Measure,
-    Place,
-    Result,
-    activations,
-    check,
-    difference,
-    holm,
-    places,
-    scores,
-)
+from .measure import ACCURACY, Measure
+from .statistics import Contrast, Difference, Kind, Place, Result, activations, by_seed, check, difference, holm, places
+from .verdict import Side, Verdict
 
-LEVEL = 0.05  # of the adjusted p below which a change from the usual activation is recommended
+LEVEL = 0.05  # of the adjusted p below which another than the default activation is recommended
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One activation beside the usual one.
+    """One activation beside the default one.
 
-    ``p``: Holm-adjusted over the ranking; ``lost``: trainings of the usual one that it has no counterpart to.
+    Args:
+        activation: its label.
+        kind: "found", "random" or "baseline".
+        verdict: what the paired differences show.
+        p: of the difference, Holm-adjusted over the ranking.
+        lost: trainings of the default activation that it has no counterpart to.
     """
 
     activation: str
     kind: Kind
-    difference: Difference
+    verdict: Verdict
     p: float | None
     lost: int
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """All activations but the usual one, the highest mean difference first.
+    """All activations but the default one, the highest mean difference first.
 
-    ``fresh``: no seed here had a part in choosing them; ``left_out``: the seeds that had, and are not counted.
+    Args:
+        usual: the default activation.
+        rows: in order.
+        fresh: whether no seed here was used to select the activations.
+        left_out: the seeds that were, and are not counted.
+        measure: what counts.
     """
 
     usual: str
@@ -55,129 +53,90 @@ class Ranking:
 
 
 def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterable[int] = ()) -> Ranking:
-    """Rank by the mean paired difference to the usual activation of each model, with its interval over training seeds.
+    """Rank by the mean paired difference to the default activation of each model, with its interval over training seeds.
 
-    ``usual``: {model: activation}. ``chosen_on``: the training seeds by which these were picked from a larger field; they are
-    left out, because what was picked by a seed was lucky on it. With several models or data sets a seed's difference is the
-    mean over them, and a seed counts where all of them have a figure. RunError for rows that can't be compared, for a model
-    without a usual activation, and where that one was never trained.
+    With several models or data sets a seed's difference is the mean over them; a seed counts where all of them have a figure.
+
+    Args:
+        results: of trainings.
+        usual: {model: its default activation}.
+        chosen_on: the training seeds by which the activations were selected from more. They are left out, because their
+            differences are biased upwards.
+
+    Raises:
+        RunError: for rows that can't be compared, for a model without a default activation, and where that was not trained.
     """
     check(results)
     _all_known(results, usual)
     choosers = set(chosen_on)
     left_out = tuple(sorted({row.seed for row in results} & choosers))
     rows = [row for row in results if row.seed not in left_out]
-    table, where, known = scores(rows), places(results), activations(results)
+    table, where, known = by_seed(rows), places(results), activations(results)
+    measure = results[0].measure
     reference = _over_places(table, {place: usual[place.model] for place in where})
     found: dict[str, Difference] = {}
     for label in known:
         if any(label != usual[place.model] for place in where):
-            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference)
+            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure)
     adjusted = holm({label: own.p for label, own in found.items()})
+    names = {usual[place.model] for place in where}
+    name = names.pop() if len(names) == 1 else "the default activation"
     ranked = []
     for label, own in found.items():
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
-        ranked.append(Ranked(label, known[label].kind, own, adjusted[label], lost))
-    ranked.sort(key=lambda row: (row.difference.mean is None, -(row.difference.mean or 0.0)))
-    names = {usual[place.model] for place in where}
-    name = names.pop() if len(names) == 1 else "the usual activation"
-    return Ranking(name, tuple(ranked), bool(choosers), left_out, results[0].measure)
-
-
-def verdict(own: Difference, usual: str, noun: str = "activations", measure: Measure = ACCURACY) -> str:
-    """What one difference shows, as a sentence's middle: «better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds».
-
-    «Better» and «worse» only where the whole interval lies on that side of 0. ``noun``: what the members of a group are.
-    """
-    if own.mean is None:
-        return f"not compared with {usual}: no seed was trained with both"
-    over = f"{own.n} paired seed" + ("s" if own.n > 1 else "")
-    if own.members is not None:
-        over = f"{own.members} {noun} with {over} each"
-    if own.low is None or own.high is None:
-        return _without_interval(own, usual, over, noun, measure)
-    mean, low, high = (points(abs(value), digits=measure.digits) for value in (own.mean, own.low, own.high))
-    if own.low > 0:
-        return f"better than {usual} by {mean} [{low}, {high}] {measure.unit} over {over}"
-    if own.high < 0:
-        return f"worse than {usual} by {mean} [{high}, {low}] {measure.unit} over {over}"
-    return f"not distinguishable from {usual}: {signed(own, measure)} {measure.unit} over {over}"
+        ranked.append(Ranked(label, known[label].kind, Verdict(own, name, measure), adjusted[label], lost))
+    ranked.sort(key=lambda row: (row.verdict.difference.mean is None, -(row.verdict.difference.mean or 0.0)))
+    return Ranking(name, tuple(ranked), bool(choosers), left_out, measure)
 
 
 def recommend(ranking: Ranking) -> tuple[str, str]:
-    """The activation to take, and why. The usual one, unless another's interval lies above 0 and holds beside all the others.
+    """Recommend an activation: the default one unless another's interval is above 0 and its adjusted p below 0.05.
 
     An activation that lost a training is not recommended: it may have been its worst.
+
+    Returns:
+        The activation and the reason. Zoo entries record the words, and their hash covers them.
     """
     usual, rows = ranking.usual, ranking.rows
     looked_at = sum(row.p is not None for row in rows)
-    for row in rows:
-        own = row.difference
-        if own.low is not None and own.low > 0 and row.p is not None and row.p < LEVEL and not row.lost:
-            text = f"{_named(row)} is {_verdict(ranking, own)}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
-            return row.activation, text.strip()
-    above = [row for row in rows if row.difference.low is not None and row.difference.low > 0]
-    if above:
-        row = above[0]
+    better = [row for row in rows if row.verdict.side is Side.BETTER]
+    for row in better:
+        if row.p is not None and row.p < LEVEL and not row.lost:
+            return row.activation, f"{_named(row)} is {row.verdict.sentence()}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
+    if better:
+        row = better[0]
         lost = f"; it has no figure for {row.lost} of the trainings of {usual}" if row.lost else ""
-        reason = (
-            f"{_named(row)} is {_verdict(ranking, row.difference)}{_adjusted(row, looked_at)}{lost}: too little for a change"
-        )
+        reason = f"{_named(row)} is {row.verdict.sentence()}{_adjusted(row, looked_at)}{lost}: too little for a change"
         return usual, f"Keep {usual}. {reason}. More training seeds would tell."
-    if not rows or rows[0].difference.mean is None:
+    if not rows or rows[0].verdict.difference.mean is None:
         return usual, f"Keep {usual}: nothing was compared with it."
-    best = "highest" if ranking.measure.sign > 0 else "lowest"
-    first = f"The {best}, {_named(rows[0])}, is {_verdict(ranking, rows[0].difference)}"
+    first = f"The {ranking.measure.best}, {_named(rows[0])}, is {rows[0].verdict.sentence()}"
     others = "the other activation is not" if len(rows) == 1 else f"none of the {len(rows)} others is"
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
 
 
-def _verdict(ranking: Ranking, own: Difference) -> str:
-    return verdict(own, ranking.usual, measure=ranking.measure)
+def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:
+    """Write what the medians of searched and random activations show. Zoo entries record the words.
 
-
-def contrast_verdict(own: Contrast, measure: Measure = ACCURACY) -> str:
-    """What the medians of searched and random activations show, as a sentence."""
+    Args:
+        own: the contrast.
+        measure: what counts.
+    """
     sizes = f"{own.searches} searched and {own.cells} random activations"
-    searched, random = (measure.value(score) + measure.suffix for score in (own.searched, own.random))
+    searched, random = (measure.text(value) + measure.suffix for value in (own.searched, own.random))
     medians = f"median {measure.name} {searched} and {random}, rank-sum p = {p_value(own.p)}"
     if own.p >= LEVEL:
         return f"{sizes}: {medians}, not distinguishable"
-    return f"{sizes}: {medians}, the {'searched' if own.searched > own.random else 'random'} ones are better"
-
-
-def points(value: float, sign: bool = False, digits: int = 2) -> str:
-    """So many decimals, with more where they would hide on which side of 0 it lies; a true minus."""
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if float(text) == 0:
-        text = f"{value:{'+' if sign else ''}.1g}" if value else f"{0:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def signed(own: Difference, measure: Measure = ACCURACY) -> str:
-    """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
-    if own.mean is None:
-        return "–"
-    if own.low is None or own.high is None:
-        return points(own.mean, sign=True, digits=measure.digits)
-    mean, low, high = (points(value, sign=True, digits=measure.digits) for value in (own.mean, own.low, own.high))
-    return f"{mean} [{low}, {high}]"
+    return f"{sizes}: {medians}, the {'searched' if measure.gain(own.searched, own.random) > 0 else 'random'} ones are better"
 
 
 def p_value(p: float | None) -> str:
+    """Write a p value; "–" for None.
+
+    >>> p_value(0.0004), p_value(0.25)
+    ('< 0.001', '0.250')
+    """
     return "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _without_interval(own: Difference, usual: str, over: str, noun: str, measure: Measure) -> str:
-    assert own.mean is not None
-    beside = f"{points(own.mean, sign=True, digits=measure.digits)} {measure.unit} beside {usual} over {over}"
-    if own.n < 2:
-        return f"{beside}: one pair shows no spread, so nothing is claimed"
-    if own.members == 1:
-        return f"{beside}: one of the {noun} shows no spread over them, so nothing is claimed"
-    if own.mean == 0:
-        return f"equal to {usual} in each pair over {over}"
-    return f"{beside}, the same in each pair: that shows no spread, so nothing is claimed"
 
 
 def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
@@ -185,13 +144,13 @@ def _all_known(results: Sequence[Result], usual: Mapping[str, str]) -> None:
         raise RunError("no training to rank")
     for place in places(results):
         if place.model not in usual:
-            raise RunError(f"{place.model} has no usual activation to compare with; usual names {', '.join(usual) or 'none'}")
+            raise RunError(f"{place.model} has no default activation to compare with; usual names {', '.join(usual) or 'none'}")
         if not any(row.place == place and row.activation == usual[place.model] for row in results):
             raise RunError(f"{place}: {usual[place.model]} was not trained there, so nothing can be compared with it")
 
 
 def _over_places(table: Mapping[tuple[str, Place], Mapping[int, float]], chosen: Mapping[Place, str]) -> dict[int, float]:
-    """{seed: score averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
+    """{seed: value averaged over the places}, NaN where one of them has none, of the activation chosen at each."""
     columns = [table.get((label, place), {}) for place, label in chosen.items()]
     seeds = sorted(set().union(*columns))
     return {seed: sum(column.get(seed, math.nan) for column in columns) / len(columns) for seed in seeds}

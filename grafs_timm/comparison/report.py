@@ -1,17 +1,12 @@
-"""The report of a matrix: report.md for a reader, results.csv and summary.csv for programs, two pictures."""
+"""Write the report of a matrix: report.md for readers, results.csv and summary.csv for programs, two pictures."""
 
 from __future__ import annotations
 
-import csv
-import io
-import types
-import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, astuple, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
 from ..utils.files import write_csv, write_whole
 from . import report_plots, report_text
 from .report_table import Table
@@ -31,18 +26,29 @@ def write_report(
     title: str,
     failed: Iterable[tuple[str, str]] = (),
     notes: Iterable[str] = (),
-    cost: str | None = None,
     formulas: Mapping[str, str] | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Path:
-    """Write report.md, results.csv, summary.csv and plots/ into ``folder``; returns the path of report.md.
+    """Write report.md, results.csv, summary.csv and plots/. The order of the rows doesn't matter.
 
-    ``usual``: {model: its usual activation}, what all is compared with. ``failed``: (job, reason) of jobs that ended without a
-    result. ``notes``: further sentences on what was not measured. ``cost``: a sentence on what it took. ``formulas``:
-    {activation: its formula}. ``classes``: {data: number of classes}, by which trainings at chance are told. Every cell of the
-    matrix without a row, or with one whose accuracy is NaN, is counted as missing. The rows' order doesn't matter.
+    Every cell of the matrix without a row, or with one whose figure is NaN, counts as missing.
 
-    RunError where rows can't be compared (`statistics.check`), or the files can't be written.
+    Args:
+        results: a row for each training.
+        folder: to write into.
+        usual: {model: its default activation}, which everything is compared with.
+        title: of the report.
+        failed: (job, reason) of jobs that ended without a result.
+        notes: further sentences on what was not measured.
+        formulas: {activation: its formula}.
+        classes: {data: number of classes}, by which trainings at chance are counted.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        RunError: where rows can't be compared (`statistics.check`), or the files can't be written; nothing was written for the
+            former.
     """
     check(results)
     folder = Path(folder)
@@ -53,14 +59,13 @@ def write_report(
     pictures = []
     if table.with_figure:
         pictures = [report_plots.heatmap(table, folder / "plots" / "heatmap.png")]
-        if any(row.to_usual and row.to_usual.mean is not None for row in table.rows.values()):
+        if any(row.to_default and row.to_default.difference.mean is not None for row in table.rows.values()):
             pictures.insert(0, report_plots.forest(table, folder / "plots" / "forest.png"))
     text = report_text.markdown(
         table,
         title=title,
         failed=list(failed),
         notes=list(notes),
-        cost=cost,
         formulas=formulas or {},
         pictures=[path.relative_to(folder).as_posix() for path in pictures],
     )
@@ -68,46 +73,13 @@ def write_report(
 
 
 def write_results(results: Iterable[Result], path: str | Path) -> Path:
-    """One row a training, every digit of its numbers, columns as `statistics.Result` has them; an empty field is None."""
+    """Write a row for each training with every digit, with the columns of `statistics.Result`; an empty field is None.
+
+    Args:
+        results: the trainings.
+        path: of the CSV file.
+    """
     return write_csv(path, [field.name for field in fields(Result)], map(astuple, results))
-
-
-def read_results(path: str | Path) -> list[Result]:
-    """The rows that `write_results` wrote. RunError naming the file and the line for another file or a damaged one."""
-    path, expected = Path(path), [field.name for field in fields(Result)]
-    required = [field.name for field in fields(Result) if field.default is MISSING]
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"cannot read {path}: {error}") from error
-    if not lines or lines[0] != expected[: len(lines[0])] or len(lines[0]) < len(required):
-        raise RunError(f"{path} is no table of results: its first line must be {','.join(expected)}")
-    expected = lines[0]
-    results = []
-    types_of = typing.get_type_hints(Result)
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(expected):
-            raise RunError(f"{path}, row {number} has {len(line)} fields, expected {len(expected)}")
-        values = {}
-        for name, text in zip(expected, line, strict=True):
-            try:
-                values[name] = _value(text, types_of[name])
-            except ValueError as error:
-                raise RunError(f"{path}, row {number}, {name}: {error}") from error
-        results.append(Result(**values))
-    return results
-
-
-def _value(text: str, kind: Any) -> Any:
-    if typing.get_origin(kind) is types.UnionType:
-        if text == "":
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-    if typing.get_origin(kind) is typing.Literal:
-        if text not in typing.get_args(kind):
-            raise ValueError(f"must be one of {', '.join(typing.get_args(kind))}, got {text!r}")
-        return text
-    return kind(text)
 
 
 def _ordered(results: Sequence[Result]) -> list[Result]:
@@ -119,7 +91,7 @@ def _ordered(results: Sequence[Result]) -> list[Result]:
 
 def _summary(table: Table) -> Iterable[list[Any]]:
     for (label, place), row in table.rows.items():
-        first, own = table.activations[label], row.to_usual
+        first, own = table.activations[label], row.to_default.difference if row.to_default else None
         shown: list[Any] = [None] * 7
         if own is not None:
             shown = [own.mean, own.low, own.high, own.p, row.p, own.n, own.unpaired]

@@ -1,4 +1,4 @@
-"""The numbers of a matrix's report, computed once for its text, its CSV files and its pictures."""
+"""Compute the numbers of a matrix's report once, for its text, its CSV files and its pictures."""
 
 from __future__ import annotations
 
@@ -8,16 +8,37 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import statistics
-from .statistics import Difference, Group, GroupMean, Kind, Mean, Measure, Place, Result
+from .measure import ACCURACY, Measure
+from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
+from .verdict import Verdict
+
+
+class _Compared:
+    """What is compared with each baseline, one of which is the default activation, for one model and data set."""
+
+    verdicts: dict[str, Verdict]
+    usual: str | None
+
+    @property
+    def to_default(self) -> Verdict | None:
+        return self.verdicts.get(self.usual) if self.usual else None
 
 
 @dataclass(frozen=True)
-class Row:
-    """One activation at one place.
+class Row(_Compared):
+    """One activation with one model and data set.
 
-    ``differences``: to each baseline; ``usual`` is the one that is usual there, None where none is given or trained, and ``p``
-    that difference's, Holm-adjusted over the place. ``planned``: the trainings that the matrix has for it;
-    ``collapsed``: those that ended at chance or with a loss that isn't finite, with a figure and counted in the mean.
+    Args:
+        activation: its label.
+        kind: "found", "random" or "baseline".
+        place: the model and data set.
+        mean: over training seeds.
+        planned: how many trainings the matrix has for it.
+        collapsed: how many ended at chance or with a loss that isn't finite; they have a figure and count in the mean.
+        verdicts: beside each baseline.
+        usual: the default activation there; None where none is given or trained.
+        p: of the difference to the default activation, Holm-adjusted over the table.
+        rank: by the mean.
     """
 
     activation: str
@@ -26,34 +47,36 @@ class Row:
     mean: Mean
     planned: int
     collapsed: int
-    differences: dict[str, Difference]
+    verdicts: dict[str, Verdict]
     usual: str | None
     p: float | None
     rank: float | None
 
-    @property
-    def to_usual(self) -> Difference | None:
-        return self.differences.get(self.usual) if self.usual else None
-
 
 @dataclass(frozen=True)
-class GroupRow:
-    """One batch of searches, or the random cells, at one place."""
+class GroupRow(_Compared):
+    """One batch of searches, or the random cells, with one model and data set."""
 
     group: Group
     place: Place
     mean: GroupMean
-    differences: dict[str, Difference]
+    verdicts: dict[str, Verdict]
     usual: str | None
 
     @property
-    def to_usual(self) -> Difference | None:
-        return self.differences.get(self.usual) if self.usual else None
+    def kind(self) -> Kind:
+        return self.group.kind
 
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of a matrix. The planned cells are every activation at every place with every seed that any training has."""
+    """All rows of a matrix: every activation with every model and data set and every seed that any training has.
+
+    Args:
+        results: a row for each training.
+        usual: {model: its default activation}.
+        classes: {data: number of classes}.
+    """
 
     results: Sequence[Result]
     usual: Mapping[str, str]
@@ -61,7 +84,7 @@ class Table:
 
     @property
     def measure(self) -> Measure:
-        return self.results[0].measure if self.results else statistics.ACCURACY
+        return self.results[0].measure if self.results else ACCURACY
 
     @cached_property
     def places(self) -> list[Place]:
@@ -91,7 +114,7 @@ class Table:
     def with_figure(self) -> int:
         return sum(row.has_figure for row in self.results)
 
-    def usual_at(self, place: Place) -> str | None:
+    def default_at(self, place: Place) -> str | None:
         name = self.usual.get(place.model)
         return name if name in self.activations else None
 
@@ -104,56 +127,64 @@ class Table:
         rows = {}
         for place in self.places:
             for group in self.groups:
-                members = [self._scores.get((label, place), {}) for label in group.members]
+                members = [self._values.get((label, place), {}) for label in group.members]
                 against = {
-                    name: statistics.group_difference(members, self._scores.get((name, place), {}))
+                    name: self._verdict(
+                        statistics.group_difference(members, self._values.get((name, place), {}), self.measure), name
+                    )
                     for name in self._references(place)
                 }
-                rows[group, place] = GroupRow(group, place, statistics.group_mean(members), against, self.usual_at(place))
+                rows[group, place] = GroupRow(group, place, statistics.group_mean(members), against, self.default_at(place))
         return rows
 
+    def _verdict(self, own: Difference, to: str) -> Verdict:
+        return Verdict(own, to, self.measure)
+
     def missing(self, label: str, place: Place) -> list[int]:
-        """The seeds whose training has no figure."""
-        own = self._scores.get((label, place), {})
+        """Return the seeds whose training has no figure."""
+        own = self._values.get((label, place), {})
         return [seed for seed in self.seeds if not math.isfinite(own.get(seed, math.nan))]
 
     def collapsed(self, row: Result) -> bool:
-        """Whether a training with a figure ended at chance, where the number of classes is known, or with a loss not finite."""
+        """Return whether a training with a figure ended at chance, where classes are known, or with a loss not finite."""
         guessing = row.data in self.classes and statistics.at_chance(row.accuracy, self.classes[row.data])
         return row.has_figure and (guessing or not math.isfinite(row.loss))
 
     @property
     def intervals(self) -> int:
-        """How many intervals the report shows."""
-        every = [row.differences for row in self.rows.values()]
-        every += [row.differences for row in self.group_rows.values() if row.group.several]
-        return sum(own.low is not None for differences in every for own in differences.values())
+        """Return how many intervals the report shows."""
+        every = [row.verdicts for row in self.rows.values()]
+        every += [row.verdicts for row in self.group_rows.values() if row.group.several]
+        return sum(own.has_interval for verdicts in every for own in verdicts.values())
 
     @cached_property
-    def _scores(self) -> dict[tuple[str, Place], dict[int, float]]:
-        return statistics.scores(self.results)
+    def _values(self) -> dict[tuple[str, Place], dict[int, float]]:
+        return statistics.by_seed(self.results)
 
     def _references(self, place: Place) -> list[str]:
-        """What is compared with at a place: its usual activation first, then the other baselines."""
-        usual = self.usual_at(place)
+        """What is compared with: the default activation first, then the other baselines."""
+        usual = self.default_at(place)
         return ([usual] if usual else []) + [name for name in self.baselines if name != usual]
 
     def _compared(self, label: str, place: Place) -> list[str]:
-        """Baselines are compared with the usual one only."""
-        only_usual = label in self.baselines
-        usual = self.usual_at(place)
-        return [name for name in self._references(place) if name != label and (name == usual or not only_usual)]
+        """Baselines are compared with the default one only."""
+        only_default = label in self.baselines
+        usual = self.default_at(place)
+        return [name for name in self._references(place) if name != label and (name == usual or not only_default)]
 
     def _rows_at(self, place: Place) -> list[Row]:
-        own = {label: self._scores.get((label, place), {}) for label in self.activations}
+        own = {label: self._values.get((label, place), {}) for label in self.activations}
         means = {label: statistics.mean(seeds) for label, seeds in own.items()}
-        rank = statistics.ranks({label: value.mean for label, value in means.items()})
-        usual = self.usual_at(place)
+        rank = statistics.ranks({label: value.mean for label, value in means.items()}, self.measure)
+        usual = self.default_at(place)
         against = {
-            label: {name: statistics.difference(own[label], own[name]) for name in self._compared(label, place)}
+            label: {
+                name: self._verdict(statistics.difference(own[label], own[name], self.measure), name)
+                for name in self._compared(label, place)
+            }
             for label in own
         }
-        p = statistics.holm({label: against[label][usual].p for label in own if usual and label != usual})
+        p = statistics.holm({label: against[label][usual].difference.p for label in own if usual and label != usual})
         return [
             Row(
                 activation=label,
@@ -162,7 +193,7 @@ class Table:
                 mean=means[label],
                 planned=len(self.seeds),
                 collapsed=sum(self.collapsed(row) for row in self.results if (row.activation, row.place) == (label, place)),
-                differences=against[label],
+                verdicts=against[label],
                 usual=usual,
                 p=p.get(label),
                 rank=rank.get(label),

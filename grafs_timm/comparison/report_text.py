@@ -1,4 +1,4 @@
-"""The words of a matrix's report, in GitHub's Markdown: claim and evidence first, then the tables, then how to read them."""
+"""Write the text of a matrix's report in GitHub's Markdown: claims and evidence, then the tables, then how to read them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from itertools import groupby
 
 from ..utils.markdown import code, duration, many, plain
 from ..utils.markdown import table as grid
-from .ranking import contrast_verdict, p_value, signed, verdict
+from .measure import ACCURACY, Measure
+from .ranking import contrast_sentence, p_value
 from .report_table import GroupRow, Row, Table
-from .statistics import ACCURACY, Difference, Group, Measure, Place, expected_maximum, scores, searched_against_random
+from .statistics import Group, Place, by_seed, expected_maximum, searched_against_random
+from .verdict import Side, Verdict
 
 MOST_LINES = 40  # of a list of what is missing
 
 HOW_TO_READ = """\
-- **mean ± sd**: over training seeds. One training shows no spread, so none is given.
-- **n**: trainings with a figure; «4 of 5» says that one gave none, and that the mean flatters an activation which lost it.
-  Collapsed trainings ended at chance or with a loss that isn't finite; they count in the mean as they were measured.
-- **difference**: {of}, each training beside the baseline's of the same seed, averaged; in brackets the 95 % t
-  interval over these pairs. It speaks of other training seeds, not of other models or data. Without brackets there is too
-  little to take an interval from. «2 of 3» pairs: the third seed has no figure on one side, and is left out.
-- **p (Holm)**: of the difference to the usual activation, adjusted for all activations compared with it in that table.
-- **groups**: the mean over searches, or over random cells, of their own means; the sd over searches stands apart from the one
-  over training seeds. The interval holds both. The best of several searches is picked by luck as well as by merit.
-- Training seeds that had a part in choosing an activation make its difference lean upwards."""
+- **mean ± sd**: over training seeds; no sd for one training.
+- **n**: trainings with a figure. "4 of 5": one training has none, so the mean is too good for an activation that lost it.
+  Collapsed trainings ended at chance or with a loss that isn't finite; they count in the mean as measured.
+- **difference**: {of};
+  the mean over pairs of trainings with the same seed, with its 95 % t interval in brackets. The interval covers other
+  training seeds, not other models or data. No brackets: too few pairs for an interval. "2 of 3" pairs: the third seed has no
+  figure on one side and is left out.
+- **p (Holm)**: of the difference to the default activation, adjusted for all activations compared with it in that table.
+- **groups**: the mean over searches, or over random cells, of their own means. The sd over searches is apart from the sd over
+  training seeds; the interval covers both. The best of several searches is partly luck.
+- Training seeds that were used to select an activation bias its difference upwards."""
 
 
 _OF = {
-    "accuracy": "in points of accuracy, above 0 where it is higher",
+    "accuracy": "in percentage points of accuracy, above 0 where it is higher",
     "loss": "in nats of loss per token, above 0 where the loss is lower",
 }
 
@@ -39,14 +42,22 @@ def markdown(
     title: str,
     failed: Sequence[tuple[str, str]],
     notes: Sequence[str],
-    cost: str | None,
     formulas: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
-    """The whole report.md; ``pictures`` are links relative to it."""
-    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed, cost)]
+    """Write the whole report.md.
+
+    Args:
+        table: of the matrix.
+        title: of the report.
+        failed: (job, reason).
+        notes: on what was not measured.
+        formulas: by activation.
+        pictures: links relative to the report.
+    """
+    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
-    parts += [_usual_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
+    parts += [_default_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
     parts += [
         _failures(table, failed),
         ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
@@ -55,9 +66,10 @@ def markdown(
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
+_WORDS = {Side.BETTER: "better", Side.NOT_SHOWN: "no difference shown", Side.WORSE: "worse", None: "no interval"}
 _ALT = {
-    "forest.png": "Paired differences to the usual activation with their 95 % intervals",
-    "heatmap.png": "Mean result of every activation, coloured by its difference to the usual one",
+    "forest.png": "Paired differences to the default activation with their 95 % intervals",
+    "heatmap.png": "Mean result of every activation, coloured by its difference to the default one",
 }
 
 
@@ -69,25 +81,24 @@ def _claims(table: Table) -> list[str]:
         if group.kind == "found" and group.several:
             told.update(group.members)
             own = [row for (other, _), row in table.group_rows.items() if other == group]
-            lines.append(f"**{_claim(plain(group.label), own, group.noun, table.measure)}**" + _weak(table, group.members))
+            lines.append(f"**{_claim(plain(group.label), own, group.noun)}**" + _weak(table, group.members))
     for label, first in table.activations.items():
         if first.kind == "found" and label not in told:
             rows = [row for (other, _), row in table.rows.items() if other == label]
-            one = " It is one search, which shows no spread over searches." if first.batch is not None else ""
-            lines.append(f"**{_claim(code(label), rows, 'activations', table.measure)}**{one}" + _weak(table, [label]))
+            one = " It is one search: the spread over searches is unknown." if first.batch is not None else ""
+            lines.append(f"**{_claim(code(label), rows, 'activations')}**{one}" + _weak(table, [label]))
     return ["\n\n".join(lines) if lines else "**No found activation is in this matrix.**"]
 
 
-def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str, measure: Measure) -> str:
+def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
     if len(rows) == 1:
         (row,) = rows
-        if row.to_usual is None or row.usual is None:
-            return f"{subject}, {plain(str(row.place))}: no usual activation to compare with."
-        return f"{subject}, {plain(str(row.place))}: {verdict(row.to_usual, code(row.usual), noun, measure)}."
-    found = Counter(_side(row.to_usual) for row in rows)
-    counts = [f"{word} in {found[word]}" for word in ("better", "not distinguishable", "worse", "no interval") if found[word]]
+        shown = row.to_default.sentence(noun, code) if row.to_default else "no default activation to compare with"
+        return f"{subject}, {plain(str(row.place))}: {shown}."
+    found = Counter(row.to_default.side if row.to_default and row.to_default.has_interval else None for row in rows)
+    counts = [f"{word} in {found[side]}" for side, word in _WORDS.items() if found[side]]
     names = {row.usual for row in rows if row.usual}
-    usual = code(names.pop()) if len(names) == 1 else "the model's usual activation"
+    usual = code(names.pop()) if len(names) == 1 else "the model's default activation"
     return f"{subject} against {usual}, over {len(rows)} pairs of model and data: {', '.join(counts)}."
 
 
@@ -95,17 +106,11 @@ def _weak(table: Table, labels: Sequence[str]) -> str:
     """What the claim leaves out, or holds that is hardly a training."""
     lost = sum(len(table.missing(label, place)) for label in labels for place in table.places)
     collapsed = sum(table.rows[label, place].collapsed for label in labels for place in table.places)
-    text = f" {lost} of its trainings gave no figure and are not in this." if lost else ""
-    return text + (f" {collapsed} of its trainings collapsed and are in this as they were measured." if collapsed else "")
+    text = f" {lost} of its trainings have no figure and are left out." if lost else ""
+    return text + (f" {collapsed} of its trainings collapsed and count as measured." if collapsed else "")
 
 
-def _side(own: Difference | None) -> str:
-    if own is None or own.low is None or own.high is None:
-        return "no interval"
-    return "better" if own.low > 0 else "worse" if own.high < 0 else "not distinguishable"
-
-
-def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None) -> list[str]:
+def _evidence(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
     if not table.results:
         return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
     split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
@@ -120,14 +125,12 @@ def _evidence(table: Table, failed: Sequence[tuple[str, str]], cost: str | None)
     if collapsed:
         lines.append(f"{many(collapsed, 'training')} collapsed (at chance or with a loss that isn't finite).")
     if not table.classes and table.measure is ACCURACY:
-        lines.append("Trainings at chance were not looked for: the numbers of classes were not given.")
+        lines.append("Trainings at chance are not counted: the number of classes is unknown.")
     lines.append(_intervals(table.intervals))
     seconds = [row.seconds for row in table.results if row.seconds is not None]
     if seconds:
         every = "" if len(seconds) == len(table.results) else f" ({len(seconds)} of {len(table.results)} trainings timed)"
         lines.append(f"Training took {duration(sum(seconds))} in all{every}.")
-    if cost:
-        lines.append(plain(cost))
     return [" ".join(lines) + _counted_failures(failed)]
 
 
@@ -135,27 +138,26 @@ def _intervals(count: int) -> str:
     if not count:
         return "Too little was trained for any 95 % interval."
     if count == 1:
-        return "One interval of 95 % stands below: were there no difference, it would exclude 0 in 5 % of such matrices."
-    return f"{count} intervals of 95 % stand below: were there no difference, about {count / 20:.1f} of them would exclude 0."
+        return "One 95 % interval is shown below. Without any difference, it would exclude 0 in 5 % of such matrices."
+    return f"{count} intervals of 95 % are shown below. Without any difference, about {count / 20:.1f} of them would exclude 0."
 
 
 def _counted_failures(failed: Sequence[tuple[str, str]]) -> str:
     return f" {many(len(failed), 'job')} failed." if failed else ""
 
 
-def _usual_rank(table: Table) -> list[str]:
-    rows = [table.rows[label, place] for place in table.places if (label := table.usual_at(place))]
+def _default_rank(table: Table) -> list[str]:
+    rows = [table.rows[label, place] for place in table.places if (label := table.default_at(place))]
     ranked = [(row, row.rank) for row in rows if row.rank is not None]
     if not ranked:
         return []
     counts = {place: sum(table.rows[label, place].rank is not None for label in table.activations) for place in table.places}
-    lines = ["## Rank of the usual activation", ""]
+    lines = ["## Rank of the default activation", ""]
     cells = [[plain(str(row.place)), code(row.activation), f"{rank:g} of {counts[row.place]}"] for row, rank in ranked]
-    lines += grid(["model and data", "usual activation", f"rank by mean {table.measure.name}"], cells)
+    lines += grid(["model and data", "default activation", f"rank by mean {table.measure.name}"], cells)
     lines += [
         "",
-        f"1 is the {'highest' if table.measure.sign > 0 else 'lowest'} mean; equal means share a rank. "
-        "Near means change places with other seeds.",
+        f"1 is the {table.measure.best} mean; equal means share a rank. Close means swap ranks with other seeds.",
     ]
     if len(ranked) > 1:
         mean = sum(rank for _, rank in ranked) / len(ranked)
@@ -164,14 +166,14 @@ def _usual_rank(table: Table) -> list[str]:
 
 
 def _place(table: Table, place: Place) -> list[str]:
-    usual = table.usual_at(place)
-    beside = f"difference to {code(usual)} [95 %]" if usual else "difference to the usual"
+    usual = table.default_at(place)
+    beside = f"difference to {code(usual)} [95 %]" if usual else "difference to the default"
     rows = [table.rows[label, place] for label in table.activations]
     lines = [f"## {plain(str(place))}", ""]
     if not usual:
         named = table.usual.get(place.model)
         why = f"{code(named)} was not trained" if named else f"none is given for {plain(place.model)}"
-        lines += [f"No usual activation to compare with: {why}.", ""]
+        lines += [f"No default activation to compare with: {why}.", ""]
     heads = ["activation", "kind", "mean ± sd", "n", beside, "pairs", "p (Holm)", "rank"]
     lines += grid(heads, [_row(row, table.measure) for row in rows])
     lines += _groups(table, place)
@@ -179,13 +181,11 @@ def _place(table: Table, place: Place) -> list[str]:
     compared = [row for row in rows if row.kind != "baseline"]
     if others and compared:
         lines += ["", "Differences to the other baselines:", ""]
-        cells = [
-            [code(row.activation), *(_shown(row.differences.get(name), table.measure) for name in others)] for row in compared
-        ]
+        cells = [[code(row.activation), *(_shown(row.verdicts.get(name)) for name in others)] for row in compared]
         cells += [
             [
                 plain(group.label),
-                *(_shown(table.group_rows[group, place].differences.get(name), table.measure) for name in others),
+                *(_shown(table.group_rows[group, place].verdicts.get(name)) for name in others),
             ]
             for group in table.groups
             if group.several
@@ -195,16 +195,16 @@ def _place(table: Table, place: Place) -> list[str]:
 
 
 def _row(row: Row, measure: Measure) -> list[str]:
-    own = row.to_usual
+    own = row.to_default
     count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
     count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
-    label = code(row.activation) + (" (usual)" if row.activation == row.usual else "")
+    label = code(row.activation) + (" (default)" if row.activation == row.usual else "")
     return [
         label,
         row.kind,
-        _mean(row.mean.mean, row.mean.sd, measure),
+        measure.text(row.mean.mean, row.mean.sd),
         count,
-        _shown(own, measure),
+        _shown(own),
         _pairs(own),
         p_value(row.p),
         _rank(row.rank),
@@ -215,23 +215,22 @@ def _groups(table: Table, place: Place) -> list[str]:
     rows = [row for (group, where), row in table.group_rows.items() if where == place and group.several]
     if not rows:
         return []
-    usual, measure = table.usual_at(place), table.measure
+    usual, measure = table.default_at(place), table.measure
     heads = ["group", "members", "mean", "sd over members", "sd over training seeds"]
-    heads += [f"difference to {code(usual)} [95 %]" if usual else "difference to the usual", "pairs"]
+    heads += [f"difference to {code(usual)} [95 %]" if usual else "difference to the default", "pairs"]
     cells = []
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
-        between = _shown(row.to_usual, measure), _pairs(row.to_usual)
+        between = _shown(row.to_default), _pairs(row.to_default)
         cells.append(
             [
                 plain(row.group.label),
                 f"{own.members}{lost}",
-                _mean(own.mean, None, measure),
-                *(_sd(sd, measure) for sd in (own.sd, own.seed_sd)),
+                *map(measure.text, (own.mean, own.sd, own.seed_sd)),
                 *between,
             ]
         )
-    lines = ["", "Drawn several times, each draw counted once:", "", *grid(heads, cells)]
+    lines = ["", "Groups, each member counted once:", "", *grid(heads, cells)]
     for row in rows:
         if row.group.kind == "found":
             lines += ["", *_best(table, row), *_contrast(table, row.group, place)]
@@ -243,10 +242,10 @@ def _best(table: Table, row: GroupRow) -> list[str]:
     known = {label: value for label, value in means.items() if value is not None}
     if len(known) < 2:
         return []
-    best = max(known, key=lambda label: known[label])
+    best = table.measure.best_first(known)[0]
     return [
-        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.value(known[best])}"
-        f"{table.measure.suffix}. That is no estimate of what a",
+        f"The best of the {len(known)} {row.group.noun}, {code(best)}, has {table.measure.text(known[best])}"
+        f"{table.measure.suffix}. That does not estimate what a",
         f"search gives: the largest of {len(known)} draws from one normal distribution is expected "
         f"{expected_maximum(len(known)):.2f} sd above their mean.",
     ]
@@ -254,10 +253,10 @@ def _best(table: Table, row: GroupRow) -> list[str]:
 
 def _contrast(table: Table, group: Group, place: Place) -> list[str]:
     cells = [label for label, row in table.activations.items() if row.kind == "random"]
-    own_scores = scores(table.results)
-    ours, theirs = ([own_scores.get((label, place), {}) for label in labels] for labels in (group.members, cells))
+    values = by_seed(table.results)
+    ours, theirs = ([values.get((label, place), {}) for label in labels] for labels in (group.members, cells))
     own = searched_against_random(ours, theirs)
-    return ["", f"Searched against random: {contrast_verdict(own, table.measure)}."] if own else []
+    return ["", f"Searched against random: {contrast_sentence(own, table.measure)}."] if own else []
 
 
 def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
@@ -284,7 +283,7 @@ def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
         lines += ["", "Trainings without a figure:", ""] if failed else ["## Missing trainings", ""]
         lines += grid(["activation", "model and data", "without a figure", "seeds"], cells[:MOST_LINES])
         if len(cells) > MOST_LINES:
-            lines += ["", f"And {len(cells) - MOST_LINES} more; summary.csv has them all."]
+            lines += ["", f"And {len(cells) - MOST_LINES} more; see summary.csv."]
     return lines
 
 
@@ -308,27 +307,22 @@ def _cut(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _mean(mean: float | None, sd: float | None, measure: Measure) -> str:
-    return "–" if mean is None else measure.value(mean) + ("" if sd is None else f" ± {measure.sd(sd)}")
-
-
-def _sd(value: float | None, measure: Measure) -> str:
-    return "–" if value is None else measure.sd(value)
-
-
 def _rank(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _shown(own: Difference | None, measure: Measure) -> str:
-    return "–" if own is None else signed(own, measure)
+def _shown(own: Verdict | None) -> str:
+    return own.interval if own else "–"
 
 
-def _pairs(own: Difference | None) -> str:
-    return "–" if own is None else f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
+def _pairs(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "–"
+    own = verdict.difference
+    return f"{own.n} of {own.n + own.unpaired}" if own.unpaired else str(own.n)
 
 
 def _runs(seeds: Sequence[int]) -> str:
-    """Seeds with neighbours joined: «0–3, 7»."""
+    """Write seeds with neighbours joined: "0–3, 7"."""
     spans = [[seed for _, seed in span] for _, span in groupby(enumerate(seeds), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}–{span[-1]}" for span in spans)

@@ -1,9 +1,9 @@
-"""From searches to a choice: one search is one draw, so several run, and short trainings tell which of them is worth having.
+"""Select among several searches, because one search is one draw: short trainings tell which of them is worth having.
 
-The field is what the searches found, same functions once, and a random cell of the same space for each search. Round by round
-it trains with the same seeds as the family's usual activation and loses its worse half; those left train once more, with seeds
-that had no part in choosing them. Accuracy is of images held out of the training split: neither searches nor trainings see
-them, and the test split is never opened. If nothing is shown to beat the usual activation, that is the choice.
+The field is what the searches found, equal functions once, and a random cell of the same space for each search. Each round
+trains it with the same seeds as the default activation and drops the worse half; what is left trains once more, with seeds that
+were not used to select it. Accuracy is measured on images held out of the training split: neither searches nor trainings see
+them, and the test split is never used. If nothing is shown to beat the default activation, that is selected.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from ..activations import formula
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe
+from ..config.settings import Recipe, TextData
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
+from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.tracking import read_log
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
 from . import contenders, ranking, report
 from .contenders import Contender
-from .results import no_result, read_result
-from .statistics import Contrast, Result, mean, scores, searched_against_random
+from .measure import Measure
+from .results import parse, read_epochs, read_result, run_seconds
+from .statistics import Contrast, Place, Result, by_seed, mean, searched_against_random
 
 FORMAT = "grafs-selection/1"
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
-_VALIDATED = {"measure": "validation"}
-
-
 def held_out(recipe: Recipe) -> Recipe:
-    """The recipe with images held out for choosing, where it names no number of them.
+    """Return the recipe with data held out to select by, where it names none.
 
-    A tenth of the training split, of text its validation part; where ``train_images`` leaves some of it unused, of those,
-    up to as many as are trained on.
-    RecipeError where the split has too few.
+    Of text this is the validation part; of images a tenth of the training split, or as many as are trained on of those that
+    ``train_images`` leaves unused.
+
+    Raises:
+        RecipeError: where the split has too few.
     """
     evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
     recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
-    if data.text:
-        return recipe.model_copy(update={"data": data.model_copy(update={"text": data.text.model_copy(update=_VALIDATED)})})
+    if isinstance(data, TextData):
+        return recipe.model_copy(update={"data": data.to_choose_by()})
     if data.validation_images:
         return recipe
     info = open_dataset(data.name).splits.get(data.train_split)
@@ -60,14 +60,19 @@ def held_out(recipe: Recipe) -> Recipe:
     count = min(count, _MOST_HELD_OUT)
     if count < 1:
         raise RecipeError(
-            f"data.validation_images: {data.name} has {there} training images and train_images takes all; a choice needs some "
+            f"data.validation_images: {data.name} has {there} training images and train_images takes all; selecting needs some "
             "that are held out: lower data.train_images"
         )
     return recipe.model_copy(update={"data": data.model_copy(update={"validation_images": count})})
 
 
 def of_length(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with an evaluation of ``epochs``, its warm-up and its drops of the learning rate moved in proportion."""
+    """Return the recipe with an evaluation of other length; its warm-up and learning-rate drops move in proportion.
+
+    Args:
+        recipe: of the training.
+        epochs: how many.
+    """
     old, share = recipe.evaluate, epochs / recipe.evaluate.epochs
     decay = tuple(dict.fromkeys(max(round(epoch * share), 1) for epoch in old.weights.decay_epochs))
     warmup = min(round(old.weights.warmup_epochs * share), epochs - 1)
@@ -76,7 +81,14 @@ def of_length(recipe: Recipe, epochs: int) -> Recipe:
 
 
 def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str] = ()) -> list[Job]:
-    """A search for each seed from 0 on, in ``folder``/s<seed>."""
+    """Return a search for each seed from 0 on, in ``folder``/s<seed>.
+
+    Args:
+        recipe: its file.
+        folder: of the batch.
+        searches: how many.
+        options: further arguments of each command.
+    """
     jobs = []
     for seed in range(searches):
         own = folder / f"s{seed}"
@@ -87,27 +99,38 @@ def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str
 
 @dataclass
 class Selection:
-    """A choice under way in ``folder``. ``launch`` are the arguments of ``run_jobs`` that say where jobs run."""
+    """A selection under way.
+
+    Args:
+        recipe: with held-out data.
+        folder: of the selection.
+        searches: how many.
+        options: further arguments of each job's command.
+        launch: where jobs run.
+        failed: jobs so far.
+        trained: every training, of all rounds.
+        rounds: lines of the report.
+    """
 
     recipe: Recipe
     folder: Path
     searches: int
     options: Sequence[str] = ()
-    launch: Mapping[str, Any] = field(default_factory=dict)
+    launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
     trained: list[Result] = field(default_factory=list)  # every training, of all rounds
     rounds: list[str] = field(default_factory=list)  # lines of the report
 
     def __post_init__(self) -> None:
-        usual = contenders.usual(self.recipe.model)
+        usual = contenders.default_activation(self.recipe.model)
         if usual is None:
             raise RecipeError(
-                f"model: {self.recipe.model} is of no known family, so there is no usual activation to compare with"
+                f"model: {self.recipe.model} is of an unknown family, so there is no default activation to compare with"
             )
         self.usual = Contender(Activation(usual))
 
     def search(self) -> list[Contender]:
-        """Run the searches; what they found, same functions once. RunError where none ended."""
+        """Run the searches; returns what they found, equal functions once. RunError where none ended."""
         jobs = search_jobs(self.folder / "recipe.yaml", self.folder / "searches", self.searches, self.options)
         self._run(jobs)
         if not any(job.done for job in jobs):
@@ -115,11 +138,17 @@ class Selection:
         return contenders.merged(contenders.given(str(self.folder / "searches")))
 
     def train(self, field: Sequence[Contender], epochs: int, seeds: Sequence[int]) -> list[Result]:
-        """Train each of ``field`` with each seed for ``epochs``; one that fails is a row without a figure."""
+        """Train each contender with each seed; a training that fails is a row without a figure.
+
+        Args:
+            field: what to train.
+            epochs: of each training.
+            seeds: of the trainings.
+        """
         recipe = of_length(self.recipe, epochs)
         file = self.folder / "recipes" / f"{epochs}_epochs.yaml"
         _write_once(file, recipe.to_yaml())
-        jobs, rows = {}, []
+        jobs = {}
         for candidate in field:
             name = candidate.label
             if candidate.genotype:
@@ -127,58 +156,84 @@ class Selection:
                 _write_once(Path(name), candidate.genotype)
             for seed in seeds:
                 folder = self.folder / "trainings" / f"{epochs}_epochs" / candidate.label / f"s{seed}"
-                arguments = ("evaluate", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
+                arguments = ("train", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
-        for job, (candidate, seed) in jobs.items():
-            place = (candidate, recipe.model, recipe.data.name, seed)
-            rows.append(
-                read_result(job.folder, *place) if job.done else no_result(*place, "validation", epochs, bool(recipe.data.text))
-            )
+        place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
+        rows = [
+            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
+            for job, (candidate, seed) in jobs.items()
+            for what in [(candidate, place, seed)]
+        ]
         self.trained += rows
         return rows
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        outcomes = run_jobs(jobs, **self.launch)
+        outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
     def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
-        """The better half of ``field`` by mean score over the seeds of ``rows``; one that lost a training is last."""
-        own = {label: _sortable(seeds) for (label, _), seeds in scores(rows).items()}
-        ordered = sorted(field, key=lambda each: -own[each.label])
+        """Return the better half of ``field`` by its mean; one that lost a training is last.
+
+        Args:
+            field: contenders.
+            rows: their trainings of this round, and those of the default activation.
+        """
+        measure, known = rows[0].measure, {each.label: each for each in field}
+        own = {label: _sortable(seeds, measure) for (label, _), seeds in by_seed(rows).items()}
+        ordered = [known[label] for label in measure.best_first({label: own[label] for label in known})]
         left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
-        measure = rows[0].measure
-        shown = ", ".join(f"{each.label} {measure.value(own[each.label])}" for each in ordered)
-        usual = f"{self.usual.label} {measure.value(own[self.usual.label])}"
-        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} go on")
+        shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
+        usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
+        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} remain")
         return left
 
 
 def run_searches(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> list[Outcome]:  # fmt: skip
-    """Search ``searches`` times, seeds from 0 on, each in ``out``/s<seed>; returns those that failed.
+    """Search with each seed from 0 on, each in ``out``/s<seed>: a batch of searches, as ``transfer`` takes it.
 
-    ``out`` is a batch of searches, as ``transfer`` takes it. RunError where it is in use, or holds searches of another recipe.
+    Args:
+        recipe: of the searches.
+        out: the folder.
+        searches: how many.
+        options: further arguments of each command.
+        launch: where jobs run.
+
+    Returns:
+        The searches that failed.
+
+    Raises:
+        RunError: where the folder is in use, or holds searches of another recipe.
     """
     folder = Path(out).absolute()
     with locked(folder):
         _check_recipe(folder, recipe, {}, {})
         _write_once(folder / "recipe.yaml", recipe.to_yaml())
-        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), **launch)
+        outcomes = run_jobs(search_jobs(folder / "recipe.yaml", folder, searches, options), launch)
         return [outcome for outcome in outcomes if outcome.state == "failed"]
 
 
 def run_selection(
-    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), **launch: Any
+    recipe: Recipe, out: str | Path, searches: int, *, options: Sequence[str] = (), launch: Launch = HERE
 ) -> dict[str, Any]:
-    """Search ``searches`` times and choose; returns the summary, which stands in ``out``/summary.json too.
+    """Search several times and select; a finished selection is only read, a half-done one resumes.
 
-    ``options`` are further arguments of each job's command, ``launch`` arguments of ``run_jobs``. ``out`` gets recipe.yaml,
-    searches/s<seed>, trainings/, report.md, final/ (the report of the last trainings), and genotype.json where a found function
-    is recommended. Called again it goes on; a finished one is only read. RunError where the folder is in use or
-    another choice's.
+    Args:
+        recipe: with a ``select`` section.
+        out: gets recipe.yaml, searches/s<seed>, trainings/, report.md, final/ (the report of the final trainings), and
+            genotype.json where a found function is recommended.
+        searches: how many.
+        options: further arguments of each job's command.
+        launch: where jobs run.
+
+    Returns:
+        The summary, which is in ``out``/summary.json too.
+
+    Raises:
+        RunError: where the folder is in use or another selection's.
     """
     folder, recipe = Path(out).absolute(), held_out(recipe)
     _check_folder(folder, recipe, searches)
@@ -223,15 +278,16 @@ def _finish(
     table = [
         {
             "activation": row.activation, "kind": row.kind, "formula": field[row.activation].activation.formula,
-            "verdict": ranking.verdict(row.difference, ranked.usual, measure=ranked.measure), "mean": row.difference.mean,
-            "low": row.difference.low, "high": row.difference.high, "n": row.difference.n, "p_adjusted": row.p,
+            "verdict": row.verdict.sentence(), "mean": own.mean, "low": own.low, "high": own.high, "n": own.n,
+            "p_adjusted": row.p,
         }
         for row in ranked.rows
+        for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_verdict(first, ranked.measure) if first else NOT_COMPARED
+    compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
-        **({} if recipe.data.text else {"validation_images": recipe.data.validation_images}),
+        **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
         "searches": selection.searches, "distinct": len(found),
         "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
         "searched_against_random": compared, "cost": cost,
@@ -243,10 +299,10 @@ def _finish(
         # what was picked from a batch doesn't stand for it
         [replace(row, batch=None) for row in final], folder / "final",
         classes={recipe.data.name: len(classes)} if classes else None,
-        usual={recipe.model: ranked.usual}, title=f"The last trainings of the choice in {folder.name}",
+        usual={recipe.model: ranked.usual}, title=f"The final trainings of the selection in {folder.name}",
         failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
         formulas={label: each.activation.formula for label, each in field.items()},
-        notes=["All of it is measured on held-out training data: to choose by; a claim needs the test split."],
+        notes=["The test split: everything is measured on held-out training data, to select by; claims need the test split."],
     )  # fmt: skip
     report.write_results(selection.trained, folder / "trainings.csv")
     write_whole(folder / "report.md", _text(selection, found, summary))
@@ -257,9 +313,16 @@ def _finish(
 
 
 def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
-    """Seconds of the searches and of the trainings, and all of it in trainings of ``epochs`` with the usual activation.
+    """Sum up what searches and trainings cost.
 
-    ``usual``: trainings with it, by whose seconds an epoch is counted.
+    Args:
+        searching: seconds of the searches.
+        trained: all trainings.
+        usual: trainings with the default activation, which give the seconds of an epoch.
+        epochs: of a full training.
+
+    Returns:
+        Seconds of both, and the total in full trainings with the default activation.
     """
     training = math.fsum(row.seconds or 0.0 for row in trained)
     each = [row.seconds / row.epochs for row in usual if row.seconds]
@@ -276,25 +339,29 @@ def _searching(selection: Selection) -> float:
     """Seconds of all searches."""
     seconds = 0.0
     for seed in range(selection.searches):
-        lines = [line for line in read_log(selection.folder / "searches" / f"s{seed}") if line["kind"] == "epoch"]
-        seconds += float(lines[-1]["seconds"]) if lines else 0.0
+        seconds += run_seconds(read_epochs(selection.folder / "searches" / f"s{seed}"), search=True)
     return seconds
 
 
 def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
-    """Searched against random activations; ``searches`` ended in each label's function, and each of them counts."""
+    """Compare searched with random activations; None where one of them is missing.
+
+    Args:
+        rows: trainings.
+        searches: {label: how many searches ended in its function}; each of them counts.
+    """
     kinds = {row.activation: row.kind for row in rows}
     searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
-    for (label, _), seeds in scores(rows).items():
+    for (label, _), seeds in by_seed(rows).items():
         if kinds[label] == "random":
             random.append(seeds)
         searched += [seeds] * searches.get(label, 0)
     return searched_against_random(searched, random)
 
 
-def _sortable(seeds: Mapping[int, float]) -> float:
-    own = mean(seeds)
-    return -math.inf if own.lost or own.mean is None else own.mean
+def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:
+    own, worst = mean(seeds), math.inf if measure.lower_is_better else -math.inf
+    return worst if own.lost or own.mean is None else own.mean
 
 
 def _labels(field: Sequence[Contender]) -> list[str]:
@@ -304,12 +371,13 @@ def _labels(field: Sequence[Contender]) -> list[str]:
 def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str, Any]) -> str:
     cost, recipe = summary["cost"], selection.recipe
     lines = [
-        f"# Choice among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "", f"**{summary['why']}**", "",
-        f"Measured on {_held_out_words(recipe)} held out of the training split; the test split was not opened. "
-        f"All of it cost {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
+        f"# Selection among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "",
+        f"**{summary['why']}**", "",
+        f"Measured on {recipe.data.held_out} held out of the training split; the test split was not used. "
+        f"The total cost was {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
         f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
         f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
-        "## Ranking", "", f"| | formula | beside {summary['usual']} |", "|---|---|---|",
+        "## Ranking", "", f"| | formula | compared with {summary['usual']} |", "|---|---|---|",
         *(f"| {row['activation']} | `{row['formula'].replace('|', '¦')}` | {row['verdict']} |" for row in summary["ranking"]),
         "", "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
         "## Rounds", "", *(f"- {line}" for line in summary["rounds"]), "",
@@ -319,10 +387,6 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
         "", *(f"- failed: {line}" for line in summary["failed"]),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _held_out_words(recipe: Recipe) -> str:
-    return "text" if recipe.data.text else f"{recipe.data.validation_images} images"
 
 
 def _search_row(found: Contender) -> str:
@@ -335,7 +399,7 @@ def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:
     """RunError where ``folder`` holds something else than this choice."""
     inside = [item.name for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
     if inside and "selection.json" not in inside:
-        raise RunError(f"{folder} is not empty and holds no choice among searches; name an empty or a new folder with --out")
+        raise RunError(f"{folder} is not empty and is no selection; name an empty or a new folder with --out")
     if inside:
         there = runs.read_json(folder / "selection.json").get("searches")
         _check_recipe(folder, recipe, {"searches": there}, {"searches": searches})

@@ -1,16 +1,17 @@
 """What the trainings of a matrix show: means, paired differences with their intervals, spread over searches apart.
 
-Pure functions. A `Result` is one training; `scores` sorts them into {seed: score} for every activation at every `Place`, and
+Pure functions. A `Result` is one training; `by_seed` sorts them into {seed: value} for every activation at every `Place`, and
 the other functions take such mappings. NaN is a training without a figure (it failed, or has not run): it enters no mean and no
 difference, and is counted wherever it is left out. A figure at chance level is a figure: it enters as it was measured.
 
-What each number means stands in docs/statistics.md.
+docs/statistics.md says what each number means.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -18,43 +19,17 @@ from typing import Any, Literal, NamedTuple, get_args
 import scipy  # loads its parts when they are used
 
 from ..errors import RunError
+from .measure import ACCURACY, MEASURES, Measure
 
 Kind = Literal["found", "random", "baseline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Seeds = Mapping[int, float]  # training seed -> score
+Seeds = Mapping[int, float]  # training seed -> value as measured
 LEVEL = 0.95  # of intervals
 STOPPED_LEVEL = 0.975  # of an activation that was stopped early: looked at twice, so each look has half the 5 % (Bonferroni)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What trainings are compared by. A *score* is ``sign`` times the measured value, so that higher is always better.
-
-    ``unit`` is that of differences of scores, which stand with ``digits`` decimals; ``suffix`` follows a value.
-    """
-
-    name: Literal["accuracy", "loss"]
-    noun: str
-    sign: int
-    unit: str
-    digits: int
-    suffix: str
-
-    def value(self, score: float) -> str:
-        """What was measured, as text: «62.31» of a score 62.31, «1.2345» of a score −1.2345."""
-        return f"{self.sign * score:.{self.digits}f}"
-
-    def sd(self, sd: float) -> str:
-        return f"{sd:.{self.digits}f}"
-
-
-ACCURACY = Measure("accuracy", "accuracy in per cent", 1, "points", 2, " %")
-LOSS = Measure("loss", "loss in nats per token", -1, "nats", 4, " nats")
-MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (ACCURACY, LOSS)}
-
-
 class Place(NamedTuple):
-    """Where activations are compared with one another: one model on one data set."""
+    """One model and one data set, on which activations are compared with one another."""
 
     model: str
     data: str
@@ -65,11 +40,27 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """One training from scratch: ``accuracy`` (per cent) and ``loss`` (nats a sample or token) on ``split``, after ``epochs``.
+    """One training from scratch.
 
-    ``activation`` is its label, one function each. ``batch`` and ``search_seed`` say which search found it, ``sha256`` is its
-    genotype's; None where there is none. ``seed`` is the training's. ``seconds`` is what it took, None where unknown.
-    ``compared_by``: which of the two counts.
+    Args:
+        activation: its label, one function each.
+        kind: "found", "random" or "baseline".
+        batch: the batch of searches that found it, if any.
+        search_seed: the search in that batch.
+        sha256: of its genotype; None without one.
+        model: label of the model.
+        data: label of the data set.
+        seed: of the training.
+        accuracy: in per cent on ``split`` after ``epochs``.
+        loss: in nats a sample or token.
+        split: "test" or "validation".
+        epochs: of the training.
+        seconds: it took; None where unknown.
+        compared_by: which of the two counts.
+
+    >>> row = Result("relu", "baseline", None, None, None, "resnet18", "cifar10", 0, 91.5, 0.3, "test", 50)
+    >>> row.value, str(row.place)
+    (91.5, 'resnet18 on cifar10')
     """
 
     activation: str
@@ -92,9 +83,9 @@ class Result:
         return MEASURES[self.compared_by]
 
     @property
-    def score(self) -> float:
-        """Higher is better."""
-        return self.accuracy if self.compared_by == "accuracy" else -self.loss
+    def value(self) -> float:
+        """Return what counts, as measured."""
+        return self.accuracy if self.compared_by == "accuracy" else self.loss
 
     @property
     def place(self) -> Place:
@@ -106,12 +97,19 @@ class Result:
 
     @property
     def has_figure(self) -> bool:
-        return math.isfinite(self.score)
+        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Over ``n`` figures; ``sd`` (n − 1 in the denominator) is None below two. ``lost``: those that had no figure."""
+    """Over ``n`` figures.
+
+    Args:
+        mean: None without figures.
+        sd: with n − 1 in the denominator; None below two.
+        n: how many figures.
+        lost: how many trainings have none.
+    """
 
     mean: float | None
     sd: float | None
@@ -121,11 +119,17 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours − theirs in points, over ``n`` training seeds that both have; ``unpaired`` seeds had a figure on one side or none.
+    """By how much ours is better, in the measure's unit.
 
-    ``low``, ``high``: the 95 % interval, ``p`` two-sided of the same t test. All three are None where nothing tells the
-    spread: below two pairs, or where all pairs differ by the same number. ``members``: how many activations of a group were
-    averaged; None for one activation.
+    Args:
+        mean: over the pairs; None without any.
+        low: of the interval; None, as ``high`` and ``p``, where nothing tells the spread: below two pairs, or where all pairs
+            differ by the same number.
+        high: of the interval.
+        p: two-sided, of the same t test.
+        n: training seeds that both have.
+        unpaired: seeds that lack a figure on one side.
+        members: how many activations of a group were averaged; None for one activation.
     """
 
     mean: float | None
@@ -160,10 +164,15 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupMean:
-    """``mean`` and ``sd`` over the members' own means; ``seed_sd``: over training seeds within a member, pooled.
+    """Over the means of a group's members.
 
-    ``sd`` holds the luck of the training seeds too: members that are all the same function still have one of about
-    seed_sd/√(seeds). None where there is nothing to take it from.
+    Args:
+        mean: of them.
+        sd: of them. It includes the noise of the training seeds: members that are all the same function have about
+            seed_sd/√(seeds).
+        seed_sd: over training seeds within a member, pooled; None where there is nothing to take it from.
+        members: how many have figures.
+        lost: how many have none.
     """
 
     mean: float | None
@@ -175,7 +184,15 @@ class GroupMean:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Medians, over members, of the searched and the random activations' mean scores; ``p``: rank-sum test, two-sided."""
+    """Searched beside random activations.
+
+    Args:
+        searched: median of the searched members' means.
+        random: the same of the random ones.
+        searches: how many members.
+        cells: how many random ones.
+        p: of the rank-sum test, two-sided.
+    """
 
     searched: float
     random: float
@@ -185,7 +202,7 @@ class Contrast:
 
 
 def check(results: Sequence[Result]) -> None:
-    """RunError for rows that can't be compared: a cell twice, two splits, unequal lengths, a label of two kinds."""
+    """Check that rows can be compared. RunError for a cell twice, two splits, unequal lengths, a label of two kinds."""
     cells: set[Any] = set()
     kinds: dict[str, Any] = {}
     epochs: dict[Place, int] = {}
@@ -193,7 +210,7 @@ def check(results: Sequence[Result]) -> None:
         if row.kind not in KINDS:
             raise RunError(f"{row.activation}: a kind is one of {', '.join(KINDS)}, got {row.kind!r}")
         if row.cell in cells:
-            raise RunError(f"{row.activation}, {row.place}, seed {row.seed} stands there twice: one row is one training")
+            raise RunError(f"{row.activation}, {row.place}, seed {row.seed} is a duplicate: each training has one row")
         cells.add(row.cell)
         origin = (row.kind, row.batch, row.search_seed)
         if kinds.setdefault(row.activation, origin) != origin:
@@ -208,20 +225,21 @@ def check(results: Sequence[Result]) -> None:
             raise RunError(f"{row.place}: trainings of {epochs[row.place]} and of {row.epochs} epochs can't be compared")
 
 
-def scores(results: Iterable[Result]) -> dict[tuple[str, Place], dict[int, float]]:
-    """{(activation, place): {seed: score}}; a score that isn't finite is NaN."""
+def by_seed(results: Iterable[Result]) -> dict[tuple[str, Place], dict[int, float]]:
+    """Return {(activation, place): {seed: value}}; a value that isn't finite is NaN."""
     table: dict[tuple[str, Place], dict[int, float]] = {}
     for row in results:
-        table.setdefault((row.activation, row.place), {})[row.seed] = row.score if row.has_figure else math.nan
+        table.setdefault((row.activation, row.place), {})[row.seed] = row.value if row.has_figure else math.nan
     return table
 
 
 def places(results: Iterable[Result]) -> list[Place]:
+    """Return every model and data set of the rows, ordered by name."""
     return sorted({row.place for row in results}, key=lambda place: (natural(place.model), natural(place.data)))
 
 
 def activations(results: Iterable[Result]) -> dict[str, Result]:
-    """The activations in the order reports show them, found, random, baselines, each with one of its rows."""
+    """Return the activations with one of their rows in the order of reports: found, random, baselines."""
     first: dict[str, Result] = {}
     for row in results:
         first.setdefault(row.activation, row)
@@ -235,22 +253,39 @@ def activations(results: Iterable[Result]) -> dict[str, Result]:
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:
-    """A sorting key by which seed_10 comes after seed_9."""
+    """Return a sorting key by which seed_10 comes after seed_9.
+
+    >>> sorted(["s10", "s9"], key=natural)
+    ['s9', 's10']
+    """
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def mean(seeds: Seeds) -> Mean:
+    """Return the mean over training seeds.
+
+    >>> mean({0: 70.0, 1: 72.0})
+    Mean(mean=71.0, sd=1.4142135623730951, n=2, lost=0)
+    """
     values = _figures(seeds)
     return Mean(_mean(values), _sd(values), len(values), len(seeds) - len(values))
 
 
-def difference(ours: Seeds, theirs: Seeds, level: float = LEVEL) -> Difference:
-    """The mean difference of pairs of the same training seed, with the t interval of n − 1 degrees of freedom.
+def difference(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY, level: float = LEVEL) -> Difference:
+    """Compare pairs of trainings with the same seed by the paired t test (n − 1 degrees of freedom).
 
-    ``level``: of the interval; p is as it is for any.
+    Args:
+        ours: {training seed: value}.
+        theirs: the same of the other activation.
+        measure: says which way is better.
+        level: of the interval.
+
+    >>> own = difference({0: 71.0, 1: 72.0, 2: 73.0}, {0: 70.0, 1: 70.0, 2: 70.0})
+    >>> own.mean, round(own.low, 2), round(own.high, 2), own.n
+    (2.0, -0.48, 4.48, 3)
     """
     pairs = sorted(_with_figures(ours) & _with_figures(theirs))
-    values = [ours[seed] - theirs[seed] for seed in pairs]
+    values = [measure.gain(ours[seed], theirs[seed]) for seed in pairs]
     unpaired = len(set(ours) | set(theirs)) - len(pairs)
     sd = _sd(values)
     error = 0.0 if sd is None else sd / math.sqrt(len(values))
@@ -258,7 +293,7 @@ def difference(ours: Seeds, theirs: Seeds, level: float = LEVEL) -> Difference:
 
 
 def groups(results: Iterable[Result]) -> list[Group]:
-    """The batches of searches and the random cells, in the order of `activations`; baselines are no group."""
+    """Return the batches of searches and the random cells, in the order of `activations`; baselines are no group."""
     found: dict[tuple[Kind, str | None], list[str]] = {}
     for label, row in activations(results).items():
         if row.kind == "random" or (row.kind == "found" and row.batch is not None):
@@ -267,7 +302,7 @@ def groups(results: Iterable[Result]) -> list[Group]:
 
 
 def group_mean(members: Sequence[Seeds]) -> GroupMean:
-    """Every member counts once, however many seeds it has. ``lost``: members without any figure."""
+    """Return the mean over members, each of which counts once however many seeds it has."""
     figures = [values for values in map(_figures, members) if values]
     means = [sum(values) / len(values) for values in figures]
     freedom = sum(len(values) - 1 for values in figures)
@@ -276,18 +311,23 @@ def group_mean(members: Sequence[Seeds]) -> GroupMean:
     return GroupMean(_mean(means), _sd(means), pooled, len(means), len(members) - len(means))
 
 
-def group_difference(members: Sequence[Seeds], theirs: Seeds) -> Difference:
-    """How the group's members differ on average from one activation, over the seeds that all of them and it have.
+def group_difference(members: Sequence[Seeds], theirs: Seeds, measure: Measure = ACCURACY) -> Difference:
+    """Compare the members of a group, on average, with one activation, over the seeds that all of them and it have.
 
     Both samples count: another draw of members, and other training seeds. All members meet the same trainings of ``theirs``,
-    so the spread over members alone leaves its luck out. With s_u the sd of the members' mean differences, s_s that of the
+    so the spread over members alone leaves out its noise. With s_u the sd of the members' mean differences, s_s that of the
     seeds', U members and S seeds: SE² = s_u²/U + s_s²/S, and Welch–Satterthwaite's degrees of freedom. The trainings' own noise
-    is in both terms, so the interval is too wide rather than too narrow. None below two members or two seeds.
+    is in both terms, so the interval is too wide rather than too narrow. There is none below two members or two seeds.
+
+    Args:
+        members: {training seed: value} of each.
+        theirs: the same of the other activation.
+        measure: says which way is better.
     """
     kept = [seeds for seeds in members if _with_figures(seeds)]
     every = set(theirs).union(*kept) if kept else set(theirs)
     pairs = sorted(_with_figures(theirs).intersection(*map(_with_figures, kept))) if kept else []
-    table = [[seeds[seed] - theirs[seed] for seed in pairs] for seeds in kept]
+    table = [[measure.gain(seeds[seed], theirs[seed]) for seed in pairs] for seeds in kept]
     by_member = [sum(row) / len(row) for row in table] if pairs else []
     by_seed = [sum(column) / len(column) for column in zip(*table, strict=True)]
     error, freedom = 0.0, 0.0
@@ -299,17 +339,27 @@ def group_difference(members: Sequence[Seeds], theirs: Seeds) -> Difference:
     return Difference(*_interval(_mean(by_member), error, freedom), len(pairs), len(every) - len(pairs), len(kept))
 
 
-def ranks(values: Mapping[str, float | None]) -> dict[str, float]:
-    """1 for the highest; equal ones share their mean rank. Those without a figure have none."""
+def ranks(values: Mapping[str, float | None], measure: Measure = ACCURACY) -> dict[str, float]:
+    """Rank values; equal ones share their mean rank, missing ones have none.
+
+    Args:
+        values: by name.
+        measure: says which way is better.
+
+    >>> ranks({"relu": 91.0, "gelu": 92.0, "silu": None})
+    {'relu': 2.0, 'gelu': 1.0}
+    """
     known = {name: value for name, value in values.items() if value is not None}
-    return {
-        name: 1 + sum(other > value for other in known.values()) + (sum(other == value for other in known.values()) - 1) / 2
-        for name, value in known.items()
-    }
+    better = scipy.stats.rankdata([measure.gain(0.0, value) for value in known.values()])
+    return dict(zip(known, map(float, better), strict=True))
 
 
 def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
-    """p values adjusted for how many there are (Holm 1979): below 0.05 one holds beside all the others."""
+    """Adjust p values for how many there are (Holm 1979): below 0.05 one holds beside all the others.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": None})
+    {'a': 0.02, 'b': 0.04, 'c': None}
+    """
     known = sorted((value, name) for name, value in p.items() if value is not None)
     adjusted: dict[str, float | None] = dict.fromkeys(p)
     highest = 0.0
@@ -320,16 +370,28 @@ def holm(p: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def searched_against_random(searched: Sequence[Seeds], cells: Sequence[Seeds]) -> Contrast | None:
-    """The medians of both groups' mean scores, and their rank-sum test (exact without ties); None for an empty group."""
+    """Compare the medians of both groups' means by the rank-sum test, exact without ties.
+
+    Args:
+        searched: {training seed: value} of each searched activation.
+        cells: the same of the random ones.
+
+    Returns:
+        None for an empty group.
+    """
     ours, theirs = ([m.mean for m in map(mean, group) if m.mean is not None] for group in (searched, cells))
     if not ours or not theirs:
         return None
     p = float(scipy.stats.mannwhitneyu(ours, theirs, alternative="two-sided").pvalue)
-    return Contrast(_median(ours), _median(theirs), len(ours), len(theirs), p)
+    return Contrast(statistics.median(ours), statistics.median(theirs), len(ours), len(theirs), p)
 
 
 def expected_maximum(n: int) -> float:
-    """By how many sd the largest of n draws from one normal distribution is expected above their mean."""
+    """Return by how many sd the largest of n draws from one normal distribution is expected above their mean.
+
+    >>> round(expected_maximum(5), 2)
+    1.16
+    """
     if n < 2:
         return 0.0
     normal = scipy.stats.norm
@@ -338,7 +400,15 @@ def expected_maximum(n: int) -> float:
 
 
 def at_chance(accuracy: float, classes: int) -> bool:
-    """Whether an accuracy (per cent) is hardly above guessing: by half of chance, or a twentieth of the way to 100, at most."""
+    """Return whether an accuracy is hardly above guessing: by at most half of chance, and a twentieth of the way to 100.
+
+    Args:
+        accuracy: in per cent.
+        classes: how many there are.
+
+    >>> at_chance(12.0, classes=10), at_chance(20.0, classes=10)
+    (True, False)
+    """
     chance = 100 / classes
     return accuracy <= min(1.5 * chance, chance + 0.05 * (100 - chance))
 
@@ -352,12 +422,7 @@ def _figures(seeds: Seeds) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered, middle = sorted(values), len(values) // 2
-    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return statistics.fmean(values) if values else None
 
 
 def _sd(values: Sequence[float]) -> float | None:

@@ -1,31 +1,38 @@
-"""The matrix of trainings: which are left, how long they will take, have them run, and what came of all."""
+"""Train the matrix: which cells are left, how long they will take, run them, and report on all."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from ..config.settings import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
-from ..runs.tracking import Mode, RunLog
+from ..jobs.options import HERE, Launch
+from ..runs.folder import CHECKPOINT, SUMMARY
+from ..runs.tracking import DISABLED, RunLog, Wandb
 from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
+from ..utils.markdown import duration
 from . import contenders, estimate, report
 from .matrix import Cell, Matrix
-from .results import no_result, read_result
-from .statistics import Result
+from .results import parse, read_result
+from .statistics import Place, Result
 
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a call came to: the outcomes of the cells it was to have done, and the report of all (None without a result)."""
+    """What a call did.
+
+    Args:
+        outcomes: of the cells that it was to have trained.
+        report: of all cells; None without a result.
+    """
 
     outcomes: tuple[Outcome, ...]
     report: Path | None
@@ -39,36 +46,42 @@ class Transferred:
 
 
 def run_transfer(
-    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launcher: Literal["local", "ray"] = "local",
-    workers: int | None = None, devices: Sequence[str] = ("cpu",), address: str | None = None,
-    gpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False, processes: int = 1,
-    warm: bool = False,
+    recipe: Recipe, out: str | Path, *, options: Sequence[str] = (), launch: Launch = HERE, processes: int = 1,
+    wandb: Wandb = DISABLED,
 ) -> Transferred:  # fmt: skip
-    """Have every cell of the recipe's ``transfer`` trained that isn't yet, then write the report of all in ``out``.
+    """Train every cell of the recipe's ``transfer`` that isn't trained yet, then report on all of them.
 
-    ``options`` are further arguments of each ``grafs-timm train``; torchrun starts it where ``processes`` are several. The
-    rest as ``launch.run_jobs`` takes it. With ``wandb`` the report is a W&B run of its own, in ``group``: all results as a
-    table, the plots, the files as artifacts. The folder is held meanwhile: RunError where another process has it, or torchrun
-    started several of this one. Errors of ``Matrix.plan`` before anything is written.
+    Args:
+        recipe: with a ``transfer`` section.
+        out: the folder; it is held meanwhile.
+        options: further arguments of each ``grafs-timm train``.
+        launch: where the trainings run.
+        processes: of each training; torchrun starts several.
+        wandb: makes the report a W&B run of its own: results as a table, plots, files as artifacts.
+
+    Raises:
+        RunError: where another process has the folder, or torchrun started several of this one; as ``Matrix.plan`` before
+            anything is written.
     """
     if parallel.launched() > 1:
         raise RunError("transfer starts processes of its own; call it without torchrun")
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
-        outcomes = run_jobs(
-            jobs(matrix, options, processes), launcher=launcher, workers=workers, devices=devices, address=address,
-            gpus_per_job=gpus_per_job, retries=retries, on_outcome=on_outcome, quiet=quiet, warm=warm,
-        )  # fmt: skip
+        outcomes = run_jobs(jobs(matrix, options, processes), launch)
         path = write_report(matrix, outcomes)
-        if path and wandb != "disabled":
-            _show_report(matrix, path, wandb, group)
+        if path and wandb.mode != "disabled":
+            _show_report(matrix, path, wandb)
         return Transferred(tuple(outcomes), path)
 
 
 def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
-    """The recipe with ``on_bad_shard`` in every data section; those that are only a name follow the recipe's own."""
+    """Set ``on_bad_shard`` in every data section; sections that are only a name follow the recipe's own.
+
+    Args:
+        recipe: of the matrix.
+        choice: the value.
+    """
     changed = {"on_bad_shard": choice}
     sections = [each if each.model_fields_set == {"name"} else each.model_copy(update=changed) for each in recipe.transfer.data]
     transfer = recipe.transfer.model_copy(update={"data": tuple(sections)})
@@ -76,7 +89,14 @@ def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:
 
 
 def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = (), processes: int = 1) -> list[str]:
-    """One shell command for each cell that isn't done, once what they need stands in ``out``. Errors as ``run_transfer``."""
+    """Write what the cells need, and return a shell command for each cell that isn't trained. Raises as `run_transfer`.
+
+    Args:
+        recipe: with a ``transfer`` section.
+        out: the folder.
+        options: further arguments of each command.
+        processes: of each training.
+    """
     with locked(out):
         matrix = Matrix.plan(recipe, out)
         matrix.write()
@@ -84,13 +104,19 @@ def print_jobs(recipe: Recipe, out: str | Path, options: Sequence[str] = (), pro
 
 
 def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> list[Job]:
-    """One for each cell of this call; the larger the model and its data, the higher its cost."""
+    """Return a job for each cell of this call; its cost grows with the model and its data.
+
+    Args:
+        matrix: planned.
+        options: further arguments of each command.
+        processes: of each training.
+    """
     costs = {(model, data): _relative_cost(matrix, model, data) for model in matrix.models for data in matrix.data}
     return [
         Job(
             cell.name,
             (
-                "evaluate", str(matrix.recipe_file(cell.model, cell.data)),
+                "train", str(matrix.recipe_file(cell.model, cell.data)),
                 "--activation", matrix.activation_argument(cell.activation), "--seed", str(cell.seed),
                 "--out", str(matrix.job_folder(cell)), "--resume", "--quiet", *options,
             ),
@@ -114,9 +140,14 @@ def _relative_cost(matrix: Matrix, model: str, data: str) -> float:
 
 
 def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, processes: int = 1) -> str:
-    """The cells and an estimate of their time as text; nothing is written.
+    """List the cells and estimate their time; nothing is written.
 
-    ``workers`` run at once, each of ``processes`` on such a ``device``.
+    Args:
+        recipe: with a ``transfer`` section.
+        out: the folder.
+        workers: how many run at once.
+        device: of each.
+        processes: of each training.
     """
     matrix = Matrix.plan(recipe, out)
     states = {cell: _state(matrix, cell) for cell in matrix.wanted}
@@ -145,9 +176,9 @@ def dry_run(recipe: Recipe, out: str | Path, *, workers: int, device: str, proce
 def _state(matrix: Matrix, cell: Cell) -> tuple[str, int]:
     """(as shown, epochs that are left)."""
     folder, epochs = matrix.job_folder(cell), matrix.recipe.evaluate.epochs
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         return "done", 0
-    done = estimate.epochs_done(folder) if (folder / "checkpoint.pt").exists() else 0
+    done = estimate.epochs_done(folder) if (folder / CHECKPOINT).exists() else 0
     return (f"half done ({done} of {epochs} epochs)" if done else "to do"), epochs - done
 
 
@@ -161,59 +192,67 @@ def _epoch_seconds(matrix: Matrix, model: str, data: str, device: str, processes
     return seconds, f"from 3 training steps{of} on {device} here"
 
 
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 # --------------------------------------------------------------------------------------------------- after it ran
 
 
 def results(matrix: Matrix, failed: Collection[Path] = ()) -> list[Result]:
-    """What each cell came to: every finished one, and without a figure those of the ``failed`` folders.
+    """Return a row for each finished cell, and one without a figure for each failed one.
 
-    A search that ended in the function of another stands there on its own, so that the spread over searches is theirs.
-    RunError for a summary that can't be read.
+    A search that ended in the function of another has rows of its own, so that the spread over searches is theirs.
+
+    Args:
+        matrix: whose cells they are.
+        failed: folders.
+
+    Raises:
+        RunError: for a summary or log that can't be read.
     """
     found = []
     for cell in matrix.cells():
         folder, candidate = matrix.job_folder(cell), matrix.activations[cell.activation]
-        if (folder / "summary.json").exists():
-            row = read_result(folder, candidate, cell.model, cell.data, cell.seed)
+        if (folder / SUMMARY).exists():
+            row = read_result(folder, candidate, Place(cell.model, cell.data), cell.seed)
         elif folder in failed:
             recipe = matrix.cell_recipe(cell.model, cell.data)
-            place = (candidate, cell.model, cell.data, cell.seed)
-            row = no_result(*place, measured_on(recipe), recipe.evaluate.epochs, bool(recipe.data.text))
+            how = measured_on(recipe), recipe.data.figure, recipe.evaluate.epochs
+            row = parse([], candidate, Place(cell.model, cell.data), cell.seed, *how)
         else:
             continue
         found.append(row)
-        found += [replace(row, activation=label, search_seed=seed) for label, seed in candidate.twins().items()]
+        found += [replace(row, activation=label, search_seed=seed) for label, seed in candidate.duplicates().items()]
     return found
 
 
 def notes(matrix: Matrix) -> list[str]:
-    """What a reader of the report must know of the activations."""
+    """Return what a reader of the report must know of the activations."""
     said = [
-        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function, "
-        "up to scales; it is trained once, and stands there for each of them."
+        f"{each.label}: searches {', '.join(map(str, (each.search_seed, *each.also)))} of {each.batch} ended in this function "
+        "up to scales; it is trained once and listed for each of them."
         for each in matrix.activations.values()
         if each.also
     ]
     if any(each.kind == "random" for each in matrix.activations.values()):
-        said.append("Random cells that are constant or not finite on [−5, 5]: they are left out of the draw.")
+        said.append("Random cells that are constant or not finite on [−5, 5]: they are not drawn.")
     return said
 
 
 def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
-    """The report of every finished cell, those of earlier calls too; None where there is none."""
+    """Report on every finished cell, those of earlier calls too.
+
+    Args:
+        matrix: whose cells they are.
+        outcomes: of this call.
+
+    Returns:
+        The path; None without a result.
+    """
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     found = results(matrix, {outcome.job.folder for outcome in failed})
     if not any(row.has_figure for row in found):
         return None
     formulas = {label: each.activation.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
-        formulas |= dict.fromkeys(each.twins(), each.activation.formula)
+        formulas |= dict.fromkeys(each.duplicates(), each.activation.formula)
     return report.write_report(
         found,
         matrix.folder,
@@ -226,11 +265,11 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     )
 
 
-def _show_report(matrix: Matrix, path: Path, wandb: Mode, group: str | None) -> None:
+def _show_report(matrix: Matrix, path: Path, wandb: Wandb) -> None:
     found, name = results(matrix), matrix.folder.name
     columns = [field.name for field in fields(Result)]
     config = matrix.recipe.model_dump(mode="json")
-    with RunLog(matrix.folder, wandb, config, name=f"report of {name}", group=group, job_type="report") as log:
+    with RunLog(matrix.folder, wandb.mode, config, name=f"report of {name}", group=wandb.group, job_type="report") as log:
         log.log("report", trainings=len(found))
         log.table("results", columns, [list(astuple(row)) for row in found])
         for picture in sorted((matrix.folder / "plots").glob("*.png")):

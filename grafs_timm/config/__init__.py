@@ -12,18 +12,7 @@ if TYPE_CHECKING:
     from .settings import Recipe as Recipe
     from .settings import Text as Text
 
-__all__ = ["Recipe", "Text", "load_recipe", "parse_recipe"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
-    {
-        "recipe": (
-            "load_recipe",
-            "parse_recipe",
-        ),
-        "settings": (
-            "Recipe",
-            "Text",
-        ),
-    },
+    {"recipe": "load_recipe parse_recipe", "settings": "Recipe Text"},
 )

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..errors import RecipeError, shortened
 from ..utils.resources import folder
+from ..utils.schema import explain, fields_at
 from ..utils.suggest import nearest
 from . import strict_yaml
-from .settings import Impossible, Recipe
-from .strict_yaml import describe
+from .settings import Recipe
 
 
 def load_recipe(
@@ -45,11 +45,10 @@ def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | f
         return Recipe.model_validate(settings)
     except ValidationError as error:
         lines = []
-        for problem in error.errors(include_url=False):
-            for whole, what in _explain(problem):
-                key = ".".join(map(shortened, whole.split(".")))
-                note = " (set by --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
-                lines.append(f"{source}: {key}: {what}{note}" if key else f"{source}: {what}{note}")
+        for path, what in explain(error, Recipe):
+            key = ".".join(shortened(str(part)) for part in path)
+            note = " (set by --set)" if any(f"{key}.".startswith(f"{name}.") for name in overridden) else ""
+            lines.append(f"{source}: {key}: {what}{note}" if key else f"{source}: {what}{note}")
         raise RecipeError("\n".join(lines)) from None
     except RecursionError:
         raise RecipeError(f"{source}: nested too deeply") from None
@@ -70,23 +69,6 @@ def _find(name_or_path: str | Path) -> Path:
     raise RecipeError(f"no recipe {str(path)!r}: neither a file nor a name in recipes/{nearest(path.stem, names)}")
 
 
-def _section_at(keys: Sequence[Any]) -> type[BaseModel] | None:
-    """The schema of the section at this path; None inside model_kwargs, a list or a plain value."""
-    section: type[BaseModel] = Recipe
-    for key in keys:
-        if isinstance(key, int):  # an entry of a list of sections: the list itself stood for their schema
-            continue
-        field = section.model_fields.get(key) if isinstance(key, str) else None
-        kind = field.annotation if field else None
-        if get_origin(kind) is tuple:
-            kind = get_args(get_args(kind)[0])[0] if get_origin(get_args(kind)[0]) is Annotated else get_args(kind)[0]
-        sections = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
-        if not sections:  # Text | None is a section too
-            return None
-        section = sections[0]
-    return section
-
-
 def _override(settings: dict[Any, Any], text: str) -> str:
     """Put one ``key=value`` into ``settings``; returns the key."""
     name, equals, value = text.partition("=")
@@ -99,8 +81,7 @@ def _override(settings: dict[Any, Any], text: str) -> str:
 
 def _value(keys: Sequence[str], text: str, source: str) -> Any:
     """What ``text`` stands for where the key at this path is set."""
-    section = _section_at(keys[:-1])
-    field = section.model_fields.get(keys[-1]) if section else None
+    field = (fields_at(Recipe, keys[:-1]) or {}).get(keys[-1])
     either = _either(field.annotation if field else None)
     kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in either]
     plain = text.strip()
@@ -119,12 +100,12 @@ def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str)
     """Put a value at the path ``keys``; RecipeError, beginning with ``source``, for a path that no recipe has."""
     at: Any = settings
     for depth, key in enumerate(keys):
-        section = _section_at(keys[:depth])
-        if section is not None and key not in section.model_fields:
+        fields = fields_at(Recipe, keys[:depth])
+        if fields is not None and key not in fields:
             unknown = ".".join(keys[: depth + 1])
             source, unknown = shortened(source), shortened(unknown)
-            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, section.model_fields)}")
-        if section is None and keys[0] != "model_kwargs":
+            raise RecipeError(f"{source}: {unknown}: unknown key{nearest(key, fields)}")
+        if fields is None and keys[0] != "model_kwargs":
             raise RecipeError(f"{source}: {'.'.join(keys[:depth])} is one value and has no key {key!r}")
         if depth == len(keys) - 1:
             at[key] = value
@@ -135,64 +116,3 @@ def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str)
         # what is not a mapping here is wrong in the file already, and gives way to the override
         at[key] = inner if isinstance(inner, dict) else {}
         at = at[key]
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "model_type": "a mapping of keys",
-    "model_attributes_type": "a mapping of keys",
-    "dict_type": "a mapping of keys",
-    "tuple_type": "a list",
-    "finite_number": "a finite number",
-    "string_too_short": "text that is not empty",
-}
-_BOUNDS = {
-    "greater_than": ("gt", ">"),
-    "greater_than_equal": ("ge", "≥"),
-    "less_than": ("lt", "<"),
-    "less_than_equal": ("le", "≤"),
-}
-
-
-def _explain(problem: Any) -> list[tuple[str, str]]:
-    """One of pydantic's errors as (path of the key, what is wrong), several where it gathers several."""
-    kind, place, got = problem["type"], problem["loc"], problem["input"]
-    context = problem.get("ctx", {})
-    path = ".".join(str(key) for key in place)
-    if kind == "value_error":
-        error = context["error"]
-        if isinstance(error, Impossible):
-            return [(f"{path}.{key}" if path else key, what) for key, what in error.problems]
-        return [(path, str(error))]
-    if kind == "extra_forbidden":
-        section = _section_at(place[:-1])
-        return [(path, f"unknown key{nearest(place[-1], section.model_fields if section else ())}")]
-    if kind == "invalid_key":
-        return [(path, f"keys are text, got {describe(place[-1])}")]
-    if kind == "missing":
-        return [(path, "missing")]
-    if kind == "literal_error":
-        allowed = [str(value) for value in _choices(place)]
-        expected = f"one of {', '.join(allowed)}" if allowed else context["expected"]
-    elif kind in _BOUNDS:
-        bound, sign = _BOUNDS[kind]
-        expected = f"a number {sign} {context[bound]:g}"
-    elif kind in _EXPECTED:
-        expected = _EXPECTED[kind]
-    else:
-        return [(path, f"{problem['msg']}, got {describe(got)}")]
-    return [(path, f"expected {expected}, got {describe(got)}")]
-
-
-def _choices(place: Sequence[Any]) -> tuple[Any, ...]:
-    """The values that the Literal at this path takes."""
-    keys = [key for key in place if isinstance(key, str)]
-    section = _section_at(keys[:-1])
-    field = section.model_fields.get(keys[-1]) if section and keys else None
-    if field is None:
-        return ()
-    kinds = (field.annotation, *get_args(field.annotation))
-    return next((get_args(kind) for kind in kinds if all(isinstance(value, str) for value in get_args(kind) or (0,))), ())

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ..utils.schema import Listed
 from ..utils.suggest import nearest
 from . import strict_yaml
 from .settings_data import (
+    ONLY_IMAGES,
     Beta,
     Count,
     DataOrName,
@@ -25,12 +28,14 @@ from .settings_data import (
     Positive,
     Section,
     checked,
-    listed,
     of_a_model,
 )
 from .settings_data import Data as Data
-from .settings_data import Impossible as Impossible
+from .settings_data import Figure as Figure
+from .settings_data import ImageData as ImageData
 from .settings_data import Text as Text
+from .settings_data import TextData as TextData
+from .settings_data import read_data as read_data
 
 
 def _switched_off(value: Any) -> Any:
@@ -62,7 +67,7 @@ class Weights(Section):
     opt: Name = "momentum"  # plain momentum as in the paper; timm's "sgd" is Nesterov's
     lr: Positive = 0.1
     momentum: Beta = 0.9
-    betas: Annotated[tuple[Beta, Beta] | None, BeforeValidator(listed)] = None
+    betas: Annotated[tuple[Beta, Beta] | None, Listed] = None
     min_lr: NotNegative = 0.0
     weight_decay: NotNegative = 1e-4
     sched: Literal["none", "cosine", "multistep"] = "none"
@@ -95,7 +100,7 @@ class Architecture(Section):
     """Adam on the architecture parameters α and the constants γ."""
 
     lr: Positive = 6e-4
-    betas: Annotated[tuple[Beta, Beta], BeforeValidator(listed)] = (0.5, 0.999)
+    betas: Annotated[tuple[Beta, Beta], Listed] = (0.5, 0.999)
     weight_decay: NotNegative = 1e-3
 
 
@@ -226,7 +231,7 @@ class Transfer(Section):
     random: Annotated[int, Field(ge=0)] = 0
     random_seed: Annotated[int, Field(ge=0)] = 0
     models: Names = ()
-    data: Annotated[tuple[DataOrName, ...], BeforeValidator(listed)] = ()
+    data: Annotated[tuple[DataOrName, ...], Listed] = ()
     seeds: Count = 3
 
 
@@ -253,7 +258,7 @@ class Campaign(Section):
     seeds: Count = 3
     keep: Count = 6
     keep_seeds: Count = 5
-    places: Annotated[tuple[Place, ...], BeforeValidator(listed)] = ()
+    places: Annotated[tuple[Place, ...], Listed] = ()
     place_seeds: Count = 3
     retire_after: Annotated[int, Field(ge=2)] = 3
     retire_below: NotNegative = 1.0
@@ -288,14 +293,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_its_data(self) -> Recipe:
-        if self.data.text is None:
+        problems = [(key, ONLY_IMAGES) for key, default in self.data.refused.items() if attrgetter(key)(self) != default]
+        if self.evaluate.measure_both and not self.data.holds_out:
             nothing = "there is nothing held out to measure beside the test split; set data.validation_images"
-            lacks = self.evaluate.measure_both and not self.data.validation_images
-            return checked(self, [("evaluate.measure_both", nothing)] if lacks else [])
-        images = [f"evaluate.{key}" for key in ("mixup", "cutmix") if getattr(self.evaluate, key)]
-        images += ["channels_last"] if self.channels_last else []
-        images += [f"search.{key}" for key in ("image_size", "crop_padding") if getattr(self.search, key) is not None]
-        return checked(self, [(key, "is for images, and data.text says that there are none") for key in images])
+            problems.append(("evaluate.measure_both", nothing))
+        return checked(self, problems)
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
         """What one training depends on, with ``model`` and ``data`` in place of its own: all that is for searches and for many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -10,23 +11,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-
-class Impossible(ValueError):
-    """Values that fit the schema but not one another: (key, what is wrong) of each."""
-
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{key}: {what}" for key, what in problems))
-        self.problems = problems
-
-
-def listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+from ..utils.schema import Impossible, Listed, listed
 
 
 def _plain(value: Any) -> bool:
@@ -70,12 +62,15 @@ Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Epochs = Annotated[tuple[Count, ...], BeforeValidator(listed)]
+Epochs = Annotated[tuple[Count, ...], Listed]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Augmentation = Literal["crop", "flip", "trivial_augment"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Channels = Annotated[tuple[Positive, ...] | None, BeforeValidator(listed)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
+Channels = Annotated[tuple[Positive, ...] | None, Listed]
+Names = Annotated[tuple[Name, ...], Listed]
+Figure = Literal["accuracy", "loss"]
+
+ONLY_IMAGES = "only valid for images; remove it when data.text is set"
 
 
 class Section(BaseModel):
@@ -85,7 +80,7 @@ class Section(BaseModel):
     _brief: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         defaults = type(self).model_fields
         unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
         return {key: value for key, value in write(self).items() if key not in unset}
@@ -122,14 +117,13 @@ class Text(Section):
         return checked(self, problems)
 
 
-# What says something of images alone; `Data` refuses them beside text.
-_OF_IMAGES = (
-    "train_images", "test_images", "validation_images", "augment", "crop_padding", "image_size", "channels", "loading",
-    "workers", "shuffle_buffer", "transform", "mean", "std", "on_bad_shard",
-)  # fmt: skip
+class _Data(Section):
+    name: Name
+    train_split: Name = "train"
+    test_split: Name = "test"
 
 
-class Data(Section):
+class ImageData(_Data):
     """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
 
     ``validation_images`` of the training split, beside the ``train_images``, are held out; with them accuracy is measured there
@@ -140,19 +134,17 @@ class Data(Section):
     ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
     arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
     images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
-
-    With ``text`` the data are text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
     """
 
-    _brief = frozenset({"text"})
+    unit: ClassVar[str] = "images"
+    figure: ClassVar[Figure] = "accuracy"  # what activations are compared by
+    reached: ClassVar[str] = "accuracy  {:.2f} %"
+    refused: ClassVar[dict[str, Any]] = {}  # keys of other sections that are not for such data, and their defaults
 
-    name: Name
-    train_split: Name = "train"
-    test_split: Name = "test"
     train_images: Count | None = None
     test_images: Count | None = None
     validation_images: Count | None = None
-    augment: Annotated[tuple[Augmentation, ...], BeforeValidator(listed)] = ()
+    augment: Annotated[tuple[Augmentation, ...], Listed] = ()
     crop_padding: Annotated[int, Field(ge=0)] = 4
     image_size: Count | None = None
     channels: Literal[1, 3] | None = None
@@ -163,7 +155,6 @@ class Data(Section):
     mean: Channels = None
     std: Channels = None
     on_bad_shard: Literal["raise", "skip"] = "raise"
-    text: Text | None = None
 
     @field_validator("augment")
     @classmethod
@@ -178,11 +169,7 @@ class Data(Section):
         return only_plain(value)
 
     @model_validator(mode="after")
-    def _fit_one_another(self) -> Data:
-        if self.text is not None:
-            usual = {key: Data.model_fields[key].get_default(call_default_factory=True) for key in _OF_IMAGES}
-            changed = [key for key, value in usual.items() if getattr(self, key) != value]
-            return checked(self, [(key, "says something of images; beside data.text leave it out") for key in changed])
+    def _fit_one_another(self) -> ImageData:
         problems = []
         if self.loading == "stream":
             names = ("train_images", "validation_images", "augment")
@@ -196,5 +183,89 @@ class Data(Section):
             problems.append(("mean" if self.mean is None else "std", "mean and std are given together"))
         return checked(self, problems)
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are data beside the test split to choose by."""
+        return bool(self.validation_images)
 
-DataOrName = Annotated[Data, BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value)]
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """The split that a training is measured on, where it is not on both."""
+        return "validation" if self.holds_out else "test"
+
+    @property
+    def held_out(self) -> str:
+        """What is held out, for a sentence."""
+        return f"{self.validation_images} images"
+
+    def described(self, batch_size: int, searched_size: int | None) -> str:
+        """How much is trained on, at what size, for those who compare: trainings, and searches at ``searched_size`` pixels."""
+        held = f" but {self.validation_images:,} held out to choose by" if self.holds_out and not self.train_images else ""
+        images = f"{self.train_images:,} training images" if self.train_images else f"all training images{held}"
+        size = f" at {self.image_size}×{self.image_size} pixels" if self.image_size else ""
+        return f"{images}{size}" + (f", in searches {searched_size}×{searched_size} pixels" if searched_size else "")
+
+
+class TextData(_Data):
+    """Text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
+
+    What is written has the keys of images too, with their defaults: the sha256 of recipes was always made with them.
+    """
+
+    unit: ClassVar[str] = "tokens"
+    figure: ClassVar[Figure] = "loss"
+    reached: ClassVar[str] = "loss      {:.4f} nats per token"
+    refused: ClassVar[dict[str, Any]] = {
+        "evaluate.mixup": 0.0, "evaluate.cutmix": 0.0, "channels_last": False, "search.image_size": None,
+        "search.crop_padding": None,
+    }  # fmt: skip
+    train_images: ClassVar[None] = None
+    validation_images: ClassVar[None] = None
+    holds_out: ClassVar[bool] = True
+    held_out: ClassVar[str] = "text"
+
+    text: Text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_images(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        of_images = {key: field for key, field in ImageData.model_fields.items() if key not in cls.model_fields}
+        defaults = {key: field.get_default(call_default_factory=True) for key, field in of_images.items() if key in value}
+        checked(value, [(key, ONLY_IMAGES) for key, usual in defaults.items() if repr(listed(value[key])) != repr(usual)])
+        return {key: item for key, item in value.items() if key not in of_images}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return ImageData(name=self.name).model_dump(mode=info.mode) | write(self)
+
+    @property
+    def measured_on(self) -> Literal["test", "validation"]:
+        """The split that a training is measured on, where it is not on both."""
+        return self.text.measure
+
+    def to_choose_by(self) -> TextData:
+        """The data as trainings are measured that serve to choose among activations."""
+        return self.model_copy(update={"text": self.text.model_copy(update={"measure": "validation"})})
+
+    def described(self, batch_size: int, searched_size: int | None) -> str:
+        """How much is trained on in a step, for those who compare."""
+        return f"{PurePath(self.name).name} in windows of {self.text.context} tokens, {batch_size} a step"
+
+
+Data = ImageData | TextData
+
+
+def read_data(value: Any) -> Data:
+    """Check a data section, or a name that stands for one: of text where it has ``text``, else of images."""
+    if isinstance(value, ImageData | TextData):
+        return value
+    if isinstance(value, str):
+        return ImageData(name=value)
+    if isinstance(value, dict) and value.get("text") is not None:
+        return TextData.model_validate(value)
+    return ImageData.model_validate({k: v for k, v in value.items() if k != "text"} if isinstance(value, dict) else value)
+
+
+DataOrName = Annotated[Data, BeforeValidator(read_data)]

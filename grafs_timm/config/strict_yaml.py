@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import RecipeError
+from ..utils.schema import describe
 
 MAX_BYTES = 1_000_000
 _EXPONENT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
@@ -115,18 +116,3 @@ def read(path: Path) -> dict[Any, Any]:
 def dump(value: Any) -> str:
     """``value`` as YAML that ``parse`` reads back equal; short lists and mappings on one line."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-
-
-def describe(value: Any) -> str:
-    """A value as an error message names it: the value itself, cut short, and its kind where that isn't plain."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping of keys"
-    if isinstance(value, list | tuple):
-        return "a list"
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"the text {shown}" if isinstance(value, str) else shown

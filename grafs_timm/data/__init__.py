@@ -17,23 +17,13 @@ if TYPE_CHECKING:
     from .text import TextSet as TextSet
     from .text import load_text as load_text
 
-__all__ = ["Batches", "DatasetInfo", "ImageSet", "Stream", "TextBatches", "TextSet", "load_split", "load_text", "open_dataset"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
     {
-        "datasets": ("open_dataset",),
-        "images": (
-            "Batches",
-            "ImageSet",
-            "load_split",
-        ),
-        "info": ("DatasetInfo",),
-        "streaming": ("Stream",),
-        "text": (
-            "TextBatches",
-            "TextSet",
-            "load_text",
-        ),
+        "datasets": "open_dataset",
+        "images": "Batches ImageSet load_split",
+        "info": "DatasetInfo",
+        "streaming": "Stream",
+        "text": "TextBatches TextSet load_text",
     },
 )

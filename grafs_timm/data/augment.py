@@ -1,4 +1,4 @@
-"""Batched augmentation on the device: each image has its own draw, and every draw comes from the generator handed in.
+"""Augment whole batches on the device, with a draw per image from the generator given.
 
 Draws are made on the CPU, so that one seed means the same batch on every device.
 """
@@ -20,7 +20,7 @@ AUGMENTATIONS = ("trivial_augment", "crop", "flip")
 
 
 def checked(names: str | Iterable[str]) -> tuple[str, ...]:
-    """``names`` in the order of application, without repeats. UnknownNameError with the nearest for an unknown one."""
+    """Return ``names`` in order of application, without repeats. UnknownNameError, with the nearest, for an unknown one."""
     asked = {names} if isinstance(names, str) else set(names)
     for name in sorted(asked - set(AUGMENTATIONS)):
         raise UnknownNameError(f"no augmentation {name!r}{nearest(name, AUGMENTATIONS)}")
@@ -28,7 +28,17 @@ def checked(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def augment(images: Tensor, names: Iterable[str], generator: torch.Generator, crop_padding: int = 4) -> Tensor:
-    """uint8 [B,C,H,W] -> uint8 [B,C,H,W]; ``generator`` is a CPU generator, ``crop_padding`` in pixels."""
+    """Augment a batch.
+
+    Args:
+        images: uint8 [B,C,H,W].
+        names: Any of `AUGMENTATIONS`.
+        generator: A generator on the CPU.
+        crop_padding: Pixels of padding for ``crop``.
+
+    Returns:
+        uint8 [B,C,H,W].
+    """
     for name in checked(names):
         if name == "trivial_augment":
             images = trivial_augment(images, generator)
@@ -41,9 +51,12 @@ def augment(images: Tensor, names: Iterable[str], generator: torch.Generator, cr
 
 
 def crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Cut a window of its own size out of each image of [B,C,H,W] with ``padding`` black pixels around it.
+    """Pad each image with black pixels and crop it back to its size.
 
-    ``shifts`` is int64 [B,2], the window's row and column in 0..2·padding; ``padding`` for both changes nothing.
+    Args:
+        images: [B,C,H,W].
+        shifts: int64 [B,2], row and column of the crop in 0..2·padding; ``padding`` for both changes nothing.
+        padding: In pixels.
     """
     height, width = images.shape[2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [B,C,rows,columns,H,W]
@@ -51,5 +64,5 @@ def crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the images of [B,C,H,W] left to right where ``mirrored`` (bool [B]) says so."""
+    """Mirror the images of [B,C,H,W] left to right where ``mirrored`` (bool [B]) is true."""
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)

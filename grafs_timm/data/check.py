@@ -1,4 +1,4 @@
-"""Look through every sample of a data set: counts, labels, decodability, checksums, sizes. Nothing stops at a problem."""
+"""Check every sample of a data set: counts, labels, decodability, checksums, sizes. Problems are collected, not raised."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..errors import DataError
 from ..utils import remote
-from . import samples, shards, text_source
+from . import samples, shards, tar_stream, text_source
 from .datasets import open_dataset
 from .info import DatasetInfo, SplitInfo
 from .sources import EXTENSIONS
 
-_MOST_PROBLEMS = 10_000  # of a split that are kept
+_MOST_PROBLEMS = 10_000  # kept per split
 
 
 @dataclass
 class SplitReport:
-    """What one split holds, in sample counts; ``sha256`` counts the shards whose checksum is listed and right.
+    """What one split holds.
 
-    Samples of text count as ``images`` too; ``text_bytes`` is how long all of them are.
+    Args:
+        name: The split's name.
+        shards: Number of shards.
+        sha256: Shards whose checksum is listed and right.
+        images: Good samples, of images or of text.
+        labels: Samples per label.
+        sizes: Samples per (height, width).
+        grey: Grey images.
+        formats: Samples per file format.
+        text_bytes: Total length of the samples of text.
+        problems: What is wrong, a line each.
+        unsaid: Problems beyond those kept.
     """
 
     name: str
@@ -33,15 +43,15 @@ class SplitReport:
     sha256: int = 0
     images: int = 0
     labels: Counter[int] = field(default_factory=Counter)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (height, width)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     grey: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     text_bytes: int = 0
     problems: list[str] = field(default_factory=list)
-    unsaid: int = 0  # problems beyond those
+    unsaid: int = 0
 
     def note(self, problem: object) -> None:
-        """Keep a problem, as long as there are not more than anybody reads."""
+        """Add a problem; only count it if there are too many to read."""
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(str(problem))
         else:
@@ -49,9 +59,19 @@ class SplitReport:
 
 
 def check(name: str | Path, split: str | None = None, quiet: bool = False) -> tuple[DatasetInfo, list[SplitReport]]:
-    """Read all of a data set (what ``--data`` takes), or one ``split`` of it; each problem names its shard and sample.
+    """Read every sample of a data set.
 
-    Errors are raised as by `open_dataset`: without a valid `_info.json` there is nothing to check against.
+    Args:
+        name: Anything that ``--data`` takes.
+        split: Check this split alone.
+        quiet: Show no progress bar.
+
+    Returns:
+        The data set and a report per split; each problem names its shard and sample.
+
+    Raises:
+        UnknownNameError: There is no such data set or split.
+        DataError: Its `_info.json` is missing or invalid.
     """
     info = open_dataset(name)
     chosen = {split: info.split(split)} if split else info.splits
@@ -74,20 +94,20 @@ def _check_split(info: DatasetInfo, name: str, spec: SplitInfo, bar: tqdm) -> Sp
         if report.images - before != length:
             report.note(f"{location}: {report.images - before} good samples, _info.json's shard_lengths say {length}")
     if texts and report.images > len(texts):
-        report.note(f"{texts[0]}: no image, only text, as {len(texts)} samples of a split that has images")
+        report.note(f"{texts[0]}: no image, only text, as in {len(texts)} samples of a split that has images")
     if report.unsaid:
-        report.problems.append(f"{name}: {report.unsaid} problems more")
+        report.problems.append(f"{name}: {report.unsaid} more problems")
     return report
 
 
-def _is_text(sample: dict[str, Any], classes: int | None) -> bool:
-    """Whether a sample is text to be learnt: a caption beside an image or beside a class's number is none."""
+def _is_text(sample: dict[str, bytes], classes: int | None) -> bool:
+    """Return whether a sample is text to train on, not a caption beside an image or a label."""
     image = any(f".{key.lower()}" in EXTENSIONS for key in sample)
     return "txt" in sample and not image and ("cls" not in sample or classes is None)
 
 
 def _check_shard(report: SplitReport, location: str, sha256: str | None, classes: int | None, bar: tqdm) -> list[str]:
-    """Add what one shard holds to the report; returns where its samples of text are."""
+    """Add a shard to the report; return the places of its samples of text."""
     texts = []
     with remote.open_file(location) as file:
         if sha256:
@@ -96,9 +116,9 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
                 report.sha256 += 1
             else:
                 report.note(f"{location}: sha256 is {found}, _info.json says {sha256}")
-        for sample in shards.samples(file, location):
+        for raw in tar_stream.samples(file, location):
             bar.update()
-            where = f"{location}: sample {sample['__key__']!r}"
+            sample, where = raw.files, raw.where
             try:
                 if _is_text(sample, classes):
                     report.text_bytes += len(text_source.text_of(sample, where))
@@ -120,7 +140,7 @@ def _check_shard(report: SplitReport, location: str, sha256: str | None, classes
 
 
 def as_text(info: DatasetInfo, reports: list[SplitReport]) -> str:
-    """The reports as a table."""
+    """Format the reports as a table."""
     if all(set(report.formats) == {"txt"} for report in reports):
         return _as_text_of_text(info, reports)
     rows = [("split", "shards", "images", "a class", "size", "channels", "format", "sha256")]

@@ -1,8 +1,8 @@
-"""A data set's name -> its `_info.json`: the splits, their shards, how many samples each holds.
+"""Find a data set by name and read its `_info.json`.
 
-``--data`` takes, in this order: ``digits`` (embedded), a URL of a folder, shards spelt out (``train-{000..009}.tar``), a
-folder or the bare name of one in ``$GRAFS_TIMM_DATA`` or ``./data``, and the name of a torchvision data set, which is then
-downloaded and packed there once.
+``--data`` takes, in this order: ``digits`` (embedded), the URL of a folder, shards (``train-{000..009}.tar``), a folder or its
+bare name in ``$GRAFS_TIMM_DATA`` or ``./data``, and the name of a torchvision data set, which is downloaded and packed there
+once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import DataError, UnknownNameError
 from ..utils import remote
 from ..utils.suggest import nearest
-from . import samples
+from . import samples, tar_stream
 from .info import DatasetInfo, SplitInfo, info_file, read_info, split_word
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
@@ -32,13 +32,24 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def open_dataset(name: str | Path) -> DatasetInfo:
-    """Find a data set and read its `_info.json`; no shard is opened where there is one.
+    """Find a data set and read its `_info.json`; shards are opened only if there is none.
 
-    ``name`` is what ``--data`` takes, see this module. Shards that are spelt out need no `_info.json`: those of a folder that
-    has one limit its splits to them (a split none of whose shards is named stays whole), others are read through once to count
-    them and their classes, and belong to the split whose name stands in their file name, else to ``train``.
+    Shards need no `_info.json`. In a folder with one, naming shards limits the splits to them (a split none of whose shards is
+    named stays whole). Elsewhere shards are read once to count samples and classes; each belongs to the split named in its
+    file name, by default ``train``.
 
-    UnknownNameError where there is no such data set, DataError where its `_info.json` is missing or wrong.
+    Args:
+        name: Anything that ``--data`` takes, see this module.
+
+    Raises:
+        UnknownNameError: There is no such data set.
+        DataError: Its `_info.json` is missing or invalid.
+
+    >>> open_dataset("digits").split("test").num_samples
+    360
+    >>> open_dataset("digit")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    grafs_timm.errors.UnknownNameError: no data set 'digit'; nearest: digits. ...
     """
     text = str(name)
     if remote.is_url(remote.listed(text)[0]):
@@ -50,12 +61,12 @@ def open_dataset(name: str | Path) -> DatasetInfo:
 
 
 def places() -> list[Path]:
-    """The folders in which a bare name is looked up; a new data set is packed into the first."""
+    """Return the folders in which a bare name is looked up; a new data set is packed into the first."""
     return [Path(place) for place in (os.environ.get(VARIABLE), "data") if place]
 
 
 def is_told() -> bool:
-    """Whether the user has named a folder of data."""
+    """Return whether ``$GRAFS_TIMM_DATA`` is set."""
     return bool(os.environ.get(VARIABLE))
 
 
@@ -64,7 +75,7 @@ def _is_bare(text: str) -> bool:
 
 
 def _folder(text: str) -> Path | None:
-    """The folder of that name or path, whatever characters it is spelt with."""
+    """Return the folder of that name or path, even if the name has braces or colons."""
     if text in EMBEDDED:
         return EMBEDDED[text]
     for folder in [place / text for place in places() if _is_bare(text)] + [_expanded_user(text)]:
@@ -81,7 +92,7 @@ def _expanded_user(text: str) -> Path:
 
 
 def _find(text: str) -> Path:
-    """A folder that is not there yet: a torchvision data set, to be downloaded and packed."""
+    """Return the folder of a torchvision data set, downloaded and packed if need be."""
     if _is_bare(text):
         from . import pack, sources  # they take a second to import
 
@@ -92,7 +103,7 @@ def _find(text: str) -> Path:
     raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
 
 
-# ------------------------------------------------------------------------------------------- shards that are spelt out
+# ---------------------------------------------------------------------------------------------------- shards by name
 
 
 def _spells_shards(text: str) -> bool:
@@ -127,18 +138,18 @@ def _expanded(text: str) -> list[str]:
         each = itertools.chain.from_iterable(braceexpand.braceexpand(part) for part in remote.listed(text))
         found = list(itertools.islice(each, _MOST_SHARDS + 1))
     except ValueError as error:
-        raise DataError(f"{text}: braces that can't be expanded: {error}; such as train-{{000..009}}.tar") from None
+        raise DataError(f"{text}: braces cannot be expanded: {error}; write for example train-{{000..009}}.tar") from None
     if len(found) > _MOST_SHARDS:
         raise DataError(f"{text}: more than {_MOST_SHARDS} shards")
     return found
 
 
 def _in_one_folder(text: str, shards: list[str]) -> tuple[Path | str, list[str]]:
-    """The folder that all ``shards`` lie in, and their names in it."""
+    """Return the folder that holds all ``shards``, and their names in it."""
     if any(remote.is_url(shard) for shard in shards):
         apart = [remote.split_url(shard) for shard in shards if remote.is_url(shard)]
         if len(apart) < len(shards) or len({folder for folder, _ in apart}) > 1:
-            raise DataError(f"{text}: URLs of shards must be of one folder, which has the _info.json that counts them")
+            raise DataError(f"{text}: URLs of shards must be in one folder, with an _info.json")
         return apart[0][0], [name for _, name in apart]
     paths = [_expanded_user(shard) for shard in shards]
     folder = Path(os.path.commonpath([path.parent.absolute() for path in paths]))
@@ -169,13 +180,12 @@ def _counted(folder: Path, names: Sequence[str]) -> DatasetInfo:
 
 @lru_cache(maxsize=100_000)
 def _count(path: Path, size: int, changed: int) -> tuple[int, int]:
-    """(samples, highest label) of a shard; ``size`` and ``changed`` have it counted again when it is another one."""
-    from . import shards
-
-    labels = [
-        0 if "txt" in sample and "cls" not in sample else samples.label_of(sample, f"{path}: sample {sample['__key__']!r}")
-        for sample in shards.samples_of(path)
-    ]  # text has no classes
+    """Return the number of samples and the highest label of a shard; cached until its ``size`` or ``changed`` time differ."""
+    with remote.open_file(path) as file:
+        labels = [
+            0 if "txt" in sample.files and "cls" not in sample.files else samples.label_of(sample.files, sample.where)
+            for sample in tar_stream.samples(file, str(path))
+        ]  # text has no classes
     return len(labels), max(labels, default=0)
 
 

@@ -1,8 +1,8 @@
-"""webdataset shards -> batches, held on the device.
+"""Load a split of images onto the device, and draw batches from it.
 
 A data set is a folder of tars (``.tar``, ``.tar.gz`` and such) with ``KEY.webp|png|jpg`` and ``KEY.cls`` (the label as text)
-and the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` the shards
-it names into an `ImageSet`, and `Batches` draws augmented, normalised batches from one.
+and the ``_info.json`` that timm's own webdataset reader takes. `open_dataset` reads that file, `load_split` loads the shards
+it names as an `ImageSet`, and `Batches` draws augmented, normalised batches from one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from ..utils import limits
 from .augment import augment as apply_augmentations
 from .augment import checked
 from .datasets import open_dataset as open_dataset
+from .draws import AUGMENT, ORDER, SPLIT, seeded
 from .info import DatasetInfo as DatasetInfo
 from .shards import Shard, Wanted, read_shard, size
-
-# --------------------------------------------------------------------------------------------------- shards -> images
-
 
 _Job = tuple[str, int, str | None, int | None, Wanted, limits.Budget]  # the arguments of read_shard
 _LARGE = 16_384  # bytes of an image file, about 128×128 pixels
@@ -45,31 +43,45 @@ def load_split(
     channels: Literal[1, 3] | None = None,
     on_bad_shard: Literal["raise", "skip"] = "raise",
 ) -> ImageSet:
-    """Read a split onto ``device``, in shard order.
+    """Load a split onto ``device``, in shard order.
 
-    ``limit`` takes that many images at most, as many of each class as there are to take, and reads no more shards than
-    that needs. Without ``classes`` in `_info.json` the class count is the highest label read plus one.
+    Without ``classes`` in `_info.json` the number of classes is the highest label read plus one.
 
-    Images are brought to ``image_size`` pixels square (short side by antialiased bicubic, then the centre) and to ``channels``:
-    grey is repeated to 3, colour becomes its ITU-R BT.601 luma at 1. With None a set whose every image is grey has one channel,
-    also where the file format knows only colour (WebP), any other three. `ImageSet.notices` says what was converted.
+    Args:
+        info: The data set, from `open_dataset`.
+        split: The split's name.
+        limit: Load at most this many images, balanced over the classes, and read no more shards than that needs.
+        device: Where images and labels are put.
+        image_size: Resize images to this many pixels square: the short side by antialiased bicubic interpolation, then a
+            centre crop. By default all must have one size.
+        channels: Convert images to 1 channel (ITU-R BT.601 luma) or 3 (grey repeated). By default a set has one channel if all
+            its images are grey, even in a format that stores only colour (WebP), else three.
+        on_bad_shard: ``"skip"`` leaves out a missing or damaged shard, with a notice, instead of raising.
 
-    UnknownNameError for a split that isn't there; DataError, naming shard and sample, for a missing, altered, truncated
-    or corrupt shard, a count other than promised, a sample without image or label, a label outside the classes, an
-    image that cannot be decoded or, without ``image_size``, is of another size. ``on_bad_shard="skip"`` leaves such a shard
-    out, with a notice; DataError where no shard is left.
+    Returns:
+        The images and labels; ``notices`` says what was converted or left out.
+
+    Raises:
+        UnknownNameError: There is no such split.
+        DataError: A shard is missing, altered, truncated or corrupt or holds another number of samples; a sample lacks an
+            image or a label, or has one that cannot be read. The message names shard and sample. With ``"skip"``: no shard is
+            left.
+
+    >>> images = load_split(open_dataset("digits"), "test", limit=20)
+    >>> images.images.shape, images.labels.bincount().tolist()
+    (torch.Size([20, 1, 8, 8]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
     """
     what = (info, split, limit, image_size, channels, on_bad_shard)
     found = keeper(_identity(*what), lambda: _load_split(*what)) if keeper else _load_split(*what)
     return found.to(device)
 
 
-# (what determines the images or None where that can't be told, reads them) -> the images; set by `grafs_timm.warm` alone
+# (a key of the images or None if there is none, a function that reads them) -> the images; set by `cli.warm` alone
 keeper: Callable[[str | None, Callable[[], ImageSet]], ImageSet] | None = None
 
 
 def _identity(info: DatasetInfo, split: str, *settings: object) -> str | None:
-    """Other text for other images: shards that were written anew differ in size or time. None where one can't be looked at."""
+    """Return a key that changes with the images: rewritten shards differ in size or time. None if one is missing."""
     if not isinstance(info.folder, Path):
         return None
     try:
@@ -90,8 +102,8 @@ def _load_split(
     classes = len(info.classes) if info.classes else None
     budget = limits.Budget(
         limits.RESIDENT,
-        f"the images of {info.name}, {split}, are more than is loaded whole; data.loading: stream reads them while training, "
-        "data.image_size makes them smaller",
+        f"the images of {info.name}, {split}, are too large to load whole; set data.loading=stream, or a smaller "
+        "data.image_size",
     )
     jobs: list[_Job] = [
         (info.location(name), length, spec.sha256.get(name), classes, Wanted(image_size, channels), budget)
@@ -101,7 +113,7 @@ def _load_split(
         for location, *_ in jobs:
             if not Path(location).is_file():
                 lists = f"though {info.folder / '_info.json'} lists it"
-                raise DataError(f"{location}: no such shard, {lists} (data.on_bad_shard: skip goes on without)")
+                raise DataError(f"{location}: no such shard, {lists}; set data.on_bad_shard=skip to ignore missing shards")
     read = _read_enough(jobs, limit, classes, on_bad_shard == "skip")
     shards = [shard for shard in read if isinstance(shard, Shard)]
     bad = [error for error in read if isinstance(error, DataError)]
@@ -117,10 +129,10 @@ def _load_split(
 
 
 def _read_enough(jobs: Sequence[_Job], limit: int, classes: int | None, skip: bool) -> list[Shard | DataError]:
-    """Shards from the first on, until ``limit`` images can be taken in equal parts of the classes."""
+    """Read shards in order until ``limit`` images, balanced over the classes, can be taken."""
     needed = int(np.searchsorted(np.cumsum([length for _, length, *_ in jobs]), limit)) + 1
     read = _read_all(jobs[:needed], skip)
-    for job in jobs[needed:]:  # where a shard was bad, or shards hold few classes each
+    for job in jobs[needed:]:  # if a shard was bad, or shards hold few classes each
         labels = np.concatenate([[], *(shard.labels for shard in read if isinstance(shard, Shard))]).astype(np.int64)
         if len(labels) >= limit and _rarest(labels, classes) >= limit // (classes or int(labels.max()) + 1):
             break
@@ -142,10 +154,10 @@ def _read(job: _Job, skip: bool) -> Shard | DataError:
 
 
 def _read_all(jobs: Sequence[_Job], skip: bool) -> list[Shard | DataError]:
-    """The shards of ``jobs`` in order, in threads where the images are large or come from afar.
+    """Read the shards of ``jobs`` in order, in threads if the images are large or remote.
 
-    Decoding a large image leaves the interpreter to others; with small ones the threads only wait for each other. No
-    processes: to start them safely a caller's script would need a guarded ``__main__``.
+    Decoding releases the GIL, which pays for large images only. No processes: starting them safely would need a guarded
+    ``__main__`` in the caller's script.
     """
     files = [Path(location) for location, *_ in jobs if Path(location).is_file()]
     bytes_each = sum(file.stat().st_size for file in files) / sum(length for _, length, *_ in jobs)
@@ -155,7 +167,7 @@ def _read_all(jobs: Sequence[_Job], skip: bool) -> list[Shard | DataError]:
         try:
             return list(pool.map(lambda job: _read(job, skip), jobs))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # what is wrong with one shard need not wait for the others
+            pool.shutdown(cancel_futures=True)  # report the first bad shard without reading the others
             raise
 
 
@@ -164,7 +176,7 @@ def _joined(shards: Sequence[Shard], channels: int | None) -> tuple[NDArray[np.u
     for shard in shards:
         if shard.images.shape[2:] != first.images.shape[2:]:
             sizes = f"{size(shard.images[0, 0])}, those of {Path(first.location).name} {size(first.images[0, 0])}"
-            raise DataError(f"{shard.location}: images of {sizes}; set data.image_size to bring all to one")
+            raise DataError(f"{shard.location}: images of {sizes}; set data.image_size to resize all to one size")
     channels = max(channels or 1, *(shard.images.shape[1] for shard in shards))
     images = [np.broadcast_to(s.images, (len(s.images), channels, *s.images.shape[2:])) for s in shards]
     return np.concatenate(images), np.concatenate([shard.labels for shard in shards])
@@ -173,7 +185,7 @@ def _joined(shards: Sequence[Shard], channels: int | None) -> tuple[NDArray[np.u
 def _notices(
     what: str, shards: Sequence[Shard], channels: int, wanted: Wanted, bad: Sequence[DataError], tried: int
 ) -> tuple[str, ...]:
-    """A line for each thing that was done to the images, and for each shard left out."""
+    """Return a line for each kind of conversion, and one for the shards left out."""
     total = sum(len(shard.labels) for shard in shards)
     resized, greyed = sum(shard.resized for shard in shards), sum(shard.greyed for shard in shards)
     repeated = sum(len(s.labels) if s.images.shape[1] < channels else s.repeated for s in shards)
@@ -190,7 +202,7 @@ def _notices(
 
 
 def _balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Indices, ascending, of the first ``count`` samples taken in turns from the classes."""
+    """Return ascending indices of the first ``count`` samples taken in turn from the classes."""
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
@@ -203,9 +215,19 @@ def _balanced(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images on one device: ``images`` uint8 [N,C,H,W], ``labels`` int64 [N], ``classes`` their names.
+    """Labelled images on one device.
 
-    ``notices``: what was converted or left out when they were read, a line each, for the caller to say.
+    Args:
+        images: uint8 [N,C,H,W].
+        labels: int64 [N].
+        classes: Class names by label.
+        notices: What was converted or left out on loading, a line each, for the caller to report.
+
+    >>> images = ImageSet(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10) % 2, ("cat", "dog"))
+    >>> len(images), images.shape, images.num_classes
+    (10, (3, 8, 8), 2)
+    >>> [part.labels.bincount().tolist() for part in images.split(0.6)]
+    [[3, 3], [2, 2]]
     """
 
     images: Tensor
@@ -218,6 +240,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.classes)
 
     @property
@@ -228,7 +251,7 @@ class ImageSet:
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        # From the counts of the 256 levels: exact, in any number of images, without a float copy of them.
+        # from the counts of the 256 levels: exact for any number of images, without a float copy of them
         levels = torch.arange(256, dtype=torch.float64, device="cpu") / 255
         mean, std = [], []
         for channel in self.images.unbind(1):
@@ -239,30 +262,36 @@ class ImageSet:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, of the pixels as numbers in [0, 1]."""
+        """The mean per channel, of pixels in [0, 1]."""
         return self._moments[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Per channel, of the pixels as numbers in [0, 1] (divided by N, not N−1)."""
+        """The standard deviation per channel, of pixels in [0, 1] (divided by N, not N−1)."""
         return self._moments[1]
 
     def to(self, device: str | torch.device) -> ImageSet:
+        """Return the images on ``device``."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def subset(self, indices: Tensor | Sequence[int]) -> ImageSet:
-        """The images at ``indices``, in that order; the classes stay."""
+        """Return the images at ``indices``, in that order, with the same classes."""
         index = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         return replace(self, images=self.images[index], labels=self.labels[index])
 
     def split(self, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-        """(weights part, architecture part): ``fraction`` of every class, and the rest of it, drawn from ``seed``.
+        """Split each class at random into a weights part and an architecture part.
 
-        A class of two or more images is in both parts. DataError for a fraction that leaves a part empty.
+        Args:
+            fraction: The share of each class in the first part. A class of two or more images is in both parts.
+            seed: Determines the draw.
+
+        Raises:
+            DataError: The fraction leaves a part empty.
         """
         if not 0 < fraction < 1:
             raise DataError(f"the weights' part must be a fraction between 0 and 1, got {fraction}")
-        generator, labels = seeded(seed, 0, 0, _SPLIT), self.labels.cpu()
+        generator, labels = seeded(seed, 0, 0, SPLIT), self.labels.cpu()
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
         for label in range(self.num_classes):
             members = (labels == label).nonzero().flatten()
@@ -276,24 +305,36 @@ class ImageSet:
         return self.subset(weights), self.subset(architecture)
 
 
-_ORDER, _AUGMENT, _SPLIT = 1, 2, 3  # what a generator is for: different streams from one seed
-
-
-def seeded(seed: int, epoch: int, step: int, purpose: int, rank: int = 0) -> torch.Generator:
-    """A CPU generator that depends on these five numbers alone: a resumed run draws what it would have drawn."""
-    numbers = [seed % 2**64, epoch, step, purpose, *([rank] if rank else [])]
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+def normalisation(mean: Sequence[float], std: Sequence[float], device: str | torch.device) -> tuple[Tensor, Tensor]:
+    """Return factor and offset, float32 [C,1,1], that normalise pixels 0..255 by ``mean`` and ``std`` of pixels in [0, 1]."""
+    centre, scale = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (mean, std))
+    factor, offset = 1 / (255 * scale), -centre / scale
+    return factor.float().to(device)[:, None, None], offset.float().to(device)[:, None, None]
 
 
 class Batches:
-    """Batches of an `ImageSet`: shuffled, augmented and normalised, the same for the same (seed, epoch, step).
+    """Shuffled, augmented and normalised batches of an `ImageSet`; each depends on (seed, epoch, step) alone.
 
-    ``augment`` names any of `augment.AUGMENTATIONS`; ``crop_padding`` is in pixels. ``mean`` and ``std`` (per channel,
-    in [0, 1] units) default to the set's own: give the training set's for another one. ``dtype`` is the images' dtype.
-    ``share`` (rank, of how many): the batches are the same for all and each rank gets its equal part of each, augmented by
-    draws of its own. DataError where the set is smaller than one batch and ``drop_last`` would leave none, or where batches
-    do not divide into equal parts.
+    Args:
+        imageset: The images to draw from.
+        batch_size: Images per batch over all ranks.
+        augment: Names from `augment.AUGMENTATIONS`.
+        seed: Determines order and augmentation.
+        shuffle: Draw a new order for each epoch.
+        drop_last: Leave out a last batch that would be smaller.
+        mean: Per channel, of pixels in [0, 1]; the set's own by default. Pass the training set's for a test set.
+        std: Likewise.
+        dtype: The dtype of the images returned.
+        crop_padding: Pixels of padding for the augmentation ``crop``.
+        share: This process's rank and the number of ranks: each gets an equal part of every batch, with its own augmentation.
+
+    Raises:
+        DataError: The set is smaller than one batch and ``drop_last`` would leave none, or batches do not divide equally.
+
+    >>> images = ImageSet(torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10) % 2, ("cat", "dog"))
+    >>> batches = Batches(images, 4, augment="flip", seed=1)
+    >>> [(tuple(x.shape), x.dtype, len(y)) for x, y in batches.epoch(0)]
+    [((4, 3, 8, 8), torch.float32, 4), ((4, 3, 8, 8), torch.float32, 4)]
     """
 
     def __init__(
@@ -323,34 +364,32 @@ class Batches:
         channels = imageset.images.shape[1]
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
-                raise DataError(f"{name} of {len(values)} channels for images of {channels}; data.channels brings all to one")
-        centre = torch.tensor(imageset.mean if mean is None else mean, dtype=torch.float64, device="cpu")
-        # One grey level at least: a channel that is constant must not be divided by zero.
-        scale = torch.tensor(imageset.std if std is None else std, dtype=torch.float64, device="cpu").clamp(min=1 / 255)
+                raise DataError(f"{name} of {len(values)} channels for images of {channels}; set data.channels to convert all")
+        # at least one grey level: a constant channel must not be divided by zero
+        scale = [max(value, 1 / 255) for value in (imageset.std if std is None else std)]
         device = imageset.images.device
-        self._factor = (1 / (255 * scale)).float().to(device)[:, None, None]
-        self._offset = (-centre / scale).float().to(device)[:, None, None]
+        self._factor, self._offset = normalisation(imageset.mean if mean is None else mean, scale, device)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         count = len(self.imageset)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
-        """int64 [N] on the CPU: the order of the images in an epoch, a function of (seed, epoch) alone."""
+        """Return the order of the images in an epoch, int64 [N] on the CPU; depends on (seed, epoch) alone."""
         count = len(self.imageset)
         if not self.shuffle:
             return torch.arange(count, device="cpu")
-        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, _ORDER), device="cpu")
+        return torch.randperm(count, generator=seeded(self.seed, epoch, 0, ORDER), device="cpu")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part."""
+        """Yield (images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) from step ``start`` on; B is the rank's part."""
         order = self.order(epoch).to(self.imageset.labels.device)
         for step in range(start, len(self)):
             begin = step * self.batch_size + self.rank * self.part
             index = order[begin : begin + self.part]
             images = self.imageset.images[index]
             if self.augment:
-                generator = seeded(self.seed, epoch, step, _AUGMENT, self.rank)
+                generator = seeded(self.seed, epoch, step, AUGMENT, self.rank)
                 images = apply_augmentations(images, self.augment, generator, self.crop_padding)
             yield (images * self._factor + self._offset).to(self.dtype), self.imageset.labels[index]

@@ -1,4 +1,4 @@
-"""What `_info.json` says of a data set: its splits, their shards and how many samples each holds."""
+"""Read `_info.json`, which describes a data set: its splits, their shards and the number of samples in each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "fil
 class SplitInfo(BaseModel):
     """One split of `_info.json`: its shards in order, how many samples each holds, and their sha256 where given."""
 
-    model_config = ConfigDict(strict=True, frozen=True)  # further keys are other readers' business
+    model_config = ConfigDict(strict=True, frozen=True)  # other readers' keys are ignored
 
     filenames: list[str]
     shard_lengths: list[NonNegativeInt]
@@ -52,14 +52,14 @@ class SplitInfo(BaseModel):
             none = f" ({empty[0]} is 0, which an empty shard has)" if empty else ""
             raise ValueError(f"num_samples is {self.num_samples}, but shard_lengths add up to {sum(self.shard_lengths)}{none}")
         if self.alt_label:
-            raise ValueError("alt_label (labels from a JSON field) is not read here; labels come from KEY.cls")
+            raise ValueError("alt_label (labels from a JSON field) is not supported; labels come from KEY.cls")
         limits.SAMPLES.check(self.num_samples, f"num_samples is {shortened(str(self.num_samples))}")
         if unlisted := set(self.sha256) - set(self.filenames):
             raise ValueError(f"sha256 of {min(unlisted)!r}, which is not among the filenames")
         return self
 
     def only(self, filenames: Sequence[str]) -> SplitInfo:
-        """The split with these of its shards alone, in the order given."""
+        """Return the split with only these shards, in the given order."""
         lengths = dict(zip(self.filenames, self.shard_lengths, strict=True))
         return SplitInfo(
             filenames=list(filenames),
@@ -77,8 +77,21 @@ class _InfoFile(BaseModel):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set as its `_info.json` describes it: ``folder`` is a path, or a URL as text. ``classes`` is None where the file
-    lists none. Shards without a sample are left out; ``empty`` are the splits in which nothing else stands.
+    """A data set as its `_info.json` describes it; shards without samples are left out.
+
+    Args:
+        name: The folder's name.
+        folder: A path, or a URL as text.
+        splits: The splits that have samples, by name.
+        classes: Their names by label; None where the file lists none.
+        empty: Names of the splits without samples.
+
+    >>> from grafs_timm.data import open_dataset
+    >>> info = open_dataset("digits")
+    >>> info.name, sorted(info.splits), info.split("train").num_samples, info.classes[3]
+    ('digits', ['test', 'train'], 1437, '3')
+    >>> Path(info.location("digits-test-000000.tar.gz")).is_file()
+    True
     """
 
     name: str
@@ -88,11 +101,16 @@ class DatasetInfo:
     empty: tuple[str, ...] = ()
 
     def location(self, filename: str) -> str:
-        """The absolute path or the URL of a shard of `_info.json`."""
+        """Return the absolute path, or the URL, of a shard."""
         return remote.join(self.folder, filename) if isinstance(self.folder, str) else str(self.folder.absolute() / filename)
 
     def split(self, name: str) -> SplitInfo:
-        """UnknownNameError, with those there are, for a split that isn't there."""
+        """Return a split by name.
+
+        Raises:
+            UnknownNameError: There is no such split; the message names the nearest.
+            DataError: The split has no samples.
+        """
         if name in self.empty:
             raise DataError(
                 f"{self.name}: split {name!r} has no samples; pack it again, or name another{nearest(name, self.splits)}"
@@ -106,7 +124,14 @@ class DatasetInfo:
 
 
 def read_info(folder: Path | str) -> DatasetInfo:
-    """Read the file that describes the data set in ``folder``, a path or a URL. DataError where it is missing or wrong."""
+    """Read the `_info.json` of a data set.
+
+    Args:
+        folder: A path or a URL.
+
+    Raises:
+        DataError: The file is missing or invalid.
+    """
     path: Path | str | None = remote.join(folder, INFO[0]) if isinstance(folder, str) else info_file(folder)
     if path is None:
         raise DataError(f"{folder}: no _info.json; the smallest valid one: {SMALLEST_INFO}")
@@ -119,23 +144,23 @@ def read_info(folder: Path | str) -> DatasetInfo:
         message = shortened(first["msg"].removeprefix("Value error, "), 400)
         raise DataError(f"{path}: {where}: {message}; the smallest valid one: {SMALLEST_INFO}") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is no text in {error.encoding}; save the file as UTF-8") from None
+        raise DataError(f"{path}: byte {error.start} is not valid {error.encoding}; save the file as UTF-8") from None
     called = remote.split_url(folder)[1] if isinstance(folder, str) else folder.name
     splits = {name: spec.only([each for each, n in zip(spec.filenames, spec.shard_lengths, strict=True) if n])
               for name, spec in info.splits.items() if spec.num_samples}  # fmt: skip
     if not splits:
-        raise DataError(f"{path}: no split has a sample; pack the images again, such as by grafs-timm data pack")
+        raise DataError(f"{path}: no split has a sample; pack the images again (grafs-timm data pack)")
     empty = tuple(name for name in info.splits if name not in splits)
     return DatasetInfo(called, folder, splits, tuple(info.classes) if info.classes else None, empty)
 
 
 def info_file(folder: Path) -> Path | None:
-    """The file that describes the data set in ``folder``, under one of the names that timm takes; None where there is none."""
+    """Return the path of the `_info.json` in ``folder``, under either name that timm takes; None if there is none."""
     return next((folder / name for name in INFO if (folder / name).is_file()), None)
 
 
 def _info_content(folder: Path | str, path: Path | str) -> tuple[Path | str, bytes]:
-    """(where it was found, content) of the file that describes a data set."""
+    """Return where the file was found, and its content."""
     try:
         return path, remote.read(path, limits.INFO)
     except DataError as error:
@@ -160,5 +185,5 @@ _SPLITS |= {"validation": "validation"}
 
 
 def split_word(text: str) -> str | None:
-    """``train``, ``test`` or ``validation`` for one of the usual words for it."""
+    """Return ``train``, ``test`` or ``validation`` for a common name of that split, such as ``val``; else None."""
     return _SPLITS.get(text.lower())

@@ -1,8 +1,8 @@
-"""Pack images into webdataset shards with the `_info.json` that timm's reader and ours take.
+"""Pack images into webdataset shards with an `_info.json`, as read by timm and by `open_dataset`.
 
-The same source gives the same bytes: a fixed order, no clock and no user in the tars. Each class is spread evenly over a
-split, so that any prefix of its shards has the classes in the proportions of the whole. A data set appears whole or not at
-all: it is written beside its place and renamed when `_info.json`, its last file, is there.
+The same source gives the same bytes: the order is fixed, and tars hold no time or user. Each class is spread evenly over a
+split, so that the first shards have the classes in the proportions of the whole. A data set is written to a temporary folder
+and renamed when complete.
 """
 
 from __future__ import annotations
@@ -35,22 +35,26 @@ from .sources import Source, Split, open_source
 
 Format = Literal["webp", "png", "jpg", "keep"]
 SHARD_SIZE = 1000
-_DECODERS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]  # none that starts another program
-# This effort of webp makes CIFAR-10 as small as its default does, in an eighth of the time.
+_DECODERS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]  # none of them starts another program
+# This effort of webp compresses CIFAR-10 as well as the default, in an eighth of the time.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"lossless": True, "quality": 25, "method": 2},
     "png": {},
     "jpg": {"quality": 95},
 }
-_AHEAD = 256  # images that are read and encoded before they are written
+_AHEAD = 256  # images read and encoded before they are written
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How to pack. ``format``: webp and png keep every pixel, jpg (quality 95) does not, keep copies a folder's own files.
+    """How to pack.
 
-    ``shard_size`` images a shard at most; ``hold_out`` of each class of a source with one split become ``test`` (0: none do);
-    ``splits`` as `sources.open_source` takes them; ``skip_bad`` leaves out images that can't be read, instead of an error.
+    Args:
+        format: ``webp`` and ``png`` are lossless, ``jpg`` (quality 95) is not, ``keep`` copies a folder's own files.
+        shard_size: Images per shard at most.
+        hold_out: The share of each class that becomes ``test`` if the source has one split; 0 for none.
+        splits: As for `sources.open_source`.
+        skip_bad: Leave out images that cannot be read instead of raising.
     """
 
     format: Format = "webp"
@@ -61,12 +65,22 @@ class Packing:
 
 
 def pack(source: str, out: Path, how: Packing | None = None, root: Path | None = None, quiet: bool = False) -> list[str]:
-    """Pack a torchvision data set or an image folder into ``out``; returns a line for each image that was left out.
+    """Pack a torchvision data set or an image folder.
 
-    ``root`` is where a torchvision data set's files lie; without it they are downloaded.
+    Args:
+        source: The name of the one or the path of the other.
+        out: The folder to create.
+        how: Format and size of the shards.
+        root: Where the files of a torchvision data set are; downloaded by default.
+        quiet: Show no progress bar.
 
-    UnknownNameError where there is no such source; DataError for one that holds nothing to pack, an image that can't be read,
-    an ``out`` that isn't empty or lies inside the source; RunError where ``out`` can't be written, which leaves it as it was.
+    Returns:
+        A line for each image that was left out.
+
+    Raises:
+        UnknownNameError: There is no such source.
+        DataError: It holds nothing to pack, an image cannot be read, or ``out`` is not empty or inside the source.
+        RunError: ``out`` cannot be written; it is left as it was.
     """
     how, out = how or Packing(), out.resolve()
     _check(source, out, how)
@@ -86,18 +100,23 @@ def pack_once(source: str, out: Path) -> Path:
 
 
 def _check(source: str, out: Path, how: Packing) -> None:
-    if how.shard_size < 1:
-        raise DataError(f"a shard holds 1 image or more, got {how.shard_size}")
-    if how.hold_out is not None and not 0 <= how.hold_out < 1:
-        raise DataError(f"the part held out must be at least 0 and below 1, got {how.hold_out}")
+    check_sizes(how.shard_size, how.hold_out or 0.0, "image")
     for name in how.splits or ():
         if not re.fullmatch(r"\w[\w-]*", name):
             raise DataError(f"a split's name is letters, digits, _ and -, got {name!r}")
     check_free(source, out)
 
 
+def check_sizes(shard_size: int, hold_out: float, unit: str) -> None:
+    """Raise DataError for shards of fewer than one ``unit``, or a part held out that is not in [0, 1)."""
+    if shard_size < 1:
+        raise DataError(f"a shard holds 1 {unit} or more, got {shard_size}")
+    if not 0 <= hold_out < 1:
+        raise DataError(f"the part held out must be at least 0 and below 1, got {hold_out}")
+
+
 def check_free(source: str, out: Path) -> None:
-    """DataError where ``out`` lies inside the source or holds something."""
+    """Raise DataError if ``out`` is inside the source or not empty."""
     folder = Path(source).resolve()
     if folder.is_dir() and (out == folder or folder in out.parents):
         raise DataError(f"{out} lies inside the source {source}; give another folder")
@@ -108,7 +127,7 @@ def check_free(source: str, out: Path) -> None:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """One process at a time packs into ``out``; what a killed one left beside it is removed."""
+    """Let one process at a time pack into ``out``, and remove what a killed one left beside it."""
     lock, new = out.parent / f".{out.name}.lock", not out.parent.exists()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +137,7 @@ def alone(out: Path) -> Iterator[None]:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), os.stat(lock)):
                     break
-            os.close(handle)  # the one before us has removed it
+            os.close(handle)  # the process before has removed it
         shutil.rmtree(_beside(out), ignore_errors=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror}") from error
@@ -129,7 +148,7 @@ def alone(out: Path) -> Iterator[None]:
         os.close(handle)
         if new:
             with contextlib.suppress(OSError):
-                out.parent.rmdir()  # it has stayed empty
+                out.parent.rmdir()  # if it is still empty
 
 
 def _beside(out: Path) -> Path:
@@ -153,26 +172,26 @@ def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) 
                         writer.add(label, *made)
             splits[name] = writer.close(name, len(found.source.classes))
         write_json(folder / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
-        read_info(folder)  # what can't be opened is no data set
+        read_info(folder)  # checks that it can be opened
     return skipped
 
 
 def shard_stem(out: Path, split: str) -> str:
-    """How the shards of a split begin: with the folder's name, but for characters with a meaning in shards' names."""
+    """Return the beginning of a split's shard names: the folder's name without characters that have a meaning in them."""
     plain = re.sub(r"[^\w.-]", "_", out.name)
     return f"{plain}-{split}"
 
 
 @contextlib.contextmanager
 def written_beside(out: Path) -> Iterator[Path]:
-    """A new folder beside ``out`` that becomes it at the end; RunError where it can't be written, and nothing is left then."""
+    """Make a folder beside ``out`` and rename it to ``out`` at the end. RunError, with nothing left, if it cannot be."""
     folder = _beside(out)
     try:
         folder.mkdir()
         yield folder
         os.replace(folder, out)
     except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}; nothing of it was left") from error
+        raise RunError(f"cannot write {out}: {error.strerror or error}; nothing was left") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -184,7 +203,7 @@ class _Parts:
 
 
 def _held_out(source: Source, fraction: float | None) -> _Parts:
-    """The images of each split to be packed; ``fraction`` of each class of a single one make a test split."""
+    """Return the images of each split; ``fraction`` of each class of a single split becomes a test split."""
     whole = {name: (split, np.arange(len(split.labels))) for name, split in source.splits.items()}
     if len(whole) > 1:
         if fraction:
@@ -208,9 +227,9 @@ def _held_out(source: Source, fraction: float | None) -> _Parts:
 
 
 def interleaved(split: Split, indices: Sequence[int] | NDArray[np.int64]) -> list[int]:
-    """``indices`` in an order that depends on the images' names alone and spreads every class evenly from first to last.
+    """Return ``indices`` in an order that depends on the images' names alone and spreads every class evenly.
 
-    Where all classes are of one size each takes one place in every turn.
+    If all classes have one size, each comes once in every turn.
     """
     by_class: dict[int, list[tuple[bytes, int]]] = {}
     for index in map(int, indices):
@@ -227,7 +246,7 @@ def interleaved(split: Split, indices: Sequence[int] | NDArray[np.int64]) -> lis
 def _encoded(
     source: Source, split: Split, order: Sequence[int], how: Packing
 ) -> Iterator[tuple[int, tuple[str, bytes] | DataError]]:
-    """(label, (extension, content)) of each image in order; with ``skip_bad`` the error in place of one that can't be read."""
+    """Yield (label, (extension, content)) of each image in order; with ``skip_bad`` the error of one that cannot be read."""
 
     def one(index: int) -> tuple[str, bytes] | DataError:
         try:
@@ -238,29 +257,41 @@ def _encoded(
                 return known
             raise known from error
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and encoding leave the interpreter to others
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and encoding release the GIL
         for start in range(0, len(order), _AHEAD):
             part = order[start : start + _AHEAD]
             yield from zip(split.labels[list(part)].tolist(), pool.map(one, part), strict=True)
 
 
 def encode(image: Any, where: str, form: Format) -> tuple[str, bytes]:
-    """(extension, content) of an image file's content or a PIL image. DataError beginning with ``where`` where it can't be."""
+    """Encode an image file or a PIL image.
+
+    Args:
+        image: The file's content or the image.
+        where: The beginning of messages.
+        form: The format to encode to.
+
+    Returns:
+        Extension and content of the file.
+
+    Raises:
+        DataError: The image cannot be read or encoded.
+    """
     if isinstance(image, bytes):
         opened = open_image(image, where, _DECODERS, "this")
         if form == "keep":
             return _as_it_is(image, where)
     elif form == "keep":
-        raise DataError(f"{where}: keep copies the files of an image folder, and torchvision gives pixels; take webp or png")
+        raise DataError(f"{where}: keep copies the files of an image folder, but torchvision gives pixels; use webp or png")
     elif not isinstance(image, Image.Image):
-        raise DataError(f"{where}: is a {type(image).__name__}, not an image")
+        raise DataError(f"{where}: {type(image).__name__} is not an image")
     else:
         opened = plain_mode(image)
     content = io.BytesIO()
     try:
         opened.save(content, FORMATS[form], **_OPTIONS[form])
     except (OSError, ValueError) as error:
-        raise DataError(f"{where}: an image of {opened.size} can't be written as {form}: {error}; take png") from error
+        raise DataError(f"{where}: an image of {opened.size} cannot be written as {form}: {error}; use png") from error
     return form, content.getvalue()
 
 
@@ -269,18 +300,18 @@ def _as_it_is(content: bytes, where: str) -> tuple[str, bytes]:
         kind = "JPEG" if image.format == "MPO" else image.format
     extension = next((extension for extension, name in FORMATS.items() if name == kind), None)
     if extension is None:
-        raise DataError(f"{where}: is {kind}; shards hold {', '.join(sorted({*FORMATS.values()}))}: take webp or png, not keep")
+        raise DataError(f"{where}: is {kind}; shards hold {', '.join(sorted({*FORMATS.values()}))}: use webp or png, not keep")
     return extension, content
 
 
 def even(count: int, most: int) -> int:
-    """Samples a shard, so that as few shards as there must be are of nearly equal length."""
+    """Return the samples per shard, at most ``most``, that make the fewest shards of nearly equal length."""
     return -(-count // -(-count // most))
 
 
 @dataclass
 class Shards:
-    """Writes samples into one tar after the other, ``length`` in each."""
+    """Write samples into tars of ``length`` each, named ``stem``-000000.tar and so on."""
 
     folder: Path
     stem: str
@@ -292,7 +323,7 @@ class Shards:
     _tar: tarfile.TarFile | None = None
 
     def add(self, label: int | None, extension: str, content: bytes) -> None:
-        """One sample; without a label it has no class."""
+        """Add a sample, with or without a label."""
         if self._tar is None:
             self._tar = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
             self.counts.append(0)
@@ -324,7 +355,7 @@ class Shards:
         self.sha256[self._path.name] = digest
 
     def close(self, split: str, classes: int | None = None) -> dict[str, Any]:
-        """The split as `_info.json` has it; without ``classes``, as for text, nothing is said of them."""
+        """Finish the last tar and return the split's part of `_info.json`; ``classes`` is None for text."""
         self._finish()
         if not self.counts:
             raise DataError(f"{self.stem}: no image could be read")

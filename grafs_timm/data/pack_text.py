@@ -1,7 +1,7 @@
 """Pack a text file into webdataset shards of ``KEY.txt``, which `text.load_text` reads as it reads the file.
 
-A sample is a story, where the text marks their ends by ``<|endoftext|>``, else some paragraphs. Each keeps what follows it, so
-that the samples joined are the text byte by byte; they stay in its order, and the tail is what is held out.
+A sample is a story if the text marks their ends by ``<|endoftext|>``, else some paragraphs. Joined, the samples are the text,
+in its order; the tail is held out.
 """
 
 from __future__ import annotations
@@ -16,34 +16,42 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..utils.files import write_json
 from .datasets import open_dataset
-from .pack import SHARD_SIZE, Shards, alone, check_free, even, shard_stem, written_beside
+from .pack import SHARD_SIZE, Shards, alone, check_free, check_sizes, even, shard_stem, written_beside
 from .text_source import find_file, read_file
 from .tokens import END
 
 _STORY = re.compile(rf".*?{re.escape(END)}\s*|.+".encode(), re.DOTALL)
 _PARAGRAPH = re.compile(rb".*?\n\s*\n|.+", re.DOTALL)
-_LEAST = 1024  # bytes of paragraphs a sample: a tar spends as much on each
+_LEAST = 1024  # bytes of paragraphs per sample: a tar adds as much to each
 
 
 @dataclass(frozen=True)
 class TextPacking:
-    """``shard_size`` samples a shard at most; the last samples, ``hold_out`` of the text's bytes, become ``test`` (0: none)."""
+    """How to pack: at most ``shard_size`` samples per shard; the last ``hold_out`` of the text's bytes become ``test``."""
 
     shard_size: int = SHARD_SIZE
     hold_out: float = 0.0
 
 
 def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: bool = False) -> int:
-    """Pack a .txt or .txt.gz file into the folder ``out``; returns the number of samples. The same text makes the same bytes.
+    """Pack a .txt or .txt.gz file; the same text gives the same bytes.
 
-    Errors of the file as `text_source.read_parts`; DataError for an ``out`` that isn't empty or a ``hold_out`` that leaves a
-    part without a sample; RunError where ``out`` can't be written, which leaves it as it was.
+    Args:
+        source: The file, its name below ``$GRAFS_TIMM_DATA``, or its URL.
+        out: The folder to create.
+        how: Size of the shards and of the test split.
+        quiet: Show no progress bar.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        UnknownNameError: There is no such file.
+        DataError: The text cannot be read, ``out`` is not empty, or ``hold_out`` leaves a split without samples.
+        RunError: ``out`` cannot be written; it is left as it was.
     """
     how, out = how or TextPacking(), out.resolve()
-    if how.shard_size < 1:
-        raise DataError(f"a shard holds 1 sample or more, got {how.shard_size}")
-    if not 0 <= how.hold_out < 1:
-        raise DataError(f"the part held out must be at least 0 and below 1, got {how.hold_out}")
+    check_sizes(how.shard_size, how.hold_out, "sample")
     check_free(source, out)
     samples = parted(read_file(find_file(source)))
     splits = _splits(samples, how.hold_out, source)
@@ -57,12 +65,12 @@ def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: boo
                     writer.add(None, "txt", sample)
                 infos[split] = writer.close(split)
             write_json(folder / "_info.json", {"name": out.name, "splits": infos})
-            open_dataset(folder)  # what can't be opened is no data set
+            open_dataset(folder)  # checks that it can be opened
     return len(samples)
 
 
 def parted(content: bytes) -> list[bytes]:
-    """A text in samples, which joined are the text."""
+    """Divide a text into samples, which joined are the text."""
     if END.encode() in content:
         return _STORY.findall(content)
     samples, gathered = [], b""

@@ -1,30 +1,27 @@
-"""What a sample of a shard holds: the name of its image and its label."""
+"""Find the image and the label of a sample."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from ..errors import DataError, shortened
 from ..utils import limits
 
-# Extension -> the decoder to try first. Only these three decoders ever see a file.
+# Extension -> the decoder to try first. No other decoders are used.
 FORMATS = {"webp": "WEBP", "png": "PNG", "jpg": "JPEG", "jpeg": "JPEG"}
 
 
-def extension_of(sample: dict[str, Any], where: str) -> str:
-    """Under which extension the sample has its image. DataError where it has none."""
+def extension_of(sample: dict[str, bytes], where: str) -> str:
+    """Return the extension of a sample's image. DataError if it has no image."""
     extension = next((name for name in FORMATS if name in sample), None)
     if extension is None:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {found}")
+        raise DataError(f"{where}: no image ({', '.join(FORMATS)}), only {', '.join(sample)}")
     return extension
 
 
-def label_of(sample: dict[str, Any], where: str, classes: int | None = None) -> int:
-    """The sample's label. DataError where there is none, or none of ``classes``."""
+def label_of(sample: dict[str, bytes], where: str, classes: int | None = None) -> int:
+    """Return a sample's label. DataError if it has none, or one that is not below ``classes``."""
     if "cls" not in sample:
         raise DataError(f"{where}: no label (cls)")
-    text: bytes = sample["cls"]
+    text = sample["cls"]
     try:
         label = int(text.decode("ascii")) if len(text) < 100 else None
     except ValueError:

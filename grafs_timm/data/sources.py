@@ -1,4 +1,4 @@
-"""Where images to be packed come from: a torchvision data set by name, or a folder of images by class.
+"""Open images to be packed: a torchvision data set by name, or a folder of images by class.
 
 Either becomes a `Source`: splits of labelled images that can be read in any order.
 """
@@ -25,13 +25,19 @@ from ..utils.suggest import nearest
 from .info import split_word
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_USUAL = ("train", "trainval", "val", "valid", "test")
-_ARGUMENTS = {"EMNIST": {"split": "balanced"}}  # what a class asks for beside the split
+_COMMON = ("train", "trainval", "val", "valid", "test")
+_ARGUMENTS = {"EMNIST": {"split": "balanced"}}  # further arguments that a class requires
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labels [N], and for each number below N a name that lasts and the image: a file's content, or a PIL image."""
+    """Labelled images that are read one by one.
+
+    Args:
+        labels: int64 [N].
+        name: Returns a stable name of image i.
+        read: Returns image i: a file's content or a PIL image.
+    """
 
     labels: NDArray[np.int64]
     name: Callable[[int], str]
@@ -40,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """What to pack: its short name, class names by label, and splits."""
+    """Images to be packed: a short name, class names by label, and splits by name."""
 
     name: str
     classes: tuple[str, ...]
@@ -48,10 +54,16 @@ class Source:
 
 
 def open_source(source: str, root: Path | None = None, splits: Mapping[str, str] | None = None) -> Source:
-    """A torchvision data set (``root``: where its files lie; None downloads them) or an image folder.
+    """Open a torchvision data set or an image folder.
 
-    ``splits`` maps the names of splits to the source's own; None takes the usual ones that are there.
-    UnknownNameError where there is neither, DataError where it holds nothing to pack.
+    Args:
+        source: The name of the one or the path of the other.
+        root: Where the files of a torchvision data set are; downloaded by default.
+        splits: The source's name of each split to make; by default all common ones that it has.
+
+    Raises:
+        UnknownNameError: There is no such source.
+        DataError: It holds nothing to pack.
     """
     if not Path(source).is_dir():
         if name := torchvision_name(source):
@@ -60,7 +72,7 @@ def open_source(source: str, root: Path | None = None, splits: Mapping[str, str]
             f"{source!r} is neither a folder nor a torchvision data set{nearest(source.lower(), sorted(_torchvision()))}"
         )
     if root is not None:
-        raise DataError(f"{source} is a folder of images; --root is where a torchvision data set's files lie")
+        raise DataError(f"{source} is a folder of images; --root is only for the files of a torchvision data set")
     try:
         return _of_folder(Path(source), splits)
     except OSError as error:
@@ -71,7 +83,11 @@ def open_source(source: str, root: Path | None = None, splits: Mapping[str, str]
 
 
 def torchvision_name(text: str) -> str | None:
-    """`fashion-mnist` for FashionMNIST, fashion_mnist, torchvision:fashion-mnist; None where torchvision has no such set."""
+    """Return torchvision's data set of that name, however it is written; None if there is none.
+
+    >>> torchvision_name("torchvision:FashionMNIST"), torchvision_name("digits")
+    ('fashion-mnist', None)
+    """
     plain = re.sub("[-_]", "", text.lower().removeprefix("torchvision:"))
     if not plain.isalnum():
         return None
@@ -79,7 +95,7 @@ def torchvision_name(text: str) -> str | None:
 
 
 def _torchvision() -> dict[str, type]:
-    """Short name -> class, of all that can be had as images with labels by split or whole."""
+    """Return the classes of labelled images by short name."""
     import torchvision.datasets as library
 
     found = {}
@@ -92,7 +108,7 @@ def _torchvision() -> dict[str, type]:
 
 
 def _parameters(cls: type) -> set[str]:
-    """The arguments of a class's constructor, also those it hands on to the class it extends."""
+    """Return the arguments of a class's constructor, with those it passes on to its base class."""
     names: set[str] = set()
     for one in cls.__mro__:
         if "__init__" in vars(one):
@@ -109,23 +125,23 @@ def _of_torchvision(name: str, root: Path | None, splits: Mapping[str, str] | No
     fetch = root is None and "download" in parameters
     folder = root or _cache() / name
     if "train" in parameters:
-        choices: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+        known: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in parameters:
-        choices = {split: {"split": split} for split in (splits.values() if splits else _USUAL)}
+        known = {split: {"split": split} for split in (splits.values() if splits else _COMMON)}
     else:
-        choices = {"train": {}}
+        known = {"train": {}}
     found: dict[str, Any] = {}
-    for split in splits.values() if splits else choices:
+    for split in splits.values() if splits else known:
         if split == "trainval" and "train" in found and not splits:
-            continue  # the same images once more
-        if split not in choices:
-            raise UnknownNameError(f"{name} has no split {split!r}{nearest(split, choices)}")
-        arguments = {**_ARGUMENTS.get(cls.__name__, {}), **choices[split], **({"download": True} if fetch else {})}
+            continue  # the same images again
+        if split not in known:
+            raise UnknownNameError(f"{name} has no split {split!r}{nearest(split, known)}")
+        arguments = {**_ARGUMENTS.get(cls.__name__, {}), **known[split], **({"download": True} if fetch else {})}
         try:
             found[split] = cls(str(folder), **arguments)
         except ValueError as error:
             if splits is None and "for argument split" in str(error):
-                continue  # one of the usual splits that this set doesn't have
+                continue  # a common split that this set does not have
             raise DataError(f"{name}, split {split}: {error}") from error
         except Exception as error:  # torchvision's downloads and readers raise what they meet
             raise DataError(_not_to_be_had(name, folder, fetch, error)) from error
@@ -140,9 +156,9 @@ def _cache() -> Path:
 def _not_to_be_had(name: str, folder: Path, fetched: bool, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
     if not fetched:
-        return f"torchvision can't read {name} in {folder}: {reason}"
+        return f"torchvision cannot read {name} in {folder}: {reason}"
     return (
-        f"{name} can't be downloaded by torchvision to {folder}: {reason}. Without the internet, fetch its files elsewhere and "
+        f"torchvision cannot download {name} to {folder}: {reason}. Without internet access, fetch its files elsewhere and "
         f"pack them: grafs-timm data pack {name} OUT --root FOLDER_OF_ITS_FILES"
     )
 
@@ -164,7 +180,7 @@ def _image(dataset: Any, index: int) -> Any:
 
 
 def _labels(what: str, dataset: Any) -> NDArray[np.int64]:
-    """From an attribute in which most sets keep them, else by reading every sample."""
+    """Return the labels from the attribute in which most sets keep them, else by reading every sample."""
     lists = [getattr(dataset, attribute, None) for attribute in ("targets", "labels", "_labels")]
     lists += [[label for _, label in getattr(dataset, "_samples", ())]]  # (file, label) of each
     kept = next((labels for labels in lists if labels is not None and len(labels) == len(dataset)), None)
@@ -172,7 +188,7 @@ def _labels(what: str, dataset: Any) -> NDArray[np.int64]:
         kept = [dataset[index][1] for index in range(len(dataset))]
     labels = np.asarray(kept)
     if labels.shape != (len(dataset),) or labels.dtype.kind not in "iu" or int(labels.min()) < 0:
-        raise DataError(f"{what}: one class number an image is packed, found labels such as {kept[0]!r}")
+        raise DataError(f"{what}: an image must have one class number, found labels such as {kept[0]!r}")
     return labels.astype(np.int64)
 
 
@@ -192,7 +208,7 @@ def _of_folder(folder: Path, splits: Mapping[str, str] | None) -> Source:
     first = "train" if "train" in files else next(iter(files))
     classes = tuple(files[first])
     if len(classes) < 2:
-        raise DataError(f"{folder / splits[first]}: one class, {classes[0]!r}, is nothing to tell apart; {_LAYOUT}")
+        raise DataError(f"{folder / splits[first]}: only one class, {classes[0]!r}, and at least two are needed; {_LAYOUT}")
     for split, found in files.items():
         if unknown := [name for name in found if name not in classes]:
             raise DataError(
@@ -202,9 +218,9 @@ def _of_folder(folder: Path, splits: Mapping[str, str] | None) -> Source:
 
 
 def _are_classes(folder: Path, below: Sequence[str], named: Mapping[str, str]) -> bool:
-    """Whether folders that are called as splits are, are classes: they hold images, and stand beside classes.
+    """Return whether folders with the names of splits are classes: they hold images, and so do other folders beside them.
 
-    DataError where some are one thing and some the other.
+    DataError if that is ambiguous.
     """
     deep = {
         name: any(entry.is_dir() and not entry.name.startswith(".") for entry in (folder / name).iterdir()) for name in below
@@ -223,11 +239,11 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
 
 
-_LAYOUT = "wanted is train/CLASS/IMAGE.jpg and so on for test or val, or CLASS/IMAGE.jpg"
+_LAYOUT = "expected train/CLASS/IMAGE.jpg (likewise test or val), or CLASS/IMAGE.jpg"
 
 
 def _by_class(folder: Path) -> dict[str, list[Path]]:
-    """Class -> its image files, however deep, both in order of their names."""
+    """Return the image files of each class at any depth, both sorted by name."""
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         but = advice = ""
@@ -248,19 +264,19 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         found[cls.name] = images
     for ending, count in sorted(others.items()):
-        notice = f"{folder}: left out {count} files with {ending}, which is none of {', '.join(EXTENSIONS)}"
+        notice = f"{folder}: left out {count} files with {ending}, which is not one of {', '.join(EXTENSIONS)}"
         warnings.warn(notice, GrafsWarning, stacklevel=2)
     return found
 
 
 def _below(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """The files in a folder and the folders below, through links as torchvision's ImageFolder; OSError for an unreadable one.
+    """Yield the files in a folder and below, following links as torchvision's ImageFolder; OSError for an unreadable folder.
 
-    A link back to a folder ``above`` (device and inode of each) is not followed: its files are there already.
+    A link back to a folder ``above`` (device and inode of each) is not followed.
     """
     state = folder.stat()
     within = (*above, (state.st_dev, state.st_ino))
-    with os.scandir(folder) as entries:  # which tells files from folders without looking at each
+    with os.scandir(folder) as entries:  # tells files from folders without a stat of each
         for entry in entries:
             path = folder / entry.name
             if not entry.is_dir():

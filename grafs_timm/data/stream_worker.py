@@ -1,8 +1,8 @@
-"""What a worker process of `streaming.Stream` does: reads its part of an epoch, mixes, decodes, augments, collates.
+"""The worker processes of `streaming.Stream`: read a part of an epoch, mix, decode, augment and collate it.
 
-The samples of an epoch stand in one long line, shard after shard, in an order drawn from (seed, epoch). Rank after rank and
-worker after worker takes the next piece of it, each as long as its batches need: so no sample comes twice, none is short, and
-there may be fewer shards than workers. Where a piece begins within a shard, the samples before it are read over.
+The samples of an epoch form one line, shard after shard, in an order drawn from (seed, epoch). Rank after rank and worker after
+worker takes the next piece of it, as long as its batches need: so no sample comes twice, every batch is full, and there may be
+fewer shards than workers. If a piece begins within a shard, the samples before it are skipped undecoded.
 """
 
 from __future__ import annotations
@@ -22,21 +22,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import DataError
 from ..utils import limits
+from .draws import STREAM_AUGMENT, STREAM_MIX, STREAM_ORDER, number
 from .shards import decode, within_reach
 from .tar_stream import Sample, read_samples
-
-_ORDER, _MIX, _AUGMENT = 4, 5, 6  # what a number is drawn for: different streams from one seed
-
-
-def number(*parts: int) -> int:
-    """An integer in [0, 2⁶³) that depends on ``parts`` alone."""
-    state = np.random.SeedSequence([part % 2**64 for part in parts]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the workers of all ranks have in common, the same for every epoch. ``bounds`` of evaluation: see `Stream`."""
+    """What a rank's workers share, the same for every epoch. ``bounds``: where the rank's evaluation batches begin and end."""
 
     shards: tuple[tuple[str, int], ...]  # location, samples
     classes: int
@@ -49,22 +42,23 @@ class Task:
     buffer: int
     skip: bool  # go on past damaged samples and shards
     channels: int
-    size: tuple[int, int]  # H, W of what comes out
-    one_size: bool  # the images have that size already, or are refused
-    untouched: bool  # an image of that size is taken as it is
+    size: tuple[int, int]  # H, W of the output
+    one_size: bool  # images of another size are refused
+    untouched: bool  # images of that size are not transformed
     transform: Callable[[Any], Any]
     bounds: tuple[int, ...] = ()
-    reach: int = 0  # pixels to which the transform brings the short side of an image before it crops, 0 where it crops first
+    reach: int = 0  # pixels to which the transform resizes the short side before it crops; 0 if it crops first
     held: int = 1 << 40  # bytes of files that a worker's buffer may hold
 
     @property
     def count(self) -> int:
+        """Samples in all shards."""
         return sum(length for _, length in self.shards)
 
 
 @dataclass
 class Item:
-    """What travels to the main process: a batch, or None with what was found behind the last one."""
+    """What is sent to the main process: a batch, or None with the messages since the last one."""
 
     images: Tensor | None = None
     labels: NDArray[np.int64] | None = None
@@ -73,15 +67,15 @@ class Item:
     error: str | None = None
 
     def pin_memory(self) -> Item:
-        """Called by the loader where batches go to a GPU."""
+        """Pin the images; called by the loader if batches go to a GPU."""
         self.images = self.images if self.images is None else self.images.pin_memory()
         return self
 
 
 class Mixer:
-    """A shuffle buffer: items in an order that depends on the generator, the buffer's size and their number alone.
+    """A shuffle buffer, whose order depends on the generator, its size and the number of items alone.
 
-    It gives its first when a quarter full, and takes in two for one given until it is full.
+    It yields once a quarter full, and takes in two items for each one yielded until it is full.
     """
 
     def __init__(self, source: Iterable[Any], size: int, generator: random.Random) -> None:
@@ -106,7 +100,7 @@ class Mixer:
 
 
 def has_colour(image: Image.Image) -> bool:
-    """Whether any pixel is not grey; WebP knows no grey images, only such ones."""
+    """Return whether any pixel is not grey; WebP stores grey images as RGB."""
     if image.mode == "L":
         return False
     pixels = np.asarray(image)
@@ -116,7 +110,7 @@ def has_colour(image: Image.Image) -> bool:
 class Worker(IterableDataset[Item]):
     """The batches of an epoch; each of the loader's processes makes every ``workers``-th of them.
 
-    ``place``, int64 [2] in shared memory, says which epoch, and which of its batches is the first: the processes stay.
+    ``place``, int64 [2] in shared memory, holds epoch and first step, since the processes outlive an epoch.
     """
 
     def __init__(self, task: Task, place: Tensor) -> None:
@@ -131,7 +125,7 @@ class Worker(IterableDataset[Item]):
     def __iter__(self) -> Iterator[Item]:
         self.epoch, self.start = self.place.tolist()
         self._held = 0
-        self._item, self._said, self._skipped = Item(), set(), set()  # an epoch that was left may not have handed on all
+        self._item, self._said, self._skipped = Item(), set(), set()  # an epoch that was abandoned may have left some
         info = get_worker_info()
         own = ((info.id if info else 0) + self.start) % self.task.workers
         try:
@@ -139,7 +133,7 @@ class Worker(IterableDataset[Item]):
                 if batch := self._batch(step, samples, spare):
                     images, labels = zip(*batch, strict=True)
                     self._item.images, self._item.labels = torch.stack(images), np.array(labels, np.int64)
-                yield self._handed()  # an empty one too: the workers take turns
+                yield self._handed()  # even an empty one: the loader takes from workers in turn
         except DataError as error:
             self._item.error = str(error)
         if self._item != Item():
@@ -152,16 +146,16 @@ class Worker(IterableDataset[Item]):
     # ------------------------------------------------------------------------------------ which samples, in what order
 
     def _training(self, own: int) -> Iterator[tuple[int, list[Sample], Iterator[Sample]]]:
-        """(step, its samples, others to replace those that cannot be decoded) of the worker ``own``."""
+        """Yield (step, its samples, others to replace those that cannot be decoded) of the worker ``own``."""
         task, epoch = self.task, self.epoch
-        order = np.random.default_rng(number(task.seed, epoch, _ORDER)).permutation(len(task.shards)).tolist()
+        order = np.random.default_rng(number(task.seed, epoch, STREAM_ORDER)).permutation(len(task.shards)).tolist()
         before = sum(len(range(worker, task.steps, task.workers)) for worker in range(own))
         begin = (task.rank * task.steps + before) * task.part
         count = len(range(own, task.steps, task.workers)) * task.part
         done = len(range(own, min(self.start, task.steps), task.workers)) * task.part
-        seed = number(task.seed, epoch, task.rank, own, _MIX)
+        seed = number(task.seed, epoch, task.rank, own, STREAM_MIX)
         needed = None
-        if done and not task.skip:  # then the order is known beforehand, and shards that were used up need not be read
+        if done and not task.skip:  # the order is known beforehand, so shards already used up need not be read
             needed = np.zeros(count, bool)
             needed[list(itertools.islice(Mixer(range(count), task.buffer, random.Random(seed)), done, None))] = True
         source: Iterator[Any] = self._line(order, begin, needed)
@@ -175,12 +169,12 @@ class Worker(IterableDataset[Item]):
                 yield step, samples, self._spare(mixer.buffer, order, begin + count)
 
     def _counted(self, source: Iterable[Any]) -> Iterator[Any]:
-        """What goes into the buffer. DataError where the files in it take more memory than they may."""
+        """Yield what enters the buffer. DataError if its files exceed the memory allowed."""
         for sample in source:
             if sample is not None:
                 self._held += len(sample.image)
                 if self._held > self.task.held:
-                    held = f"the files of data.shuffle_buffer ({self.task.buffer}), which a smaller one makes fewer"
+                    held = f"the files of data.shuffle_buffer ({self.task.buffer}); set a smaller one"
                     raise limits.RESIDENT.error(f"{sample.where}: {held}")
             yield sample
 
@@ -191,7 +185,7 @@ class Worker(IterableDataset[Item]):
             yield sample
 
     def _spare(self, buffer: list[Sample], order: list[int], end: int) -> Iterator[Sample]:
-        # what waits in the buffer, then what follows the worker's piece: known from the order alone, and no turn is lost by it
+        # first the buffer, then what follows the worker's piece: known from the order alone
         yield from list(buffer)
         yield from itertools.islice(self._good(self._line(order, end)), self.task.count)
         raise DataError(f"{self.task.shards[0][0]} and the other shards: not one image can be decoded")
@@ -209,9 +203,9 @@ class Worker(IterableDataset[Item]):
             yield step, [sample for sample in found if sample is not None], iter(())
 
     def _line(self, order: Iterable[int], begin: int, needed: NDArray[np.bool_] | None = None) -> Iterator[Sample | None]:
-        """The samples from place ``begin`` of the line on, round and round; None in the place of a damaged one.
+        """Yield the samples from place ``begin`` of the line on, cyclically; None for a damaged one.
 
-        ``needed`` says of as many places from ``begin`` on whether they are; a shard without one is not opened.
+        ``needed`` tells of places from ``begin`` on whether they are; a shard without such a place is not opened.
         """
         place = -(begin % self.task.count)
         for shard in itertools.cycle(order):
@@ -256,8 +250,8 @@ class Worker(IterableDataset[Item]):
     # -------------------------------------------------------------------------------------------- from bytes to tensors
 
     def _batch(self, step: int, samples: list[Sample], spare: Iterator[Sample]) -> list[tuple[Tensor, int]]:
-        # one seed a batch: a resumed epoch begins with a batch
-        seed = number(self.task.seed, self.epoch, step, self.task.rank, _AUGMENT)
+        # one seed per batch, since a resumed epoch begins with a batch
+        seed = number(self.task.seed, self.epoch, step, self.task.rank, STREAM_AUGMENT)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.default_generator.manual_seed(seed)
@@ -272,7 +266,7 @@ class Worker(IterableDataset[Item]):
         return batch
 
     def _tensor(self, sample: Sample) -> Tensor | None:
-        """[C,H,W]; None where the image is damaged and is to be skipped."""
+        """Return [C,H,W]; None if the image is damaged and to be skipped."""
         try:
             image = decode(sample.image, sample.extension, sample.where)
         except DataError as error:
@@ -284,7 +278,7 @@ class Worker(IterableDataset[Item]):
             height, width = self.task.size
             raise DataError(
                 f"{sample.where}: image of {image.height}×{image.width}, the first one {height}×{width}; "
-                "with image_size the images are brought to one size"
+                "set image_size to resize all to one size"
             )
         if fits and self.task.untouched:
             pixels = np.array(image)

@@ -1,6 +1,6 @@
-"""webdataset shards -> batches, read while training: for sets that do not fit the device (``data.loading: stream``).
+"""Stream batches from shards while training, for sets that do not fit the device (``data.loading: stream``).
 
-`Stream` has the interface of `data.Batches`. Worker processes read the shards, decode and apply timm's ``create_transform``
+`Stream` has the interface of `Batches`. Worker processes read the shards, decode images and apply timm's ``create_transform``
 (`stream_worker`); batches travel as bytes and are normalised on the device.
 """
 
@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 from ..errors import DataError, GrafsWarning, RunError, UnknownNameError
 from ..utils import limits
 from ..utils.suggest import nearest
-from .images import DatasetInfo
+from .images import DatasetInfo, normalisation
 from .shards import decode
 from .stream_worker import Item, Task, Worker, has_colour
 from .tar_stream import Sample, read_samples
 
-# What Stream itself gives to create_transform, or has no use for, and what says it instead.
+# Arguments of create_transform that Stream sets itself or does not use, and what to set instead.
 _OWN = {
     "input_size": "image_size", "is_training": "the split", "mean": "mean", "std": "std", "use_prefetcher": "", "normalize": "",
     "separate": "", "tf_preprocessing": "", "re_num_splits": "", "naflex": "", "patch_size": "", "max_seq_len": "",
@@ -34,33 +34,51 @@ _OWN = {
 }  # fmt: skip
 _CROPS = {"crop_pct", "crop_mode", "crop_border_pixels"}
 _EVALUATION = {"interpolation", *_CROPS}
-_PATIENCE = 1800  # seconds without a batch from a worker, after which its source counts as dead
-_PROBED = 16  # images looked at to tell a grey set from one of colour
+_PATIENCE = 1800  # seconds without a batch after which a worker counts as dead
+_PROBED = 16  # images decoded to tell a grey set from a colour one
 
 
 class Stream:
-    """Batches of a split, streamed from its shards: the same for the same (seed, epoch, step), workers and share.
+    """Batches of a split, streamed from its shards; each depends on (seed, epoch, step), ``workers`` and ``share`` alone.
 
-    Training (``train``): the order of the shards is drawn from (seed, epoch), mixed within ``shuffle_buffer`` samples a worker.
-    An epoch is ``num_samples // batch_size`` batches on every rank and takes no sample twice; the fewer than ``batch_size``
-    samples left over are others in each epoch. Evaluation: every sample once and in order, the last batch smaller.
-    ``batch_size`` is that of a step over all ranks; ``share`` (rank, of how many) gets ``batch_size // ranks`` of it, in
-    training and evaluation alike, and reads a piece of the epoch of its own: in evaluation sum over the ranks.
+    In training the order of the shards is drawn from (seed, epoch), and samples are mixed within ``shuffle_buffer``. An epoch
+    is ``num_samples // batch_size`` batches on every rank and takes no sample twice; the fewer than ``batch_size`` samples left
+    out differ from epoch to epoch. In evaluation every sample comes once and in order, and the last batch is smaller.
 
-    ``image_size`` in pixels, square: what the transform brings images to; None leaves them as they are, all of one size.
-    ``channels``: 1 or 3, to which grey and colour images are converted (said in ``notices``); None: that of the first images.
-    ``transform``: arguments of ``timm.data.create_transform``; in evaluation those that concern it (crop, interpolation) count,
-    and images that have ``image_size`` already are neither resized nor cropped unless they ask for it.
-    ``mean`` and ``std`` per channel, of pixels in [0, 1]: timm's for ImageNet by default.
+    Args:
+        info: The data set, from `open_dataset`.
+        split: The split's name.
+        batch_size: Images per step over all ranks.
+        train: Whether to stream for training or for evaluation.
+        seed: Determines order and augmentation.
+        image_size: Pixels, square, that the transform resizes to; by default images keep their size, which must be the same.
+        channels: 1 or 3, to which grey and colour images are converted; by default that of the first images.
+        transform: Arguments of ``timm.data.create_transform``; in evaluation only crop and interpolation count, and images that
+            have ``image_size`` already are left as they are unless a crop is given.
+        mean: Per channel, of pixels in [0, 1]; timm's for ImageNet by default.
+        std: Likewise.
+        workers: Processes that read and decode.
+        shuffle_buffer: Samples that each worker mixes, kept as files.
+        on_bad_shard: ``"skip"`` replaces missing or damaged samples by others in training (the epoch keeps its length) and
+            leaves them out in evaluation, with one warning per shard and the reasons in ``skipped``; ``"raise"`` raises.
+        share: This process's rank and the number of ranks: each reads its own piece of an epoch, ``batch_size // ranks`` images
+            a step. In evaluation sum over the ranks.
+        num_classes: By default the number of classes in `_info.json`.
+        device: Where batches are put.
+        dtype: The dtype of the images returned.
 
-    ``on_bad_shard``: ``raise`` a DataError, or ``skip`` what is missing or damaged, with one warning a shard; ``skipped`` then
-    has the reason of each. In training other samples take its place and the epoch keeps its length: samples further down the
-    line, or, for an image that cannot be decoded, one that waits in the buffer. In evaluation batches become smaller: count
-    labels.
-    The shards' sha256 are not compared (`grafs_timm.data.images.load_split` does that).
+    The sha256 of shards is not compared; `load_split` does that.
 
-    Errors: UnknownNameError for a split or transform argument that isn't there, the nearest named; DataError for impossible
-    settings and, from ``epoch``, for damaged shards and images that don't fit; RunError where a worker process is lost.
+    Raises:
+        UnknownNameError: There is no such split, or no such argument of ``create_transform``.
+        DataError: Settings are impossible; from `epoch`, a shard is damaged or an image does not fit.
+        RunError: From `epoch`, a worker process is lost.
+
+    >>> from grafs_timm.data import open_dataset
+    >>> stream = Stream(open_dataset("digits"), "test", 90, train=False, channels=1, workers=1)
+    >>> [(tuple(images.shape), len(labels)) for images, labels in stream.epoch(0)]
+    [((90, 1, 8, 8), 90), ((90, 1, 8, 8), 90), ((90, 1, 8, 8), 90), ((90, 1, 8, 8), 90)]
+    >>> stream.close()
     """
 
     def __init__(
@@ -70,19 +88,19 @@ class Stream:
         on_bad_shard: Literal["raise", "skip"] = "raise", share: tuple[int, int] = (0, 1), num_classes: int | None = None,
         device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
-        if split not in info.splits:
-            raise UnknownNameError(f"{info.name} has no split {split!r}{nearest(split, info.splits)}")
-        spec = info.splits[split]
+        spec = info.split(split)
         rank, ranks = share
         self.num_samples, self.device, self.dtype = spec.num_samples, torch.device(device), dtype
         self.skipped: dict[str, str] = {}
-        self.notices: dict[str, str] = {}  # what of images was converted, and how: said once each
+        self.notices: dict[str, str] = {}  # kinds of conversion, each reported once
         self._loader: DataLoader[Item] | None = None
         self._place, self._turn = torch.zeros(2, dtype=torch.int64, device="cpu").share_memory_(), 0
         _check_counts(batch_size, ranks, workers, shuffle_buffer, spec.num_samples, train)
         self.num_classes = num_classes or len(info.classes or ())
         if not self.num_classes:
-            raise DataError(f"{info.name}: streaming needs the classes in _info.json; a whole set is read to count them")
+            raise DataError(
+                f"{info.name}: streaming needs the classes in _info.json; only a set that is loaded whole is read to count them"
+            )
         shards = tuple(zip(map(info.location, spec.filenames), spec.shard_lengths, strict=True))
         arguments = _checked_arguments(transform or {}, train)
         size, found = ((image_size, image_size), channels) if image_size and channels else self._look(shards, on_bad_shard)
@@ -90,7 +108,7 @@ class Stream:
         self.image_shape = (self.channels, *size)
         self.mean, self.std = _moments(mean, std, self.channels)
         steps, bounds = _steps(spec.num_samples, batch_size, rank, ranks, train)
-        # timm's random erasing comes after the normalisation: then the workers do both
+        # timm's random erasing follows the normalisation, so then workers do both
         self._normalised = bool(arguments.get("re_prob")) and train
         self._task = Task(
             shards=shards, classes=self.num_classes, train=train, seed=seed, part=batch_size // ranks, steps=steps, rank=rank,
@@ -99,20 +117,17 @@ class Stream:
             transform=_timm_transform(size, train, arguments, self.mean, self.std, prefetcher=not self._normalised),
             bounds=bounds, reach=_reach(size, train, arguments), held=limits.RESIDENT.value // min(workers, steps),
         )  # fmt: skip
-        scale = torch.tensor(self.std, dtype=torch.float64, device="cpu")
-        centre = torch.tensor(self.mean, dtype=torch.float64, device="cpu")
-        self._factor = (1 / (255 * scale)).float().to(self.device)[:, None, None]
-        self._offset = (-centre / scale).float().to(self.device)[:, None, None]
+        self._factor, self._offset = normalisation(self.mean, self.std, self.device)
 
     def __len__(self) -> int:
-        """Batches in an epoch, the same on every rank."""
+        """Return the number of batches in an epoch, the same on every rank."""
         return self._task.steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) for every step from ``start`` on; B is the rank's part.
+        """Yield (images ``dtype`` [B,C,H,W] normalised, labels int64 [B]) from step ``start`` on; B is the rank's part.
 
-        One epoch of a stream at a time. What ``start`` leaves out is not decoded, and shards with nothing else are not opened
-        unless damaged ones are skipped.
+        A stream yields one epoch at a time. Samples before ``start`` are not decoded, and shards that hold only such samples
+        are not opened unless damaged ones are skipped.
         """
         if start >= len(self):
             return
@@ -126,27 +141,27 @@ class Stream:
                     if turn != self._turn:
                         break
         except Exception as error:
-            self.close()  # now: what lies in a traceback is collected late, and its worker processes with it
+            self.close()  # at once: a traceback would keep the worker processes alive
             if isinstance(error, RuntimeError) and "DataLoader" in str(error):
                 what = str(error).splitlines()[0]
-                raise RunError(f"a worker process of the data stream was lost, for want of memory perhaps: {what}") from error
+                raise RunError(f"a worker process of the data stream was lost, perhaps out of memory: {what}") from error
             raise
         if turn != self._turn:
-            raise RuntimeError("this epoch was ended by another or by close(); two at once need two streams")
+            raise RuntimeError("this epoch was ended by another epoch or by close(); open two streams to read two at once")
 
     def close(self) -> None:
-        """End the worker processes; another epoch starts new ones."""
+        """End the worker processes; the next epoch starts new ones."""
         self._turn += 1
         self._loader = None
 
     def _begun(self, epoch: int, start: int) -> Iterator[Item]:
-        """The workers' items; the workers are started in the first epoch and stay."""
+        """Return the workers' items; workers start in the first epoch and stay."""
         self._place.copy_(torch.tensor([epoch, start], device="cpu"))
         if self._loader is None:
             self._loader = DataLoader(
                 Worker(self._task, self._place), batch_size=None, num_workers=self._task.workers, collate_fn=_as_it_is,
                 pin_memory=self.device.type == "cuda", timeout=_PATIENCE, persistent_workers=True,
-                multiprocessing_context=_how_to_start(), generator=torch.Generator(),  # the default one belongs to the training
+                multiprocessing_context=_how_to_start(), generator=torch.Generator(),  # the training uses the default one
             )  # fmt: skip
         return iter(self._loader)
 
@@ -167,7 +182,7 @@ class Stream:
             raise DataError(item.error)
 
     def _look(self, shards: Sequence[tuple[str, int]], on_bad_shard: str) -> tuple[tuple[int, int], int]:
-        """((height, width), channels) of the first images that can be read."""
+        """Return ((height, width), channels) of the first images that can be read."""
         reasons = []
         for location, length in shards:
             try:
@@ -175,7 +190,7 @@ class Stream:
                 probed = list(islice(samples, _PROBED))
                 reasons += [f"; the first reason: {each}" for each in probed if isinstance(each, DataError)]
                 found = [sample for sample in probed if isinstance(sample, Sample)]
-                images = []  # (size, whether in colour): one image at a time lies decoded
+                images = []  # (size, whether in colour), so that one image at a time is in memory
                 for sample in found:
                     image = decode(sample.image, sample.extension, sample.where)
                     images.append((image.size, has_colour(image)))
@@ -195,7 +210,7 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _how_to_start() -> str | None:
-    # fork: other ways import the caller's script anew, which then needs a guarded __main__, and torch with it
+    # other ways than fork import torch and the caller's script again, which would need a guarded __main__
     return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
 
 
@@ -213,7 +228,7 @@ def _check_counts(batch_size: int, ranks: int, workers: int, buffer: int, sample
 
 
 def _steps(samples: int, batch_size: int, rank: int, ranks: int, train: bool) -> tuple[int, tuple[int, ...]]:
-    """Batches in an epoch; in evaluation also where in the split each of this rank's batches begins, and the last one ends."""
+    """Return the batches in an epoch; in evaluation also where in the split this rank's batches begin and the last one ends."""
     if train:
         return samples // batch_size, ()
     part = batch_size // ranks
@@ -221,7 +236,7 @@ def _steps(samples: int, batch_size: int, rank: int, ranks: int, train: bool) ->
     steps = math.ceil(math.ceil(samples / ranks) / part)
     if samples // ranks < steps:
         raise DataError(f"{samples} images leave one of {ranks} ranks without any in batches of {batch_size}")
-    # a rank whose piece is shorter by that one sample which would be a batch of its own makes two of its last
+    # a rank that is one sample, and so one batch, short divides its last batch in two
     starts = [min(begin + step * part, end - (steps - step)) for step in range(steps)]
     return steps, (*starts, end)
 
@@ -232,7 +247,7 @@ def _checked_arguments(transform: Mapping[str, Any], train: bool) -> dict[str, A
     known = [name for name in inspect.signature(create_transform).parameters if name not in _OWN]
     for name in transform:
         if name in _OWN:
-            instead = f"; {_OWN[name]} says that" if _OWN[name] else ""
+            instead = f"; set {_OWN[name]} instead" if _OWN[name] else ""
             raise DataError(f"transform.{name} is set by the stream{instead}; arguments: {', '.join(known)}")
         if name not in known:
             raise UnknownNameError(f"transform: timm's create_transform has no argument {name!r}{nearest(name, known)}")
@@ -245,7 +260,7 @@ def _checked_arguments(transform: Mapping[str, Any], train: bool) -> dict[str, A
 
 
 def _reach(size: tuple[int, int], train: bool, arguments: Mapping[str, Any]) -> int:
-    """Pixels to which timm's transform brings the short side before it crops; 0 where it crops first."""
+    """Return the pixels to which timm's transform resizes the short side before it crops; 0 if it crops first."""
     if train and not arguments.get("no_aug") and str(arguments.get("train_crop_mode") or "rrc") == "rrc":
         return 0
     share = arguments.get("crop_pct") or 0.875
@@ -269,7 +284,7 @@ def _timm_transform(
         )  # fmt: skip
     except Exception as error:  # whatever timm and torchvision raise for a wrong value
         given = ", ".join(f"{name}: {value}" for name, value in arguments.items())
-        raise DataError(f"timm makes no transform of {{{given}}}: {type(error).__name__}: {error}") from error
+        raise DataError(f"timm cannot make a transform of {{{given}}}: {type(error).__name__}: {error}") from error
 
 
 def _moments(

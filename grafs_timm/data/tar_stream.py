@@ -1,10 +1,7 @@
-"""One shard as a stream: opened wherever it lies, its samples one after another, undecoded.
+"""Read tars of samples, undecoded: `samples` of an open file, `read_samples` of a shard wherever it lies, as its bytes come.
 
-`shards.read_shard` takes a whole shard into memory and checks it; here a sample is handed on as soon as its bytes are there,
-so that sets of any size can be read, also over the network. URLs go through webdataset's own openers (``gopen``), except
-``pipe:``, which would run a command that stands in a data set's file. The headers are read here and not by ``tarfile``:
-with small images that alone costs as much as decoding them. `shards` reads by the same functions, so that what loads whole
-streams too.
+Headers are read here and not by ``tarfile``: with small images that alone costs as much as decoding them. URLs go through
+webdataset's own openers (``gopen``), except ``pipe:``, which would run a command that stands in a data set's file.
 """
 
 from __future__ import annotations
@@ -13,14 +10,12 @@ import bz2
 import contextlib
 import gzip
 import io
+import itertools
 import lzma
 import re
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-from webdataset.gopen import gopen, gopen_schemes
-from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from ..errors import DataError, shortened
 from ..utils import limits
@@ -30,7 +25,21 @@ _ATTEMPTS = 3  # readings of a remote shard before it counts as damaged
 _PAUSE = 0.5  # seconds before the second; longer before the next
 _BUFFER = 1 << 20
 _BLOCK = 512
-_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes within a shard
+_SAMPLE_FILE = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)$")  # key, extension: webdataset's base_plus_ext
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's metadata within a shard
+
+
+class RawSample(NamedTuple):
+    """The files of one sample by their extension, in lower case."""
+
+    shard: str
+    key: str
+    files: dict[str, bytes]
+
+    @property
+    def where(self) -> str:
+        """Shard and sample, as messages begin."""
+        return f"{self.shard}: sample {self.key!r}"
 
 
 class Sample(NamedTuple):
@@ -44,6 +53,7 @@ class Sample(NamedTuple):
 
     @property
     def where(self) -> str:
+        """Shard and sample, as messages begin."""
         return f"{self.shard}: sample {self.key!r}"
 
 
@@ -52,17 +62,24 @@ class BrokenShard(DataError):
 
 
 def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
-    """The ``length`` samples of a shard in order; in the place of a damaged one the DataError, not raised.
+    """Stream the labelled images of a shard, undecoded.
 
-    ``location`` is a path or a URL. DataError is raised, before the last sample is handed out, where the shard cannot be read
-    or its number of samples is another. A connection that drops is taken up again twice.
+    For a damaged sample its DataError is yielded, not raised. After a dropped connection reading is tried again twice.
+
+    Args:
+        location: A path or a URL.
+        length: How many samples `_info.json` promises.
+        classes: Labels must be below this; None where it is not known.
+
+    Raises:
+        DataError: The shard cannot be read or holds another number of samples. Raised before the last sample is yielded.
     """
     done, attempts = 0, _ATTEMPTS if "://" in location else 1
     for attempt in range(1, attempts + 1):
         try:
-            for index, found in enumerate(_read_once(location, length, classes)):
-                if index >= done:
-                    yield found
+            with _opened(location) as stream:
+                for raw in itertools.islice(counted(samples(stream, location), location, length), done, None):
+                    yield _labelled(raw, classes)
                     done += 1
             return
         except BrokenShard:
@@ -71,36 +88,35 @@ def read_samples(location: str, length: int, classes: int | None) -> Iterator[Sa
             time.sleep(_PAUSE * attempt)
 
 
-def _read_once(location: str, length: int, classes: int | None) -> Iterator[Sample | DataError]:
-    count, last = 0, None  # the last is held back until what follows it is known to be right
-    with _opened(location) as stream:
-        for raw in grouped(stream, location):
-            if count == length:
-                raise DataError(f"{location}: sample {raw['__key__']!r}: more samples than the {length} of shard_lengths")
-            count += 1
-            found = _parsed(raw, location, classes)
-            if count < length:
-                yield found
-            else:
-                last = found
-    if last is None:
-        raise BrokenShard(f"{location}: {count} samples, _info.json's shard_lengths say {length}: truncated?")
-    yield last
-
-
-def _parsed(raw: dict[str, Any], location: str, classes: int | None) -> Sample | DataError:
-    where = f"{location}: sample {raw['__key__']!r}"
+def _labelled(raw: RawSample, classes: int | None) -> Sample | DataError:
     try:
-        extension, label = extension_of(raw, where), label_of(raw, where, classes)
+        extension, label = extension_of(raw.files, raw.where), label_of(raw.files, raw.where, classes)
     except DataError as error:
         return error
-    return Sample(location, raw["__key__"], extension, raw[extension], label)
+    return Sample(raw.shard, raw.key, extension, raw.files[extension], label)
+
+
+def counted(found: Iterator[RawSample], location: str, length: int) -> Iterator[RawSample]:
+    """Yield the ``length`` samples of a shard, the last one only after checking that nothing follows it.
+
+    Raises:
+        DataError: There are more or fewer.
+    """
+    count, last = 0, None
+    for count, last in enumerate(found, 1):
+        if count > length:
+            raise DataError(f"{last.where}: more samples than the {length} of _info.json's shard_lengths")
+        if count < length:
+            yield last
+    if last is None or count < length:
+        raise BrokenShard(f"{location}: {count} samples, _info.json's shard_lengths say {length}: truncated?")
+    yield last
 
 
 # ------------------------------------------------------------------------------------------------------- opening
 
 
-# exit statuses of curl, which reads for webdataset
+# exit statuses of curl, which webdataset runs
 _CURL = {
     6: "the host is unknown",
     7: "nothing answers there",
@@ -112,11 +128,11 @@ _CURL = {
 
 
 class _TransferError(OSError):
-    """What another process fetched did not come whole."""
+    """A transfer by another process failed."""
 
 
 class _Raw(limits.Bounded):
-    """What webdataset opened, as a raw stream that a buffer can stand on."""
+    """A raw stream over what webdataset opened, for a buffered reader."""
 
     def __init__(self, source: Any, location: str) -> None:
         super().__init__(source, limits.FILE, location)
@@ -126,7 +142,7 @@ class _Raw(limits.Bounded):
         try:
             count = super().readinto(target)
             if not count and hasattr(self.source, "wait_for_child"):
-                self.source.wait_for_child()  # an end is one only where the process that reads says so
+                self.source.wait_for_child()  # the end counts only if the process that reads ended well
         except OSError as error:
             status = getattr(self.source, "status", None)
             raise _TransferError(_CURL.get(status or 0, f"the transfer failed: {error}")) from error
@@ -134,7 +150,7 @@ class _Raw(limits.Bounded):
 
     def close(self) -> None:
         if not self.closed:
-            with contextlib.suppress(Exception):  # a reader that stops early is no fault of the transfer's
+            with contextlib.suppress(Exception):  # a reader that stops early is not a failed transfer
                 if process := getattr(self.source, "proc", None):
                     process.terminate()
                 self.source.close()
@@ -142,16 +158,18 @@ class _Raw(limits.Bounded):
 
 
 def _opened(location: str) -> Any:
-    """The shard's bytes, buffered. DataError for an address that is not read, BrokenShard where nothing is there."""
+    """Open a shard, buffered. DataError for a kind of address that is not supported, BrokenShard if it cannot be opened."""
     if location.startswith("pipe:"):
         raise DataError(f"{location}: commands named by a data set are not run; give a folder or a URL")
     scheme = location.partition("://")[0].lower() if "://" in location else None
     try:
         if scheme is None:
             return open(location, "rb", buffering=_BUFFER)
+        from webdataset.gopen import gopen, gopen_schemes
+
         known = sorted(set(gopen_schemes) - {"__default__", "pipe", "file"})
         if scheme not in known:
-            raise DataError(f"{location}: webdataset opens no {scheme}:// addresses; it does {', '.join(known)}")
+            raise DataError(f"{location}: webdataset does not open {scheme}:// addresses, only {', '.join(known)}")
         return io.BufferedReader(_Raw(gopen(location, "rb", _BUFFER), location), _BUFFER)
     except FileNotFoundError as error:
         what = "no such shard, though _info.json lists it" if scheme is None else f"cannot be opened: {error}"
@@ -165,19 +183,33 @@ def _opened(location: str) -> Any:
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
-    """webdataset's samples of one open tar, whatever goes wrong turned into a BrokenShard."""
-    last = None
+def samples(file: Any, location: str) -> Iterator[RawSample]:
+    """Read the samples of an open tar, one after another, grouped as webdataset does: by all that precedes the first dot.
+
+    Raises:
+        DataError: A sample or the file is past a limit.
+        BrokenShard: Anything else that goes wrong.
+    """
+    last, sample = None, RawSample(location, "", {})
     try:
         stream = unpacked(file, location)
-        for sample in group_by_keys(files(stream, location)):
+        for name, key, extension, content in _files(stream, location):
+            if key != sample.key:
+                if sample.files:
+                    yield sample
+                    last = sample.key
+                sample = RawSample(location, key, {})
+            if extension in sample.files:
+                raise ValueError(f"{name}: duplicate file name")
+            sample.files[extension] = content
+        if sample.files:
             yield sample
-            last = sample["__key__"]
+            last = sample.key
         while stream.read(_BUFFER):  # the checksum of what is packed stands at the very end
             pass
     except DataError:
         raise
-    except Exception as error:  # zlib, the network and webdataset raise a dozen kinds
+    except Exception as error:  # zlib, lzma and the network raise a dozen kinds
         reason = str(error.args[0] if error.args else error) or type(error).__name__
         after = f" after sample {last!r}" if last else ""
         what = "cannot be read" if isinstance(error, _TransferError) else "truncated, corrupt or not a tar"
@@ -185,9 +217,9 @@ def grouped(file: Any, location: str) -> Iterator[dict[str, Any]]:
 
 
 def unpacked(file: Any, location: str) -> Any:
-    """The bytes of an open tar at its beginning, unpacked where it is gzip, bzip2 or xz; by its content, not its name.
+    """Return a stream of an open tar, unpacked if its content is gzip, bzip2 or xz.
 
-    Reading more of it than `limits.FILE` is a DataError.
+    Unpacking more than `limits.FILE` raises DataError.
     """
     begins = file.peek(10)[:10]
     if begins[:2] == b"\x1f\x8b":
@@ -202,7 +234,7 @@ def unpacked(file: Any, location: str) -> Any:
 
 
 class _Xz(io.RawIOBase):
-    """xz unpacked in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
+    """Unpack xz in bounded memory: a file may ask for 4 GiB, and lzma.LZMAFile takes no limit."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._rest = file, b""
@@ -216,13 +248,13 @@ class _Xz(io.RawIOBase):
 
     def readinto(self, target: Any) -> int:
         while True:
-            if self._unpacking.eof:  # another one may follow, after zeros
+            if self._unpacking.eof:  # another stream may follow, after zeros
                 self._rest = (self._unpacking.unused_data or self._file.read(_BUFFER)).lstrip(b"\0")
                 if not self._rest and not self._file.peek(1):
                     return 0
                 self._begin()
             elif self._unpacking.needs_input and not self._rest and not (new := self._file.read(_BUFFER)):
-                raise EOFError("it ends within what is packed")
+                raise EOFError("it ends within the packed data")
             elif self._unpacking.needs_input and not self._rest:
                 self._rest = new
             data, self._rest = self._unpacking.decompress(self._rest, len(target)), b""
@@ -231,11 +263,11 @@ class _Xz(io.RawIOBase):
                 return len(data)
 
 
-def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
-    """The regular files of a tar as webdataset's ``group_by_keys`` takes them: name and content, an empty dict at the end.
+def _files(stream: Any, location: str) -> Iterator[tuple[str, str, str, bytes]]:
+    """Yield name, sample key, extension and content of each file of a sample.
 
-    An empty block ends a tar, and so does the end of its bytes: some writers leave that block out, and whether all is there is
-    told by `_info.json`. ValueError where it ends within a file, or what follows is none; DataError for a sample past a limit.
+    A tar ends with an empty block or with its last byte: some writers omit that block, and `_info.json` tells whether all
+    samples are there. ValueError if it ends within a file or a header is invalid; DataError for a sample past a limit.
     """
     long_name: str | None = None
     sample = _Extent(location)
@@ -243,8 +275,9 @@ def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
         size, kind = _size(header), header[156:157]
         regular = kind in (b"0", b"\0", b"7")
         name = long_name or _name(header)
+        key, extension = match.groups() if (match := _SAMPLE_FILE.match(name)) else ("", "")
         if regular:
-            sample.add(name, size)
+            sample.add(key, name, size)
         elif size > limits.HEADER:
             raise ValueError(f"a header of {size} bytes, where {limits.HEADER} at most are read")
         padded = -(-size // _BLOCK) * _BLOCK
@@ -252,13 +285,13 @@ def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
         if len(data) < size:
             raise ValueError("it ends within a file")
         content = data[:size]
-        if kind == b"L":  # GNU's and POSIX's ways of giving the next file a long name
+        if kind == b"L":  # a long name for the next file, as GNU (L) and POSIX (x) write it
             long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
         elif kind == b"x":
             long_name = _pax(content).get("path", long_name)
         elif regular:
-            if not _META.match(name):
-                yield {"fname": name, "data": content, "__url__": location}
+            if key and not _META.match(name):
+                yield name, key, extension.lower(), content
             long_name = None
         elif kind == b"S":
             raise ValueError("a sparse file, which is not read; make the tar without --sparse")
@@ -266,19 +299,17 @@ def files(stream: Any, location: str) -> Iterator[dict[str, Any]]:
             long_name = None
         if len(data) < padded:
             raise ValueError("it ends within a file")
-    yield {}
 
 
 class _Extent:
-    """How many files and bytes the sample has that is being read: all of it is held until the next one begins."""
+    """Count files and bytes of the sample being read, which is held in memory until the next one begins."""
 
     def __init__(self, location: str) -> None:
         self._location, self._key, self._count, self._bytes = location, "", 0, 0
         self._most, self._most_files = limits.SAMPLE.value, limits.SAMPLE_FILES.value
 
-    def add(self, name: str, size: int) -> None:
-        """DataError where a file of this name and size is more than a sample may have."""
-        key = base_plus_ext(name)[0] or ""
+    def add(self, key: str, name: str, size: int) -> None:
+        """Raise DataError if this file makes the sample larger than allowed."""
         if key != self._key:
             self._key, self._count, self._bytes = key, 0, 0
         self._count, self._bytes = self._count + (key != ""), self._bytes + size
@@ -289,7 +320,7 @@ class _Extent:
 
 
 def _size(header: bytes) -> int:
-    """Bytes of content after a header. ValueError where it is none."""
+    """Return the bytes of content after a header. ValueError if it is invalid."""
     if len(header) < _BLOCK:
         raise ValueError("it ends within a header")
     try:
@@ -310,7 +341,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax(content: bytes) -> dict[str, str]:
-    """The records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError where they are none."""
+    """Return the records ``LENGTH KEY=VALUE\\n`` of an extended header. ValueError if they are invalid."""
     records = {}
     while content.strip(b"\0"):
         length = int(content.split(b" ", 1)[0])

@@ -1,7 +1,7 @@
-"""Text -> tokens on the device -> windows of tokens, for language models.
+"""Load text as tokens on the device, and draw windows of it for language models.
 
-`load_text` reads files or shards, tokenises them and holds out a tail; `TextBatches` draws windows from one part: random ones
-to train on, consecutive ones to measure. What is drawn depends on (seed, epoch, step) alone, as for images.
+`load_text` reads files or shards, tokenises them and holds out the tail; `TextBatches` draws windows from one part: random ones
+for training, consecutive ones for evaluation. As for images, each batch depends on (seed, epoch, step) alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,28 @@ from torch import Tensor
 from ..config.settings import Text
 from ..errors import DataError
 from . import tokens as tokenizing
-from .images import seeded
+from .draws import WINDOWS, seeded
 from .text_source import Parts, read_parts
 from .tokens import BytePairs, Bytes, Tokenizer
 
 
 @dataclass(frozen=True)
 class TextSet:
-    """One part of a text on one device: ``tokens`` int64 [N], each below ``vocab_size``; ``num_bytes`` the text's length.
+    """One part of a text as tokens on one device.
 
-    A loss in nats per token times N / ``num_bytes`` is one in nats per byte, which vocabularies can be compared by.
-    ``name`` says in messages what this is, ``notices`` what was done to make it, a line each, for the caller to say.
+    A loss in nats per token times N / ``num_bytes`` is in nats per byte, which is comparable between vocabularies.
+
+    Args:
+        tokens: int64 [N], each below ``vocab_size``.
+        vocab_size: Tokens in the vocabulary.
+        num_bytes: The text's length in UTF-8.
+        name: What messages call the text.
+        notices: How it was made, a line each, for the caller to report.
+
+    >>> text = TextSet(torch.arange(100), vocab_size=256, num_bytes=100)
+    >>> first, second = text.split(0.75)
+    >>> len(first), second.tokens[0].item(), second.num_bytes
+    (75, 75, 25)
     """
 
     tokens: Tensor
@@ -39,16 +50,20 @@ class TextSet:
         return len(self.tokens)
 
     def to(self, device: str | torch.device) -> TextSet:
+        """Return the tokens on ``device``."""
         return replace(self, tokens=self.tokens.to(device))
 
     def split(self, fraction: float) -> tuple[TextSet, TextSet]:
-        """(weights part, architecture part): the first ``fraction`` of the tokens, and the rest. No window reaches over.
+        """Split into a weights part, the first ``fraction`` of the tokens, and an architecture part, the rest.
 
-        ``num_bytes`` is divided in the same proportion. DataError for a fraction that leaves a part empty.
+        ``num_bytes`` is divided in the same proportion.
+
+        Raises:
+            DataError: The fraction leaves a part empty.
         """
         at = round(fraction * len(self)) if 0 < fraction < 1 else 0
         if not 0 < at < len(self):
-            raise DataError(f"{self.name}: {len(self)} tokens can't be split at the fraction {fraction}; both parts need some")
+            raise DataError(f"{self.name}: {len(self)} tokens cannot be split at the fraction {fraction}; both parts need some")
         size = round(self.num_bytes * at / len(self))
         parts = ((self.tokens[:at], size), (self.tokens[at:], self.num_bytes - size))
         first, second = (replace(self, tokens=part, num_bytes=count) for part, count in parts)
@@ -56,8 +71,8 @@ class TextSet:
 
 
 @dataclass(frozen=True)
-class TextData:
-    """The parts of a text, which never overlap, and the tokenizer they share."""
+class TextParts:
+    """The parts of a text, which never overlap, and their tokenizer."""
 
     train: TextSet
     validation: TextSet
@@ -66,10 +81,12 @@ class TextData:
 
     @property
     def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
         return self.tokenizer.vocab_size
 
     @property
     def notices(self) -> tuple[str, ...]:
+        """How the tokens were made, a line each."""
         return self.train.notices
 
 
@@ -81,19 +98,38 @@ def load_text(
     train_split: str = "train",
     test_split: str = "test",
     save_vocabulary: str | Path | None = None,
-) -> TextData:
-    """Read, tokenise and part the text ``name``: .txt or .txt.gz files (in order, or joined by ``::``), or shards of KEY.txt.
+) -> TextParts:
+    """Read a text, tokenise it, and split it into training, validation and test part.
 
-    ``how`` is a recipe's ``data.text`` (bytes by default). Byte pairs without a vocabulary file are learnt from the training
-    part alone, which a notice says, and written to ``save_vocabulary`` if given. Every part must fill one window.
+    Args:
+        name: A .txt or .txt.gz file, several of them (a sequence, or joined by ``::``), or a data set of shards with KEY.txt.
+        how: A recipe's ``data.text``; by default each byte is a token.
+        device: Where the tokens are put.
+        train_split: The split of a data set to train on.
+        test_split: The split of a data set to report.
+        save_vocabulary: Write byte pairs that are learnt here to this file. They are learnt from the training part alone,
+            unless ``how.vocabulary`` names a file.
 
-    Errors as `text_source.read_parts`; DataError for a vocabulary file that can't be read or is larger than
-    ``how.vocab_size``, and for a part that is shorter than the context; GrafsError where the tokenizers library is missing.
+    Raises:
+        UnknownNameError: There is no such file or data set.
+        DataError: The text cannot be read (see `text_source.read_parts`), a part is shorter than one window, or the vocabulary
+            file is invalid or larger than ``how.vocab_size``.
+        GrafsError: The tokenizers library is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "story.txt")
+    ...     _ = file.write_text("Once upon a time there was a needle. " * 30)
+    ...     text = load_text(file, Text(context=16, held_out=0.2))
+    >>> len(text.train), len(text.validation), len(text.test), text.vocab_size
+    (888, 111, 111, 256)
+    >>> text.tokenizer.decode(text.train.tokens[:4].tolist())
+    b'Once'
     """
     how = how or Text()
     tokenizing.check_name(how.tokenizer)
     if save_vocabulary is not None and (how.tokenizer != "bpe" or how.vocabulary):
-        raise DataError("save_vocabulary is for byte pairs that are learnt here: tokenizer: bpe without a vocabulary file")
+        raise DataError("save_vocabulary needs byte pairs that are learnt here: set tokenizer=bpe and no vocabulary file")
     parts = read_parts(name, how.held_out, train_split, test_split)
     tokenizer, notices = _tokenizer(parts, how)
     if save_vocabulary is not None and isinstance(tokenizer, BytePairs):
@@ -105,7 +141,7 @@ def load_text(
         tokens = torch.from_numpy(tokenizer.encode(content)).to(device)
         made[part] = TextSet(tokens, tokenizer.vocab_size, len(content), f"{parts.name}, {part} part", notices)
         _windows(made[part], how.context)
-    return TextData(**made, tokenizer=tokenizer)
+    return TextParts(**made, tokenizer=tokenizer)
 
 
 def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
@@ -115,7 +151,9 @@ def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
         found = tokenizing.read(how.vocabulary)
         if found.vocab_size > how.vocab_size:
             allowed = f"data.text.vocab_size allows {how.vocab_size}"
-            raise DataError(f"{how.vocabulary}: a vocabulary of {found.vocab_size} tokens, {allowed}; say {found.vocab_size}")
+            raise DataError(
+                f"{how.vocabulary}: a vocabulary of {found.vocab_size} tokens, {allowed}; set it to {found.vocab_size}"
+            )
         return found, ()
     found = tokenizing.learn(parts.train, how.vocab_size)
     few = "" if found.vocab_size == how.vocab_size else f" of {how.vocab_size} asked for: no more pairs recur"
@@ -125,35 +163,40 @@ def _tokenizer(parts: Parts, how: Text) -> tuple[Tokenizer, tuple[str, ...]]:
     )
 
 
-def check_model(text: TextData | TextSet, model: torch.nn.Module) -> None:
-    """DataError, with what to set, where ``model`` (it has ``vocab_size``) is too small for the text's vocabulary."""
-    tokenizing.check_fit(text.vocab_size, int(model.vocab_size), type(model).__name__)  # type: ignore[arg-type]
-
-
 def _windows(textset: TextSet, context: int) -> int:
-    """Consecutive windows in a part; each token but the first is predicted. DataError where there is none."""
+    """Return the number of consecutive windows; every token but the first is predicted. DataError if there are none."""
     count = (len(textset) - 1) // context
     if count < 1:
         raise DataError(
             f"{textset.name}: {len(textset)} tokens are too few for one window of data.text.context={context}, which takes "
-            f"{context + 1}; shorten the context, take more text, or another data.text.held_out"
+            f"{context + 1}; shorten the context, add text, or change data.text.held_out"
         )
     return count
 
 
-_WINDOWS = 4  # beside the purposes in data: windows are drawn from a stream of their own
-
-
 class TextBatches:
-    """Windows of a `TextSet`, the same for the same (seed, epoch, step): (x int64 [B,T], y int64 [B,T]), y one token ahead.
+    """Windows of a `TextSet`; each batch depends on (seed, epoch, step) alone.
 
-    ``train``: every epoch parts the text anew into windows of ``context`` tokens, from a random start on, and takes them in
-    random order; the last batch, were it short, is left out. Else consecutive windows from the first token on, none
-    overlapping, the last batch as short as it comes; tokens at the end that fill no window are not measured.
+    In training every epoch divides the text into windows from a random start and shuffles them; a smaller last batch is left
+    out. In evaluation windows are consecutive from the first token, without overlap; a smaller last batch is kept, and tokens
+    at the end that fill no window are not measured.
 
-    ``share`` (rank, of how many): in training each rank gets its equal part of every batch; else the windows are dealt out in
-    turn, so that all ranks together see each once. DataError where the text fills no window or not one batch, or where batches
-    do not divide into equal parts.
+    Args:
+        textset: The text to draw from.
+        batch_size: Windows per batch: over all ranks in training, of each rank in evaluation.
+        context: Tokens per window.
+        seed: Determines starts and order.
+        train: Whether to draw windows for training or for evaluation.
+        share: This process's rank and the number of ranks. In training each gets an equal part of every batch; in evaluation
+            the windows are dealt out in turn, so that all ranks together see each once.
+
+    Raises:
+        DataError: The text fills no window, or no batch in training, or batches do not divide equally.
+
+    >>> text = TextSet(torch.arange(100), vocab_size=256, num_bytes=100)
+    >>> for x, y in TextBatches(text, 2, context=40, train=False).epoch(0):
+    ...     print(x.shape, x[:, 0].tolist(), y[:, 0].tolist())
+    torch.Size([2, 40]) [0, 40] [1, 41]
     """
 
     def __init__(
@@ -178,22 +221,22 @@ class TextBatches:
         self.windows, self.rank, self.ranks = windows, rank, ranks
 
     def __len__(self) -> int:
-        """Batches in an epoch, of this rank's windows where they are only measured."""
+        """Return the number of batches in an epoch; in evaluation of this rank's windows."""
         if self.train:
             return self.windows // self.batch_size
         return -(-len(range(self.rank, self.windows, self.ranks)) // self.batch_size)
 
     def starts(self, epoch: int) -> Tensor:
-        """int64 on the CPU: where an epoch's windows begin, in order, those of all ranks in training, else this rank's."""
+        """Return where an epoch's windows begin, in order, int64 on the CPU: of all ranks in training, else of this rank."""
         if not self.train:
             return torch.arange(self.rank, self.windows, self.ranks, device="cpu") * self.context
-        generator = seeded(self.seed, epoch, 0, _WINDOWS)
-        room = min(self.context, len(self.textset) - self.windows * self.context)  # so many places for the first to begin at
+        generator = seeded(self.seed, epoch, 0, WINDOWS)
+        room = min(self.context, len(self.textset) - self.windows * self.context)  # starts that the first window may have
         first = torch.randint(room, (), generator=generator, device="cpu")
         return first + torch.randperm(self.windows, generator=generator, device="cpu") * self.context
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(x [B,T], y [B,T]) of every step from ``start`` on; B is the rank's part of a batch."""
+        """Yield (x, y), each int64 [B,T], y one token ahead, from step ``start`` on; B is the rank's part of a batch."""
         tokens = self.textset.tokens
         starts = self.starts(epoch).to(tokens.device)
         within = torch.arange(self.context + 1, device=tokens.device)

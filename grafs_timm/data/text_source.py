@@ -1,6 +1,6 @@
-"""Where text comes from: files (.txt, .txt.gz) or shards of ``KEY.txt`` -> UTF-8 bytes of each part, or a DataError.
+"""Read text files (.txt, .txt.gz) or shards of ``KEY.txt`` as UTF-8 bytes to train on, to choose by and to report.
 
-The parts never overlap. What is held out is the tail: the text nearest to what was read last, never trained on.
+The parts never overlap; what is held out is the tail.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError, UnknownNameError
 from ..utils import limits, remote
@@ -24,7 +23,7 @@ VALIDATION = "validation"
 
 @dataclass(frozen=True)
 class Parts:
-    """UTF-8 text to train on, to choose by, and to report; ``name`` says in messages where it is from."""
+    """UTF-8 text to train on, to choose by, and to report; ``name`` is what messages call it."""
 
     name: str
     train: bytes
@@ -33,21 +32,32 @@ class Parts:
 
 
 def is_text(name: str | Path) -> bool:
-    """Whether a name spells text files, one or several joined by ``::``."""
+    """Return whether a name is that of a text file, or of several joined by ``::``.
+
+    >>> is_text("a.txt::b.txt.gz"), is_text("tinystories")
+    (True, False)
+    """
     return all(part.lower().endswith(SUFFIXES) for part in remote.listed(str(name)))
 
 
 def read_parts(
     name: str | Path | Sequence[str | Path], held_out: float, train_split: str = "train", test_split: str = "test"
 ) -> Parts:
-    """Read text files, in order, or the shards of a data set as `datasets.open_dataset` finds it.
+    """Read text files in order, or the shards of a data set, and hold out a tail.
 
-    ``held_out`` of the last file, a fraction of its bytes below 1 or a number of bytes from 1 on, is cut off its tail: the
-    first half for validation, the second for the test. Cuts fall between characters. Shards with a test split (and a
-    validation split) keep it, and only what they lack is cut off their training split's tail.
+    The first half of the tail is for validation, the second for testing; cuts fall between characters. Shards keep splits of
+    their own: only those they lack are cut off the training split.
 
-    UnknownNameError, with the nearest, where there is no such file or data set; DataError, naming the file, shard and sample,
-    where one can't be read, is empty or no UTF-8 (with the byte's offset), or where nothing would be left to train on.
+    Args:
+        name: One or several text files, also joined by ``::``, or a data set as for `datasets.open_dataset`.
+        held_out: A fraction of the last file's bytes below 1, or a number of bytes from 1 on.
+        train_split: The split of a data set to train on.
+        test_split: The split of a data set to report.
+
+    Raises:
+        UnknownNameError: There is no such file or data set; the message names the nearest.
+        DataError: A text cannot be read, is empty or not UTF-8 (with the byte's offset), or nothing is left to train on. The
+            message names file, shard and sample.
     """
     text = "::".join(map(str, name)) if isinstance(name, (list, tuple)) else str(name)
     if is_text(text):
@@ -62,11 +72,11 @@ def read_parts(
 def _of_shards(info: info.DatasetInfo, held_out: float, train_split: str, test_split: str) -> Parts:
     train = read_split(info, train_split)
     if train_split == test_split:
-        raise DataError(f"{info.name}: train_split and test_split are both {train_split!r}; text is never scored on itself")
+        raise DataError(f"{info.name}: train_split and test_split are both {train_split!r}; text must not be tested on itself")
     where = f"split {train_split} of {info.name}"
     if test_split not in info.splits:
         if test_split != "test":
-            info.split(test_split)  # asked for by name, and not there
+            info.split(test_split)  # raises: it is not there
         train, held = _cut(train, held_out, where)
         return Parts(info.name, train, *_cut(held, 0.5, f"what is held out of {where}"))
     test = read_split(info, test_split)
@@ -77,39 +87,27 @@ def _of_shards(info: info.DatasetInfo, held_out: float, train_split: str, test_s
 
 
 def read_split(info: info.DatasetInfo, split: str) -> bytes:
-    """A split's samples joined in order. Errors as `read_parts`; also for a shard's checksum and count."""
-    spec, found = info.split(split), []
-    budget = limits.Budget(limits.RESIDENT, f"split {split} of {info.name} is longer than what is loaded whole")
+    """Return a split's samples joined in order; errors as `read_parts`, and for a shard's checksum and count."""
+    spec, found = info.split(split), list[bytes]()
+    budget = limits.Budget(limits.RESIDENT, f"split {split} of {info.name} is too large to load whole")
     for filename, length in zip(spec.filenames, spec.shard_lengths, strict=True):
         location = info.location(filename)
-        with remote.open_file(location) as file:
-            if (sha256 := spec.sha256.get(filename)) and (other := shards.checksum(file)) != sha256.lower():
-                raise DataError(f"{location}: sha256 is {other}, _info.json says {sha256}: truncated, or another file")
-            texts = []
-            for sample in shards.samples(file, location):
-                where = f"{location}: sample {sample['__key__']!r}"
-                texts.append(text_of(sample, where))
-                budget.take(len(texts[-1]), where)
-                if len(texts) > length:
-                    raise DataError(f"{where}: more samples than the {length} of _info.json's shard_lengths")
-        if len(texts) != length:
-            raise DataError(f"{location}: {len(texts)} samples, _info.json's shard_lengths say {length}")
-        found += texts
+        for sample in shards.verified_samples(location, length, spec.sha256.get(filename)):
+            found.append(text_of(sample.files, sample.where))
+            budget.take(len(found[-1]), sample.where)
     return b"".join(found)
 
 
-def text_of(sample: dict[str, Any], where: str) -> bytes:
-    """The sample's text. DataError where it has none, or none in UTF-8."""
+def text_of(sample: dict[str, bytes], where: str) -> bytes:
+    """Return a sample's text. DataError if it has none, or it is not UTF-8."""
     if "txt" not in sample:
-        found = ", ".join(name for name in sample if not name.startswith("__")) or "nothing"
-        raise DataError(f"{where}: no text (txt), only {found}")
-    content: bytes = sample["txt"]
-    _check_utf8(content, where)
-    return content
+        raise DataError(f"{where}: no text (txt), only {', '.join(sample)}")
+    _check_utf8(sample["txt"], where)
+    return sample["txt"]
 
 
 def read_file(location: str | Path) -> bytes:
-    """A text file or URL, unpacked where it is gzip; errors as `read_parts`."""
+    """Read a text file or URL, unpacked if it is gzip; errors as `read_parts`."""
     content = remote.read(location, limits.FILE)
     if content[:2] == b"\x1f\x8b":
         try:
@@ -118,7 +116,7 @@ def read_file(location: str | Path) -> bytes:
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{location}: truncated or corrupt gzip: {error}") from error
     if not content:
-        raise DataError(f"{location}: empty; a text file holds some text")
+        raise DataError(f"{location}: the file is empty")
     _check_utf8(content, str(location))
     return content
 
@@ -130,27 +128,27 @@ def _check_utf8(content: bytes, where: str) -> None:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{where}: not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start} (line {line}): {error.reason}; "
-            "convert it, such as by iconv -f latin1 -t utf-8"
+            "convert it, for example with iconv -f latin1 -t utf-8"
         ) from None
 
 
 def find_file(text: str) -> Path | str:
-    """A text file as it is spelt, or below $GRAFS_TIMM_DATA or ./data; a URL as it is. UnknownNameError for none."""
+    """Find a text file at that path, in $GRAFS_TIMM_DATA or in ./data; a URL is returned as it is. UnknownNameError if none."""
     if remote.is_url(text):
         return text
     path = Path(text).expanduser()
-    choices = [path] if path.is_absolute() else [path, *(place / path for place in datasets.places())]
-    if found := next((choice for choice in choices if choice.is_file()), None):
+    candidates = [path] if path.is_absolute() else [path, *(place / path for place in datasets.places())]
+    if found := next((each for each in candidates if each.is_file()), None):
         return found
-    there = [file.name for choice in choices for file in sorted(choice.parent.glob("*.txt*")) if is_text(file.name)]
+    there = [file.name for each in candidates for file in sorted(each.parent.glob("*.txt*")) if is_text(file.name)]
     told = path.is_absolute() or datasets.is_told()
     unset = "" if told else f"; {datasets.VARIABLE}, which is not set, names the folder of your data"
-    looked_for = ", ".join(map(str, choices))
+    looked_for = ", ".join(map(str, candidates))
     raise UnknownNameError(f"no text file {text!r}{nearest(path.name, dict.fromkeys(there))}; looked for {looked_for}{unset}")
 
 
 def _cut(content: bytes, held_out: float, where: str) -> tuple[bytes, bytes]:
-    """(what stays, the tail), cut between two characters."""
+    """Return what stays and the tail, cut between two characters."""
     size = round(held_out * len(content)) if held_out < 1 else int(held_out)
     at = len(content) - size
     while 0 < at < len(content) and content[at] & 0xC0 == 0x80:  # within a character

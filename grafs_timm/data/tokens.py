@@ -1,7 +1,7 @@
-"""Tokenizers: text as UTF-8 -> token numbers and back, by bytes or by byte pairs (Sennrich et al. 2016).
+"""Convert UTF-8 text to token numbers and back, by bytes or by byte pairs (Sennrich et al. 2016).
 
-The byte pairs are GPT-2's: learnt within words, over the 256 bytes, so that any text comes back byte by byte. The mark
-``<|endoftext|>`` is one token. They are learnt and applied by the tokenizers library, which is imported only for them.
+Byte pairs are GPT-2's: learnt within words over the 256 bytes, so that decoding restores any text. ``<|endoftext|>`` is one
+token. The tokenizers library, which learns and applies them, is imported only for them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from ..utils.suggest import nearest
 
 END = "<|endoftext|>"
 NAMES = ("bytes", "bpe")
-_PIECE = 1 << 20  # bytes that are tokenised at a time; no token spans two pieces
+_PIECE = 1 << 20  # bytes tokenised at a time; no token spans two pieces
 _LARGEST = 64 << 20  # bytes of a vocabulary file
 
 
 class Tokenizer(Protocol):
-    """``vocab_size`` tokens, numbered from 0."""
+    """A vocabulary of ``vocab_size`` tokens, numbered from 0."""
 
     vocab_size: int
 
     def encode(self, content: bytes) -> NDArray[np.int64]:
-        """UTF-8 text -> token numbers [N]."""
+        """Return the token numbers of UTF-8 text, int64 [N]."""
         ...
 
-    def decode(self, tokens: Iterable[int]) -> bytes: ...
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        """Return the UTF-8 text of token numbers."""
+        ...
 
 
 class Bytes:
@@ -67,23 +69,31 @@ class BytePairs:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False)).encode()
 
     def save(self, path: str | Path) -> Path:
-        """Write the vocabulary as JSON, whole, for ``data.text.vocabulary``. RunError where it can't be written."""
+        """Write the vocabulary as JSON, for ``data.text.vocabulary``. RunError if it cannot be written."""
         return write_whole(path, self.text)
 
 
 def check_name(name: str) -> None:
-    """UnknownNameError, with the nearest, for no tokenizer's name."""
+    """Raise UnknownNameError, with the nearest, for a name that is not a tokenizer's."""
     if name not in NAMES:
         raise UnknownNameError(f"no tokenizer {name!r}{nearest(name, NAMES)}; the tokenizers: {', '.join(NAMES)}")
 
 
 def learn(content: bytes, vocab_size: int) -> BytePairs:
-    """Byte pairs learnt from UTF-8 text: ``vocab_size`` tokens at most, fewer where the text has no more pairs that recur.
+    """Learn byte pairs from UTF-8 text; the same text gives the same vocabulary.
 
-    The same text makes the same vocabulary.
+    Args:
+        content: The text.
+        vocab_size: The most tokens to learn; fewer if no more pairs recur.
+
+    Raises:
+        DataError: ``vocab_size`` is below 257.
+        GrafsError: The tokenizers library is missing.
     """
     if vocab_size < 257:
-        raise DataError(f"byte pairs begin with the 256 bytes and {END}: a vocabulary of 257 tokens or more, got {vocab_size}")
+        raise DataError(
+            f"byte pairs begin with the 256 bytes and {END}, so the vocabulary must have 257 tokens or more, got {vocab_size}"
+        )
     library = required("tokenizers", "gpt", "a tokenizer of byte pairs")
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -97,7 +107,7 @@ def learn(content: bytes, vocab_size: int) -> BytePairs:
 
 
 def read(path: str | Path) -> BytePairs:
-    """The vocabulary in a file. DataError, naming it, where it is missing, too large or none that the library knows."""
+    """Read a vocabulary file. DataError, naming it, if it is missing, too large or not one of the tokenizers library."""
     file = Path(path)
     try:
         if file.stat().st_size > _LARGEST:
@@ -106,28 +116,19 @@ def read(path: str | Path) -> BytePairs:
     except OSError as error:
         raise DataError(f"{file}: the vocabulary cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: no vocabulary: not UTF-8 at byte {error.start}") from None
+        raise DataError(f"{file}: not a vocabulary: not UTF-8 at byte {error.start}") from None
     library = required("tokenizers", "gpt", "a tokenizer of byte pairs")
     try:
         found = BytePairs(library.Tokenizer.from_str(text))
     except Exception as error:  # the library raises plain Exception
-        raise DataError(f"{file}: no vocabulary of the tokenizers library (its tokenizer.json): {error}") from None
+        raise DataError(f"{file}: not a vocabulary of the tokenizers library (its tokenizer.json): {error}") from None
     if not found.vocab_size:
         raise DataError(f"{file}: a vocabulary without tokens")
     return found
 
 
-def check_fit(vocab_size: int, model_vocab: int, model: str) -> None:
-    """DataError where a model with logits for ``model_vocab`` tokens can't read text of a vocabulary of ``vocab_size``."""
-    if vocab_size > model_vocab:
-        raise DataError(
-            f"the text's vocabulary has {vocab_size} tokens, {model} is built for {model_vocab}; "
-            f"build it with model_kwargs: {{vocab_size: {vocab_size}}}"
-        )
-
-
 def _pieces(content: bytes) -> Iterator[str]:
-    """The text in pieces of some size that end with a line, so that memory stays in bounds."""
+    """Yield the text in pieces that end with a line, so that memory stays bounded."""
     start = 0
     while start < len(content):
         end = len(content)

@@ -1,4 +1,4 @@
-"""TrivialAugment on whole batches: one operation at one strength per image, computed group by group on the device.
+"""Apply TrivialAugment to whole batches: one operation at one strength per image, grouped by operation on the device.
 
 Source: Müller & Hutter 2021, TrivialAugment (arXiv 2103.10158), wide space; its values are those of torchvision's
 TrivialAugmentWide. Draws, groups and parameters are made on the CPU, so that nothing is read back from the device.
@@ -34,7 +34,7 @@ _MOVES = slice(1, 6)  # where the geometric operations lie in OPERATIONS; only I
 
 
 def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One operation at one strength per image of uint8 [B,C,H,W], C = 1 or 3; ``generator`` is a CPU generator."""
+    """Apply a random operation at a random strength to each image of uint8 [B,C,H,W], C = 1 or 3; draw from a CPU generator."""
     count = len(images)
     operation = torch.randint(len(OPERATIONS), (count,), generator=generator, device="cpu")
     level = torch.randint(LEVELS, (count,), generator=generator, device="cpu")
@@ -45,8 +45,8 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def strengths() -> Tensor:
-    """float64 [operations, LEVELS]: the unsigned strength of each operation at each level."""
-    # Spaced in float32: float64 would truncate some translations and thresholds to another integer than torchvision's.
+    """Return the unsigned strength of each operation at each level, float64 [operations, LEVELS]."""
+    # in float32 as torchvision: float64 would truncate some translations and thresholds to other integers
     spaced = [
         torch.linspace(weakest, strongest, LEVELS, dtype=torch.float32, device="cpu")
         for weakest, strongest, _ in OPERATIONS.values()
@@ -55,9 +55,15 @@ def strengths() -> Tensor:
 
 
 def apply_operations(images: Tensor, operation: Tensor, strength: Tensor) -> Tensor:
-    """uint8 [B,C,H,W] -> uint8 [B,C,H,W]: each image under its own operation.
+    """Apply to each image its own operation.
 
-    ``operation`` (int64 [B], indices into OPERATIONS) and ``strength`` (float64 [B], signed) are on the CPU.
+    Args:
+        images: uint8 [B,C,H,W].
+        operation: int64 [B] on the CPU, indices into `OPERATIONS`.
+        strength: float64 [B] on the CPU, signed.
+
+    Returns:
+        uint8 [B,C,H,W].
     """
     order = operation.argsort(stable=True)
     operation, strength = operation[order], strength[order]

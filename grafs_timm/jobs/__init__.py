@@ -1,1 +1,1 @@
-"""Many processes at once, on this machine or a Ray cluster; knows command lines and folders only."""
+"""Run many processes at once, on this machine or on a Ray cluster; knows command lines and folders only."""

@@ -1,4 +1,4 @@
-"""One job: a ``grafs-timm`` process with a folder of its own, how it is started, ended and told of."""
+"""One job: a ``grafs-timm`` process with a folder of its own; how it is started, ended and reported."""
 
 from __future__ import annotations
 
@@ -27,9 +27,14 @@ ENDS_WITH_STDIN = "GRAFS_TIMM_ENDS_WITH_STDIN"
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the ``arguments`` of ``grafs-timm``, --resume among them, and the ``folder`` they name.
+    """One run of ``grafs-timm``.
 
-    ``cost`` is what it takes relative to the others; the longest begin first. ``processes`` train together, by torchrun.
+    Args:
+        name: For messages.
+        arguments: Of the command, with --resume.
+        folder: The run folder that they name.
+        cost: Relative to the other jobs; the longest begin first.
+        processes: How many train together, started by torchrun.
     """
 
     name: str
@@ -44,7 +49,7 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """What it printed; beside the folder, as a run begins in an empty one."""
+        """Return the file for what it prints: beside the folder, as a run begins in an empty one."""
         return self.folder.with_name(f"{self.folder.name}.txt")
 
     @property
@@ -55,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``message`` is the end of what a failed one printed, ``where`` the device or the node it ran on."""
+    """How a job ended. ``message``: the end of a failed job's output; ``where``: the device or node it ran on."""
 
     job: Job
     state: State
@@ -66,9 +71,9 @@ class Outcome:
 
 @dataclass
 class Process:
-    """A job's process, in a session of its own and with a pipe for standard input: when that closes, the process ends.
+    """The process of a job, in a session of its own and with a pipe as standard input; it ends when that closes.
 
-    Whoever starts it holds the other end, so a launcher that dies, however, leaves none behind.
+    The launcher holds the other end, so that a launcher that dies leaves no process behind.
     """
 
     job: Job
@@ -105,7 +110,7 @@ class Process:
                 os.killpg(self._popen.pid, number)
 
     def end(self) -> None:
-        """Wait a little, then don't ask any more."""
+        """Wait briefly, then kill it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(_GRACE)
         self.ask_to_end(signal.SIGKILL)
@@ -113,12 +118,12 @@ class Process:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Of standard input: what torchrun started is in sessions of its own, and ends now at the latest."""
+        """Close its standard input: what torchrun started runs in sessions of its own, and ends with that."""
         if self._popen.stdin:
             self._popen.stdin.close()
 
     def outcome(self) -> Outcome:
-        """Of an ended process."""
+        """Return the outcome of an ended process."""
         self._let_go()
         seconds, code = time.monotonic() - self.begun, self._popen.wait()
         if self.job.done:  # what came after the result, such as an error of W&B's at exit, doesn't matter
@@ -143,7 +148,7 @@ class Process:
 
 
 def may_go_on(outcome: Outcome) -> bool:
-    """Whether another attempt could end otherwise: not where the job itself said what is wrong."""
+    """Return whether another attempt may end otherwise: not where the job itself reported an error."""
     return outcome.state == "failed" and not outcome.message.startswith(("error: ", "Error: "))
 
 

@@ -1,7 +1,7 @@
-"""Many runs at once: each a ``grafs-timm`` process with a folder of its own, on this machine or on a Ray cluster.
+"""Run many jobs at once: each a ``grafs-timm`` process with a folder of its own, on this machine or on a Ray cluster.
 
-A job is done when its folder has a summary.json. Done ones are passed over, half-done ones go on, one that fails is reported
-and stops no other. So a launcher may be stopped or killed whenever: started again it does what is left.
+A job is done when its folder has a summary.json. Done jobs are skipped, half-done ones resume, and one that fails is reported
+and stops no other. A launcher that was stopped or killed does what is left when it is started again.
 """
 
 from __future__ import annotations
@@ -10,37 +10,29 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from ..errors import RunError
 from .job import Job, Outcome
 from .local import locally, places
+from .options import HERE, Launch
 
 
-def run_jobs(
-    jobs: Sequence[Job], *, launcher: Literal["local", "ray"] = "local", workers: int | None = None,
-    devices: Sequence[str] = ("cpu",), address: str | None = None, gpus_per_job: float | None = None,
-    cpus_per_job: float | None = None, retries: int = 1, on_outcome: Callable[[Outcome], None] | None = None,
-    quiet: bool = False, warm: bool = False,
-) -> list[Outcome]:  # fmt: skip
-    """Run what of ``jobs`` isn't done; returns their outcomes in the order of ``jobs``.
+def run_jobs(jobs: Sequence[Job], launch: Launch = HERE, on_outcome: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+    """Run what of ``jobs`` isn't done. Ctrl-C and SIGTERM end the jobs and then the launcher; so does its death.
 
-    Locally ``workers`` (default 1) run on each of ``devices`` (cpu, cuda:0, ...); a CUDA job sees only its own, as cuda:0. Jobs
-    of several processes, the same number for all, have as many GPUs each; those left over are not used.
-    On Ray each is a task that asks for ``cpus_per_job`` and ``gpus_per_job``, which may be a fraction (default one of each for
-    every process, no GPU where the cluster has none or ``devices`` is ("cpu",)). The nodes must have the jobs' folders and the
-    working directory in common with this machine. ``address`` as Ray takes it, default the cluster this machine is part of.
-    ``retries``: how often a job goes on that a crash, a kill or the loss of its node ended; what the job itself called an error
-    isn't tried again.
+    Args:
+        jobs: All of the same number of processes, each with a folder of its own.
+        launch: Where they run.
+        on_outcome: Called as each ends.
 
-    ``warm``: locally, jobs of one process each are forked from a process of their place in which everything is imported and
-    that keeps the images they decoded (`grafs_timm.warm`): the same results, several seconds sooner each.
+    Returns:
+        The outcomes in the order of ``jobs``.
 
-    ``on_outcome`` is called as each ends. Ctrl-C and SIGTERM end the jobs and then this; its death ends them too. RunError
-    where two jobs have one folder, one needs more GPUs than there are, Ray isn't there or can't be reached, or has no node for
-    such a job.
+    Raises:
+        RunError: Two jobs have one folder, one needs more GPUs than there are, or Ray can't be reached or has no node for it.
     """
     if len({job.folder.absolute() for job in jobs}) < len(jobs):
         raise RunError("two jobs have one folder; each job needs its own")
@@ -51,16 +43,17 @@ def run_jobs(
             on_outcome(outcome)
     if not left:
         return [outcomes[job.folder] for job in jobs]
-    if launcher == "ray":
+    if launch.launcher == "ray":
         from .ray_launch import on_ray
 
-        ended = on_ray(left, address, gpus_per_job, cpus_per_job, retries, devices)
+        ended = on_ray(left, launch)
     else:
-        ended = locally(left, places(groups(devices, left[0].processes), workers or 1), retries, warm)
+        here = places(groups(launch.devices, left[0].processes), launch.workers or 1)
+        ended = locally(left, here, launch.retries, launch.warm)
     with (
         _stoppable(),
         contextlib.closing(ended),
-        tqdm(total=len(jobs), initial=len(outcomes), disable=quiet or None, unit="job") as bar,
+        tqdm(total=len(jobs), initial=len(outcomes), disable=launch.quiet or None, unit="job") as bar,
     ):
         for outcome in ended:
             outcomes[outcome.job.folder] = outcome
@@ -73,7 +66,14 @@ def run_jobs(
 
 
 def devices(text: str) -> tuple[str, ...]:
-    """``cpu``, ``cuda`` (every GPU of this machine), ``cuda:0,cuda:2``, or ``auto``. RunError for what isn't there."""
+    """Return the devices that a text names: "cpu", "cuda" (every GPU of this machine), "cuda:0,cuda:2", or "auto".
+
+    Raises:
+        RunError: One isn't there, or GPUs and the CPU are mixed.
+
+    >>> devices("cpu")
+    ('cpu',)
+    """
     import torch
 
     there = ("cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
@@ -91,7 +91,14 @@ def devices(text: str) -> tuple[str, ...]:
 
 
 def groups(devices: Sequence[str], processes: int) -> list[tuple[str, ...]]:
-    """The device of each process of the jobs that run on ``devices`` at once. RunError where not one job has enough of them."""
+    """Return the devices of each job that runs at the same time, one for each of its processes.
+
+    Raises:
+        RunError: There are not enough devices for one job.
+
+    >>> groups(["cuda:0", "cuda:1", "cuda:2"], 2)
+    [('cuda:0', 'cuda:1')]
+    """
     if devices[0] == "cpu":
         return [("cpu",) * processes]
     whole = [tuple(devices[at : at + processes]) for at in range(0, len(devices) - processes + 1, processes)]
@@ -102,7 +109,7 @@ def groups(devices: Sequence[str], processes: int) -> list[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, its ``finally`` clauses run; only where this thread may say so."""
+    """Let SIGTERM end the block as Ctrl-C does, so that its ``finally`` clauses run; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Jobs on this machine: so many at once on each device."""
+"""Run jobs on this machine, a fixed number at once on each device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Place:
 
 
 def places(groups: Sequence[tuple[str, ...]], workers: int) -> list[_Place]:
-    """One for each job that may run at the same time."""
+    """Return a place for each job that may run at the same time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = str(max(cores // (workers * sum(map(len, groups))), 1))
     visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
@@ -42,6 +42,7 @@ def places(groups: Sequence[tuple[str, ...]], workers: int) -> list[_Place]:
 def locally(
     jobs: Sequence[Job], places: Sequence[_Place], retries: int, warm: bool = False
 ) -> Generator[Outcome, None, None]:  # fmt: skip
+    """Run the jobs; yield their outcomes as they end."""
     waiting, running = [(job, 1, time.monotonic()) for job in jobs], list[tuple[Process, _Place]]()
     free = [replace(place, worker=Worker(place.environment)) for place in places] if warm else list(places)
     workers = [place.worker for place in free if place.worker]

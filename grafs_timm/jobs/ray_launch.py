@@ -1,4 +1,4 @@
-"""Jobs as tasks of a Ray cluster, whose nodes share the jobs' folders: what a lost node was doing goes on elsewhere."""
+"""Run jobs as tasks of a Ray cluster whose nodes share the jobs' folders; the jobs of a lost node resume on another."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import RunError
 from ..utils.files import locked
 from .job import Job, Outcome, Process, may_go_on
+from .options import Launch
 
 PATIENCE = 30.0  # seconds for a cluster to answer
 _OUTLIVED = 60.0  # seconds that a lost node's process may be seen to hold its folder
@@ -21,21 +22,19 @@ _PASSED_ON = ("GRAFS_TIMM_", "PYTHONPATH", "OMP_NUM_THREADS")
 _PROBE = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False)"
 
 
-def on_ray(
-    jobs: Sequence[Job], address: str | None, gpus: float | None, cpus: float | None, retries: int, devices: Sequence[str]
-) -> Generator[Outcome, None, None]:
-    """The jobs' outcomes as they end. RunError where the cluster can't be had, before any job begins."""
-    ray = _connected(address or os.environ.get("RAY_ADDRESS") or "auto")
-    processes = jobs[0].processes
-    cpus = float(processes) if cpus is None else cpus
+def on_ray(jobs: Sequence[Job], launch: Launch) -> Generator[Outcome, None, None]:
+    """Yield the jobs' outcomes as they end. RunError, before any begins, where the cluster can't be reached or is too small."""
+    ray = _connected(launch.address or os.environ.get("RAY_ADDRESS") or "auto")
+    processes, gpus = jobs[0].processes, launch.gpus_per_job
+    cpus = float(processes) if launch.cpus_per_job is None else launch.cpus_per_job
     if gpus is None:
-        gpus = 0.0 if tuple(devices) == ("cpu",) or not ray.cluster_resources().get("GPU") else float(processes)
+        gpus = 0.0 if launch.devices == ("cpu",) or not ray.cluster_resources().get("GPU") else float(processes)
     try:
         _check_room(ray, cpus, gpus)
     except RunError:
         ray.shutdown()
         raise
-    return _outcomes(ray, jobs, cpus, gpus, retries)
+    return _outcomes(ray, jobs, cpus, gpus, launch.retries)
 
 
 def _connected(address: str) -> Any:
@@ -92,7 +91,7 @@ def _outcomes(ray: Any, jobs: Sequence[Job], cpus: float, gpus: float, retries: 
 
 
 def _run(job: Job, directory: str, environment: dict[str, str], retries: int) -> dict[str, Any]:
-    """The task, on a node: the job as a process, which ends when this one does. Returns the fields of its Outcome."""
+    """Run the job as a process on a node; it ends when the task does. Returns the fields of its Outcome."""
     import ray
 
     node = f"{socket.gethostname()}, node {ray.get_runtime_context().get_node_id()[:8]}"
@@ -117,7 +116,7 @@ def _run(job: Job, directory: str, environment: dict[str, str], retries: int) ->
 
 
 def _wait_for(folder: Path) -> None:
-    """A lost node's process may outlive the news of its loss; whoever holds the folder longer is another matter."""
+    """Wait until a lost node's process, which may outlive the news of its loss, releases the folder."""
     until = time.monotonic() + _OUTLIVED
     while time.monotonic() < until:
         try:

@@ -1,4 +1,4 @@
-"""The launcher's side of `grafs_timm.warm`: a process kept for one place, and the jobs that are forked from it."""
+"""Keep a warm process for one place, from the launcher's side, and fork jobs from it; see `cli.warm`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _POLL = 0.02  # seconds
 
 
 class Worker:
-    """A warm process in a session of its own, started when the first job needs it and anew when it died.
+    """A warm process in a session of its own, started when the first job needs it and restarted when it died.
 
-    It ends when its standard input closes, and its job then does: a launcher that dies leaves neither behind.
+    It ends when its standard input closes, and so does its job: a launcher that dies leaves neither behind.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -27,7 +27,7 @@ class Worker:
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self, arguments: Sequence[str], output: Path) -> Task:
-        """Have ``grafs-timm ARGUMENTS`` run, what it prints added to ``output``. OSError where that can't be."""
+        """Run ``grafs-timm ARGUMENTS``, appending what it prints to ``output``. OSError where that can't be."""
         request = json.dumps({"arguments": list(arguments), "output": str(output)}).encode() + b"\n"
         if self._popen and self._popen.poll() is None:
             with contextlib.suppress(BrokenPipeError):
@@ -41,7 +41,7 @@ class Worker:
         return Task(self._popen, request)
 
     def end(self) -> None:
-        """At once, with the job that runs."""
+        """End it at once, with the job that runs."""
         if self._popen:
             assert self._popen.stdin
             assert self._popen.stdout
@@ -56,7 +56,7 @@ class Worker:
 
 
 class Task:
-    """One job of a warm process, with what `subprocess.Popen` has for one of its own: ``pid``, ``poll`` and ``wait``."""
+    """One job of a warm process, with the ``pid``, ``poll`` and ``wait`` of `subprocess.Popen`."""
 
     stdin: IO[bytes] | None = None  # the warm process holds it
 
@@ -72,12 +72,12 @@ class Task:
 
     @property
     def pid(self) -> int:
-        """Of the job, which leads a process group; of the warm process while it has not begun."""
+        """Return the pid of the job, which leads a process group; that of the warm process until the job begins."""
         self.poll()
         return self._worker.pid if self._pid is None else self._pid
 
     def poll(self) -> int | None:
-        """The exit code or minus the signal that ended it, None while it runs; the warm process's where that died."""
+        """Return the exit code, or minus the signal, None while it runs; the warm process's where that died."""
         while self._code is None:
             try:
                 part = os.read(self._answers, 4096)
@@ -96,7 +96,7 @@ class Task:
         return self._code
 
     def wait(self, timeout: float | None = None) -> int:
-        """The code; `subprocess.TimeoutExpired` where it still runs after ``timeout`` seconds."""
+        """Return the exit code; `subprocess.TimeoutExpired` where it still runs after ``timeout`` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if until is not None and time.monotonic() > until:

@@ -1,7 +1,6 @@
-"""The three loops of a tabulated function, once for each kind of machine: `plain` torch, `cpu` (C++), `cuda` (Triton).
+"""Loops of a tabulated function in `plain` torch, for a `cpu` (C++) and for `cuda` (Triton).
 
-All three take flat tensors and agree on what a table is and on how a place on its grid is kept (see `plain`). `choose` hands
-out the fastest that works here.
+All three take flat tensors and share the layout of tables and places (see `plain`). `choose` returns the fastest that works.
 """
 
 from __future__ import annotations
@@ -16,10 +15,16 @@ from . import plain
 
 
 def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
-    """The module with ``forward``, ``slope`` and ``slope_and_rows`` for tensors of this device and dtype.
+    """Return the module with ``forward``, ``slope`` and ``slope_and_rows`` for tensors of a device and dtype.
 
-    `plain` for float64 (exact, for checks), where compiling is switched off, and, with one notice, where a compiler or
-    Triton is missing. TensorError for a dtype that is none of ``dtypes.DTYPES``: the compiled loops would misread it.
+    It is `plain` for float64 (exact, for checks), where compiling is switched off, and, with one warning, where a compiler or
+    Triton is missing.
+
+    Raises:
+        TensorError: The dtype is not one of ``dtypes.DTYPES``, and compiled loops would misread it.
+
+    >>> choose(torch.device("cpu"), torch.float64).__name__
+    'grafs_timm.kernels.plain'
     """
     if dtype not in dtypes.DTYPES:
         dtypes.refuse("a tabulated function", dtype, device)
@@ -35,7 +40,7 @@ def choose(device: torch.device, dtype: torch.dtype) -> ModuleType:
 def _cpu() -> ModuleType:
     from . import cpu
 
-    cpu.loops()  # compiles at the first call
+    cpu.loops()  # compiles
     return cpu
 
 
@@ -43,7 +48,7 @@ def _cpu() -> ModuleType:
 def _cuda(device: torch.device) -> ModuleType:
     from . import cuda  # imports Triton
 
-    if torch.cuda.is_available():  # a Triton that cannot build or launch a kernel here shows it now, not amid a step
+    if torch.cuda.is_available():  # so that a broken Triton fails here and not in the middle of a step
         rows = torch.zeros(7, 2, device=device)
         cuda.forward(torch.zeros(1, device=device), rows, -1.0, 1.0, True)
     return cuda

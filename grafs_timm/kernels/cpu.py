@@ -1,8 +1,7 @@
 """The table's loops on a CPU: `table.cpp`, compiled for this processor by the compiler driver of torch's inductor.
 
-The loops know no tensors: each gets addresses, and `memory` sees to it that there lies what it will read.
-Values are those of `plain` up to the rounding of float32. The same input gives the same bits for the same number of threads:
-each thread adds up its own share of the histogram, and the shares are added in order.
+The loops get addresses, which `memory` has checked. Values are those of `plain` up to the rounding of float32. The same input
+gives the same bits for the same number of threads: each thread sums its share of the histogram, and shares are added in order.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from torch import Tensor
 from ..errors import TensorError
 from .memory import address, check_rows, fresh
 
-_SMALL = 2**15  # elements; below it a second thread costs more than it brings
+_SMALL = 2**15  # elements; below it a second thread does not pay
 
 
 @functools.cache
 def loops() -> Any:
-    """The compiled loops; a second or two the first time, from inductor's disk cache afterwards."""
+    """Compile and load the loops: a second or two the first time, later from inductor's disk cache."""
     from torch._inductor.codecache import CppCodeCache
 
-    source = Path(__file__).with_name("table.cpp").read_text(encoding="ascii")  # torch writes it again in the locale's
+    source = Path(__file__).with_name("table.cpp").read_text(encoding="ascii")  # torch writes it in the locale's encoding
     loaded = CppCodeCache.load(source)
     pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
     signatures = {
@@ -43,12 +42,12 @@ def loops() -> Any:
 
 
 def _like(x: Tensor) -> Tensor:
-    """x as the loops read it; they know no float16, which a CPU has no use for beyond tests."""
+    """Return x in a dtype of the loops, which have no float16."""
     return x.float() if x.dtype == torch.float16 else x
 
 
 def _how(x: Tensor) -> tuple[int, int, int]:
-    """(elements, whether they are bfloat16, threads)."""
+    """Return (number of elements, whether they are bfloat16, threads)."""
     return x.numel(), int(x.dtype == torch.bfloat16), 1 if x.numel() < _SMALL else torch.get_num_threads()
 
 
@@ -59,6 +58,7 @@ def _element(wide: Tensor) -> torch.dtype:
 def forward(
     x: Tensor, rows: Tensor, low: float, high: float, keep: bool, inplace: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Look x up in a table; as `plain.forward`."""
     n, count, wide = check_rows(rows, x), x.numel(), _like(x)
     kind = _element(wide)
     source = address("x", wide, count, kind)
@@ -71,6 +71,7 @@ def forward(
 
 
 def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
+    """Return ∂L/∂x; as `plain.slope`."""
     n, count, wide = check_rows(rows, g), g.numel(), _like(g)
     kind = _element(wide)
     source, places = address("g", wide, count, kind), address("place", place, count, torch.int16)
@@ -82,6 +83,7 @@ def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
 def slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return ∂L/∂x and ∂L/∂rows; as `plain.slope_and_rows`."""
     n, count, wide = check_rows(rows, g), g.numel(), _like(g)
     kind = _element(wide)
     source, places = address("g", wide, count, kind), address("place", place, count, torch.int16)
@@ -95,14 +97,25 @@ def slope_and_rows(
 def curve(
     x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float, at_zero: float
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(f(x), ending at its dtype's largest number, or g·f′(x) where g is given; the indices of what ``rows`` does not cover).
+    """Evaluate piecewise cubics.
 
-    Both are [N] of x's dtype; the indices ascend.
-    rows: float32 [n + 1, 4], the cubic in x minus its left knot of each of n intervals; NaN where there is none, and in the
-    last row, which stands for all x that are not in [low, high). ``at_zero``: f′(0), where f may have a kink.
+    Args:
+        x: [N].
+        g: [N] of x's dtype, or None.
+        rows: float32 [n + 1, 4]: the cubic in x minus its left knot of each of n intervals; NaN where there is none, and in
+            the last row, for all x that are not in [low, high).
+        low, high: The range of the intervals.
+        at_zero: f′(0), where f may have a kink.
+
+    Returns:
+        [N] of x's dtype: f(x), saturated at the dtype's largest number, or g·f′(x) where g is given; and the indices of the
+        elements that ``rows`` does not cover, ascending.
+
+    Raises:
+        TensorError: g has another dtype than x.
     """
     if g is not None and g.dtype != x.dtype:
-        raise TensorError(f"g: of x's dtype, {x.dtype}, got {g.dtype}")
+        raise TensorError(f"g: expected x's dtype, {x.dtype}, got {g.dtype}")
     wide, weight, count = _like(x), None if g is None else _like(g), x.numel()
     kind, how = _element(wide), _how(wide)
     source = address("x", wide, count, kind)
@@ -113,6 +126,6 @@ def curve(
     left = fresh(missing, torch.int64)
     if missing:
         loops().curve_missing(y.data_ptr(), *how, left.data_ptr())
-        left = left.sort().values  # threads find them in any order, and the last bits of the caller's f hang on its order
+        left = left.sort().values  # threads find them in any order, which would change the last bits of the caller's f
     top = torch.finfo(x.dtype).max
     return (y.clamp(-top, top) if g is None and y.dtype != x.dtype else y).to(x.dtype), left

@@ -1,26 +1,26 @@
-"""The table's loops on CUDA, in Triton: what a table, a row and a place are is said in `plain`.
+"""The table's loops on CUDA, in Triton; `plain` explains tables, rows and places.
 
 ``forward`` and ``slope`` read and write every element once, with one gather of 8 or 4 bytes each from a table that stays in
 the L1 cache (32 KB at 4096 intervals): 10 bytes an element for a float32 forward that keeps the place, 10 for its slope.
 
-``slope_and_rows`` is a weighted histogram. By atomic adds the elements would take turns where they crowd, near 0. Here it is
-a product of one-hot matrices on the tensor cores: with interval = 64·hi + lo, over the elements e of a program,
+``slope_and_rows`` is a weighted histogram. Atomic adds would serialise where elements crowd, near 0. So it is a product of
+one-hot matrices on the tensor cores: with interval = 64·hi + lo, over the elements e of a program,
 
     Σ g             [hi, lo] = Σₑ G[e, hi]·L[e, lo]      G = g in the column of e's hi, else 0;  L = 1 in that of its lo
     Σ g·distance    [hi, lo] = Σₑ G[e, hi]·D[e, lo]      D = 1, 3, 5 or 7 (eighths of an interval) in that of its lo
 
-A program adds its contiguous share of the elements in registers, in order, and stores one table; one sum joins the tables.
+A program sums its contiguous share of the elements in registers, in order, and stores one table; the tables are then summed.
 Per element, at 4096 intervals: 8192 multiply-adds on the tensor cores, 128 compares and 192 selects to make G, L and D, which
-are 384 bytes of shared memory; a float32 g takes twice the multiply-adds, 64 selects and 128 bytes more. By this
-count shared memory and arithmetic bind it, not the 4 to 6 bytes it reads. (8192 intervals: twice the multiply-adds, G twice as
+are 384 bytes of shared memory; a float32 g takes twice the multiply-adds, 64 selects and 128 bytes more. By this count it is
+bound by shared memory and arithmetic, not by the 4 to 6 bytes it reads. (8192 intervals: twice the multiply-adds, G twice as
 wide.)
 
-Accuracy: forward and slope round as `plain` does, operation by operation, so that places, values and slopes are the same
-bits. In the histogram L and D are exact, a bfloat16 or float16 g is too, and a float32 g is the sum of two bfloat16, to 2⁻¹⁷
-of itself; sums are float32. A non-finite g may spoil the 64 neighbouring rows that share its hi.
-Determinism: the only atomic add is one of integers (inputs outside), and the shares depend on the number of elements alone,
-so that the same input gives the same bits on the same device with the same versions.
-No call waits for the device or reads from it; all can be captured in a CUDA graph once each has been called outside of one.
+Accuracy: forward and slope round like `plain`, operation by operation, so places, values and slopes are the same bits. In the
+histogram L and D are exact, and so is a bfloat16 or float16 g; a float32 g is the sum of two bfloat16, with a relative error of
+2⁻¹⁷; sums are float32. A non-finite g may spoil the 64 neighbouring rows that share its hi.
+Determinism: the only atomic add is one of integers (inputs outside), and the shares depend only on the number of elements, so
+the same input gives the same bits on the same device with the same versions.
+No call waits for the device or reads from it; all can be captured in a CUDA graph after a first call outside of one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from torch import Tensor
 from . import plain
 from .memory import ELEMENTS, check, check_rows
 
-BLOCK = 1024  # elements of a program of forward and slope: eight a thread, which is one 16-byte access at 16 bits
+BLOCK = 1024  # elements per program of forward and slope: eight per thread, one 16-byte access at 16 bits
 STEP = 128  # elements of one product of one-hot matrices
-PROGRAMS = 264  # at most, of the histogram: two for each multiprocessor of the largest device of today
-SHARE = 16 * STEP  # elements that are worth a program, whose table has to be stored and added
+PROGRAMS = 264  # the most programs of the histogram: two for each multiprocessor of today's largest device
+SHARE = 16 * STEP  # the fewest elements that pay for a program, whose table has to be stored and added
 
 _LOW = tl.constexpr(64)
 _QUARTERS = tl.constexpr(plain.QUARTERS)
@@ -52,7 +52,7 @@ _HALF = tl.constexpr(1 << (plain._SHIFT - 1))
 @triton.jit(do_not_specialize=["n"])
 def _forward(x_ptr, pair_ptr, y_ptr, place_ptr, outside_ptr, size, n, low, high, width, per_width, per_quarter,
              KEEP: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """y, place and the count of inputs outside. pair_ptr: the rows, each (P, S) as one int64."""
+    """Store y, place and the count of inputs outside. pair_ptr: the rows, each (P, S) as one int64."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = at < size
     x = tl.load(x_ptr + at, mask=there, other=0.0, eviction_policy="evict_first").to(tl.float32)
@@ -99,14 +99,14 @@ def _slope(g_ptr, place_ptr, rows_ptr, grad_ptr, size, n, BLOCK: tl.constexpr):
 
 @triton.jit
 def _one_hot(columns, index, value):
-    """[STEP, W]: ``value`` [STEP] or [1] in column ``index`` [STEP], 0 elsewhere. columns: [STEP, W], 0 … W − 1 in each row."""
+    """Make [STEP, W]: ``value`` [STEP] or [1] in column ``index`` [STEP], else 0. columns: [STEP, W], 0 … W − 1 in each row."""
     return tl.where(columns == index.to(tl.int16)[:, None], value[:, None], 0.0).to(value.dtype)
 
 
-@triton.jit(do_not_specialize=["n", "steps"])  # a value of 1 or a multiple of 16 is then no reason to compile again
+@triton.jit(do_not_specialize=["n", "steps"])  # else a value of 1 or a multiple of 16 compiles again
 def _rows(g_ptr, place_ptr, column_ptr, part_ptr, size, steps, n, eighth,
           HIGH: tl.constexpr, SPLIT: tl.constexpr, STEP: tl.constexpr):  # fmt: skip
-    """One program's share, ``steps`` · STEP elements, added into its own table [n + 5, 2] of part_ptr."""
+    """Sum one program's share, ``steps`` · STEP elements, into its own table [n + 5, 2] of part_ptr."""
     program = tl.program_id(0).to(tl.int64)
     at = program * steps * STEP + tl.arange(0, STEP)
     sums, moments = tl.zeros([HIGH, _LOW], tl.float32), tl.zeros([HIGH, _LOW], tl.float32)
@@ -114,15 +114,15 @@ def _rows(g_ptr, place_ptr, column_ptr, part_ptr, size, steps, n, eighth,
     above, above_moment = tl.zeros([STEP], tl.float32), tl.zeros([STEP], tl.float32)
     kind = tl.bfloat16 if SPLIT else g_ptr.dtype.element_ty
 
-    # Column numbers come from memory because a load makes the compiler give a thread eight neighbouring columns, and these go
-    # to shared memory in one 16-byte store. With tl.arange it is eight stores of two bytes.
+    # Column numbers are loaded from memory, because then the compiler gives a thread eight neighbouring columns, which go to
+    # shared memory in one 16-byte store. With tl.arange it is eight stores of two bytes.
     every = tl.zeros([STEP, 1], tl.int32)
     lows = tl.load(column_ptr + every + tl.arange(0, _LOW)[None, :])
     highs = tl.load(column_ptr + every + tl.arange(0, HIGH)[None, :])
     place = tl.load(place_ptr + at, mask=at < size, other=0)
     raw = tl.load(g_ptr + at, mask=at < size, other=0.0)
     for _ in range(steps):
-        at += STEP  # what the next turn needs is on its way during this one
+        at += STEP  # prefetch for the next iteration
         next_place = tl.load(place_ptr + at, mask=at < size, other=0)
         next_raw = tl.load(g_ptr + at, mask=at < size, other=0.0)
         code, g = place.to(tl.int32) & 0xFFFF, raw.to(tl.float32)
@@ -167,10 +167,7 @@ def _columns(device: torch.device) -> Tensor:
 def forward(
     x: Tensor, rows: Tensor, low: float, high: float, keep: bool, inplace: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """x [N] -> y [N] of its dtype; places, int16 [N] where ``keep``, else [0]; int64 scalar, how many x lie outside.
-
-    ``inplace`` writes y over x and returns x.
-    """
+    """Look x up in a table; as `plain.forward`."""
     size = x.numel()
     check("x", x, x, size, *ELEMENTS)
     n = check_rows(rows, x)
@@ -188,14 +185,14 @@ def forward(
 
 
 def _checked(g: Tensor, place: Tensor, rows: Tensor) -> tuple[int, int]:
-    """(intervals, elements) of what backward reads. TensorError where it was not written for one of the three."""
+    """Return (intervals, elements) of what backward reads. Raises TensorError for tensors that it cannot read."""
     check("g", g, g, g.numel(), *ELEMENTS)
     check("place", place, g, g.numel(), torch.int16)
     return check_rows(rows, g), g.numel()
 
 
 def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
-    """∂L/∂x [N] of g's dtype from the incoming gradient g [N]."""
+    """Return ∂L/∂x; as `plain.slope`."""
     n, size = _checked(g, place, rows)
     grad = torch.empty_like(g)
     if size:
@@ -207,10 +204,7 @@ def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
 def slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(∂L/∂x as ``slope`` gives it, or [0] without ``need_x``; ∂L/∂rows, float32 [n + 5, 2]).
-
-    The rows' gradient is (Σ g, Σ g·distance) over the elements of each row; NaN where an x was not finite.
-    """
+    """Return ∂L/∂x and ∂L/∂rows; as `plain.slope_and_rows`."""
     n, size = _checked(g, place, rows)
     grad = slope(g, place, rows) if need_x else g.new_empty(0)
     if not size:

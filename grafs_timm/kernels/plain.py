@@ -1,20 +1,20 @@
-"""The table's loops in plain torch: what the compiled ones are measured against, and what runs where they cannot.
+"""The table's loops in plain torch: the reference, and the fallback where the compiled ones cannot run.
 
 A table has n intervals of one width on [low, high] and is a float32 tensor ``rows`` [n + 5, 2] of (P, S):
 
     row 0            below low         y = P + S·(x − low)
     rows 1 … n       interval j − 1    y = P + S·(x − a), a the interval's left knot
     row n + 1        above high        y = P + S·(x − high)
-    rows n + 2 … 4   x = −∞, ∞, NaN    y = P; S is NaN, so that a gradient for such an x is one too
+    rows n + 2 … 4   x = −∞, ∞, NaN    y = P; S is NaN, and so is the gradient
 
-Backward needs of x only its *place*, 16 bits: which quarter of which interval, or how far outside.
+Backward needs only the *place* of x, 16 bits: which quarter of which interval, or how far outside.
 
     0 … 4n − 1              interval·4 + quarter
     4n … 4n + OUT − 1       below: 4n + e(low − x), e the upper bits of a float between 2⁻¹⁴ and 2¹⁶ (exponent, 9 of mantissa)
     4n + OUT … 4n + 2·OUT−1 above: 4n + OUT + e(x − high)
     65535                   −∞, ∞ or NaN
 
-So the slope is that of the very interval that forward used, and the histogram places an element to an eighth of an interval.
+So the slope is that of the interval that forward used, and the histogram locates an element to an eighth of an interval.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ QUARTERS = 4
 OUT = 30 << 9  # codes for one side of the grid: 30 exponents, 9 bits of mantissa
 NON_FINITE = 0xFFFF
 MAX_INTERVALS = 8192  # so that 4n + 2·OUT stays below NON_FINITE
-_SHIFT = 14  # bits of a float32 that a code leaves out
-_FIRST = (127 - 14) << 9  # the code of 2⁻¹⁴ before it is moved to 0
+_SHIFT = 14  # bits of a float32 that a code omits
+_FIRST = (127 - 14) << 9  # the code of 2⁻¹⁴, subtracted from all
 
 
 def widened(x: Tensor) -> Tensor:
+    """Return x as float32, or float64 unchanged."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _locate(x: Tensor, low: float, high: float, n: int) -> tuple[Tensor, Tensor]:
-    """Row (int64) and distance from the row's knot, for finite x; the row of a NaN or ±∞ is one of the last three."""
+    """Return the row (int64) and, for finite x, the distance from the row's knot; NaN and ±∞ have the last three rows."""
     width = (high - low) / n
     interval = ((x - low) * (1 / width)).floor()
     row = torch.where(x == x, interval, -1.0).clamp(-1, n).long() + 1
@@ -54,7 +55,7 @@ def _place(row: Tensor, distance: Tensor, low: float, high: float, n: int) -> Te
 
 
 def row_of(place: Tensor, n: int) -> Tensor:
-    """int64 rows of int16 places; every non-finite x has the last one."""
+    """Return the int64 rows of int16 places; every non-finite x has the last one."""
     code = place.long() & 0xFFFF
     row = torch.where(code < QUARTERS * n + OUT, 0, n + 1)
     row = torch.where(code < QUARTERS * n, code // QUARTERS + 1, row)
@@ -62,7 +63,7 @@ def row_of(place: Tensor, n: int) -> Tensor:
 
 
 def distance_of(place: Tensor, low: float, high: float, n: int) -> Tensor:
-    """float32: x minus the knot of its row, to the middle of what the code stands for; 0 where x was not finite."""
+    """Return x minus the knot of its row in float32, rounded to the middle of the code's range; 0 if x was not finite."""
     code = place.int() & 0xFFFF
     inside = ((code % QUARTERS).float() + 0.5) * ((high - low) / (QUARTERS * n))
     beyond = code - QUARTERS * n
@@ -74,9 +75,17 @@ def distance_of(place: Tensor, low: float, high: float, n: int) -> Tensor:
 def forward(
     x: Tensor, rows: Tensor, low: float, high: float, keep: bool, inplace: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """x [N] -> y [N] of its dtype; places, int16 [N] where ``keep``, else [0]; int64 scalar, how many x lie outside.
+    """Look x up in a table.
 
-    ``inplace`` writes y over x and returns x.
+    Args:
+        x: [N].
+        rows: [n + 5, 2].
+        low, high: The range of the grid.
+        keep: Return places.
+        inplace: Write y over x and return x.
+
+    Returns:
+        y [N] of x's dtype; int16 places [N] or, without ``keep``, [0]; int64 scalar: the number of x outside the grid.
     """
     n = len(rows) - 5
     wide = widened(x)
@@ -89,16 +98,16 @@ def forward(
 
 
 def slope(g: Tensor, place: Tensor, rows: Tensor) -> Tensor:
-    """∂L/∂x [N] of g's dtype from the incoming gradient g [N]."""
+    """Return ∂L/∂x [N] of g's dtype from the incoming gradient g [N]."""
     return (widened(g) * rows[row_of(place, len(rows) - 5), 1].to(widened(g).dtype)).to(g.dtype)
 
 
 def slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(∂L/∂x as ``slope`` gives it, or [0] without ``need_x``; ∂L/∂rows, float32 [n + 5, 2]).
+    """Return (∂L/∂x as `slope`, or [0] without ``need_x``; ∂L/∂rows, float32 [n + 5, 2]).
 
-    The rows' gradient is (Σ g, Σ g·distance) over the elements of each row; NaN where an x was not finite.
+    The rows' gradient is (Σ g, Σ g·distance) over the elements of each row; NaN if an x was not finite.
     """
     n = len(rows) - 5
     code, wide = place.int() & 0xFFFF, g.float()
@@ -117,7 +126,7 @@ def slope_and_rows(
 
 
 def exact(g: Tensor, x: Tensor, rows: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """(∂L/∂x, ∂L/∂rows) of the interpolation itself, element by element in float64: what the binned ones are measured by."""
+    """Return (∂L/∂x, ∂L/∂rows) without binning, element by element in float64: the reference for the binned gradients."""
     n = len(rows) - 5
     row, distance = _locate(x, low, high, n)
     gradient = rows.new_zeros(n + 5, 2)

@@ -16,18 +16,13 @@ if TYPE_CHECKING:
     from .weights import load_pretrained as load_pretrained
     from .weights import save_pretrained as save_pretrained
 
-__all__ = ["Report", "create_model", "family_of", "load_pretrained", "replace_activations", "save_pretrained"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
     {
-        "create": ("create_model",),
-        "families": ("family_of",),
-        "replace": ("replace_activations",),
-        "surgery": ("Report",),
-        "weights": (
-            "load_pretrained",
-            "save_pretrained",
-        ),
+        "create": "create_model",
+        "families": "family_of",
+        "replace": "replace_activations",
+        "surgery": "Report",
+        "weights": "load_pretrained save_pretrained",
     },
 )

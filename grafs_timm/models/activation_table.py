@@ -1,7 +1,7 @@
-"""Which modules are activations, and which of them stay where they are unless asked for.
+"""List which module classes are activations, and which of them are not replaced by default.
 
-Replaced are those that stand behind the layers of a block. Those that are mostly gates, bounds or outputs stay, each with a
-reason; ``also=[nn.Softplus]`` asks for them. GLU and soft-max stay always: they are no function of single elements.
+Activations that follow the layers of a block are replaced. Those that are mostly gates, bounds or outputs are not, each with a
+reason; ``also=[nn.Softplus]`` adds them. GLU and soft-max are never replaced, since they do not work elementwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLACED: tuple[type[nn.Module], ...] = (
     memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FoundActivation,
 )  # fmt: skip
 
-# Those of Hugging Face transformers, whose classes of this name are looked for where it is loaded.
+# Classes of Hugging Face transformers, looked up by name where it is loaded.
 _OF_TRANSFORMERS = (
     "GELUTanh", "PytorchGELUTanh", "NewGELUActivation", "GELUActivation", "SiLUActivation", "FastGELUActivation",
     "QuickGELUActivation", "ClippedGELUActivation", "AccurateGELUActivation", "MishActivation", "ReLUSquaredActivation",
@@ -40,7 +40,7 @@ _OF_TRANSFORMERS = (
 PART_OF_GATE = "part of a hard-sigmoid gate"
 _GLU, _SOFTMAX = "gated linear unit", "soft-max"
 
-# Reason to leave it -> classes, in torch, timm, transformers or anyone's code
+# Reason not to replace -> class names, of torch, timm, transformers or any other code
 _LEFT: dict[str, tuple[str, ...]] = {
     "sigmoid gate": ("Sigmoid", "SigmoidMe"),
     "hard-sigmoid gate": ("Hardsigmoid", "HardSigmoid", "HardSigmoidMe"),
@@ -60,14 +60,18 @@ _NEVER = {_GLU: "makes one half of its input the gate of the other", _SOFTMAX: "
 
 
 def replaced() -> tuple[type[nn.Module], ...]:
-    """The classes that are replaced wherever they stand in a block: ``REPLACED`` and, where transformers is loaded, its own."""
-    module = sys.modules.get("transformers.activations")  # without it no model is made of them
+    """Return the classes that are replaced by default: ``REPLACED`` and, where transformers is loaded, its own."""
+    module = sys.modules.get("transformers.activations")  # if it is not loaded, no model uses its classes
     found = (getattr(module, name, None) for name in _OF_TRANSFORMERS)
     return (*REPLACED, *(each for each in found if isinstance(each, type)))
 
 
 class Activations:
-    """What counts as an activation, with the classes that a caller asked for among those that are replaced."""
+    """Decide what counts as an activation; ``module in activations`` tests it.
+
+    Args:
+        asked: Further classes to replace.
+    """
 
     def __init__(self, asked: Collection[type[nn.Module]] = ()) -> None:
         self._replaced = (*replaced(), *asked)
@@ -77,21 +81,21 @@ class Activations:
         return self._is_replaced(module) or self.why_left(module) is not None
 
     def why_left(self, module: nn.Module) -> str | None:
-        """The reason for which modules of this class stay; None for those that are replaced, and for other modules."""
+        """Return why modules of this class are not replaced; None for those that are, and for modules of other kinds."""
         if self._is_replaced(module):
             return None
         reason = _reason(type(module))
-        return reason if next(module.parameters(), None) is None else None  # else a layer called like an activation
+        return reason if next(module.parameters(), None) is None else None  # with parameters it is a layer of that name
 
     def _is_replaced(self, module: nn.Module) -> bool:
         if isinstance(module, self._replaced) or _is_clipped_relu(module):
             return True
         name = _name(type(module))
-        return name is not None and _title(name) in self._asked  # of any library: nn.Sigmoid stands for timm's too
+        return name is not None and _title(name) in self._asked  # nn.Sigmoid means timm's Sigmoid too
 
 
 def asked_for(also: Also, kinds: Collection[str]) -> tuple[set[str], tuple[type[nn.Module], ...]]:
-    """The kinds and the classes in ``also``. GrafsError, with what to give instead, for anything else."""
+    """Split ``also`` into kinds and classes. Raises GrafsError, with what to give instead, for anything else."""
     if isinstance(also, str | type | nn.Module):
         raise GrafsError(f"also is a list, got {_shown(also)}: also=[{_shown(also)}]")
     if not isinstance(also, Iterable):
@@ -101,8 +105,8 @@ def asked_for(also: Also, kinds: Collection[str]) -> tuple[set[str], tuple[type[
         if isinstance(each, str):
             if each not in kinds:
                 raise GrafsError(
-                    f"also={each!r} is no kind of activation{nearest(each, kinds)}; the kinds: {', '.join(kinds)}; a class is "
-                    "given itself, as in also=[nn.Softplus]"
+                    f"also={each!r} is no kind of activation{nearest(each, kinds)}; the kinds: {', '.join(kinds)}; "
+                    "give a class itself, as in also=[nn.Softplus]"
                 )
             names.add(each)
         else:
@@ -113,7 +117,7 @@ def asked_for(also: Also, kinds: Collection[str]) -> tuple[set[str], tuple[type[
 
 def _check_class(kind: Any) -> None:
     if isinstance(kind, nn.Module):
-        raise GrafsError(f"also takes the class of an activation, got a module: also=[{spelt(type(kind))}]")
+        raise GrafsError(f"also takes the class of an activation, got a module; give also=[{spelt(type(kind))}]")
     if not isinstance(kind, type):
         raise GrafsError(f"also={kind!r} is neither a kind of activation nor a class, as in also=[nn.Softplus]")
     reason = _reason(kind)
@@ -125,12 +129,12 @@ def _check_class(kind: Any) -> None:
 
 
 def can_be_asked_for(reason: str) -> bool:
-    """Whether ``also`` with the module's class lifts the reason that `Activations.why_left` gave."""
+    """Return whether ``also`` with the class makes a module be replaced that `Activations.why_left` gave this reason for."""
     return reason in _LEFT and reason not in _NEVER
 
 
 def spelt(kind: type) -> str:
-    """A class as one writes it after ``from torch import nn``."""
+    """Return a class's name as one writes it after ``from torch import nn``."""
     for prefix, module in (("nn.", nn), ("timm.layers.", timm.layers)):
         if getattr(module, kind.__name__, None) is kind:
             return prefix + kind.__name__
@@ -147,21 +151,21 @@ def _reason(kind: type) -> str | None:
 
 
 def _name(kind: type) -> str | None:
-    """By which of its names, or of its bases', a class stands in the table."""
+    """Return the name under which a class or one of its bases is in the table, or None."""
     return next((base.__name__ for base in kind.__mro__ if base.__name__ in _REASONS), None)
 
 
 def _title(name: str) -> str:
-    return name.removesuffix("Me").lower()  # Me: timm's memory-efficient twin of the same function
+    return name.removesuffix("Me").lower()  # Me: timm's memory-efficient variant
 
 
 def _is_clipped_relu(module: nn.Module) -> bool:
-    """Whether it is a Hardtanh from 0 to more than 1, as ReLU6 is: other bounds are a tanh's or a gate's."""
+    """Check for a Hardtanh from 0 to more than 1, such as ReLU6; with other bounds it is a tanh or a gate."""
     return isinstance(module, nn.Hardtanh) and module.min_val == 0 and module.max_val > 1
 
 
 def is_hard_sigmoid(module: nn.Module) -> bool:
-    """Whether the module makes a gate of the one clipped ReLU that it holds, as in the hand-written ReLU6(x + 3)/6."""
+    """Check whether the module computes a hard sigmoid from the one clipped ReLU that it holds, such as ReLU6(x + 3)/6."""
     children = list(module.children())
     if len(children) != 1 or not _is_clipped_relu(children[0]) or next(module.parameters(), None) is not None:
         return False
@@ -171,5 +175,5 @@ def is_hard_sigmoid(module: nn.Module) -> bool:
             y = hooks.deepcopy(module)(x.clone())
             ends = sorted((float(y[0]), float(y[-1])))
             return y.shape == x.shape and ends == [0, 1] and bool(((y >= 0) & (y <= 1 + 1e-6)).all())
-    except Exception:  # whatever a foreign module raises that takes other inputs
+    except Exception:  # any error of a module that takes other inputs
         return False

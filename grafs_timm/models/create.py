@@ -19,13 +19,29 @@ from .replace import replace_activations
 
 
 def create_model(architecture: str, activation: Any = "auto", *, also: Also = (), **settings: Any) -> nn.Module:
-    """``timm.create_model(architecture, **settings)`` with an activation put in; the model has ``activation_report``.
+    """Build a timm model and replace its activations, whether or not the architecture has an ``act_layer`` argument.
 
-    One way for every architecture: timm builds the model as it stands, then the activations are replaced by the rule of
-    `surgery`, whether or not the architecture has an ``act_layer`` argument. ``auto`` takes the zoo's activation of the
-    architecture's family where it is shown to be better than the default one; else the model stays as timm builds it, with a
-    warning that says so. ``also`` as in `replace_activations`. ``local-dir:FOLDER``, as `weights.save_pretrained` wrote it, has
-    an activation of its own: ``auto`` takes that, and another one with ``pretrained=True`` is a WeightsError.
+    Args:
+        architecture: Any name that ``timm.create_model`` takes. ``local-dir:FOLDER``, written by `save_pretrained`, restores
+            that model's own activation.
+        activation: A zoo name, a name of timm's, a genotype or its file, or a module class. ``"auto"`` is the zoo's
+            activation of the architecture's family where it is shown to be better than the default activation; otherwise
+            the model keeps its default one, with a warning.
+        also: As in `replace_activations`.
+        **settings: Passed to ``timm.create_model``.
+
+    Returns:
+        The model; its ``activation_report`` is a `Report`.
+
+    Raises:
+        UnknownNameError: No such architecture or activation; names the nearest.
+        GrafsError: ``act_layer`` is given as well.
+        WeightsError: A checkpoint does not load, or a folder's weights were trained with another activation.
+
+    >>> import grafs_timm
+    >>> model = grafs_timm.create_model("cifar_resnet20", "grafs_resnet", num_classes=10)
+    >>> print(model.activation_report)
+    replaced 19 of 19 activations (ReLU) by grafs_resnet
     """
     if "act_layer" in settings:
         raise GrafsError(
@@ -50,7 +66,7 @@ def create_model(architecture: str, activation: Any = "auto", *, also: Also = ()
 
 
 def _built(architecture: str, settings: dict[str, Any]) -> nn.Module:
-    """timm's model. Its errors are timm's own, except for a checkpoint, whose say little and come in a dozen kinds."""
+    """Build timm's model. Errors are timm's, except for checkpoints, whose errors say little and have many types."""
     checkpoint = settings.get("checkpoint_path")
     if not checkpoint:
         model: nn.Module = timm.create_model(architecture, **settings)
@@ -66,29 +82,29 @@ def _built(architecture: str, settings: dict[str, Any]) -> nn.Module:
     except Exception as error:
         raise WeightsError(
             f"checkpoint_path: {checkpoint} does not load into {architecture}: {first_line(error)} (num_classes, in_chans and "
-            "the like must be those that it was trained with; a .safetensors file goes by grafs_timm.load_pretrained too)"
+            "the like must be those that it was trained with; grafs_timm.load_pretrained loads .safetensors files too)"
         ) from error
     return model
 
 
 def _recommended(architecture: str) -> str | None:
-    """What ``auto`` puts into the architecture; None, with a warning, where the default activation stays."""
+    """Return the name that ``auto`` stands for; None, with a warning, where the default activation is kept."""
     family = families.family_of(architecture)
     entry = zoo.names().get(f"grafs_{family}")
     if entry and entry.recommended:
         return f"grafs_{family}"
     if entry:
-        why = f"grafs_{family} is {entry.notice}; activation='grafs_{family}' puts it in all the same"
+        why = f"grafs_{family} is {entry.notice}; activation='grafs_{family}' uses it anyway"
     else:
         near = families.nearest_family(family, sorted({each.family for each in zoo.entries().values() if each.alias}))
-        hint = f"; the nearest it has is of {near!r}: activation='grafs_{near}' puts that in, untested here" if near else ""
+        hint = f"; the nearest family with one is {near!r}: activation='grafs_{near}' uses it, untested here" if near else ""
         why = f"the zoo has no activation for the family {family!r}{hint}"
     warnings.warn(f"activation='auto' leaves {architecture} with its default activation: {why}", GrafsWarning, stacklevel=3)
     return None
 
 
 def _from_folder(folder: str, found: Activation | None, also: Also, settings: dict[str, Any]) -> nn.Module:
-    from . import weights  # reads files that few models come from
+    from . import weights  # few models come from files
 
     model = weights.create_from(folder, **settings)
     own = binding.activation_of(model)
@@ -98,7 +114,7 @@ def _from_folder(folder: str, found: Activation | None, also: Also, settings: di
     model.activation_report = replace_activations(model, found, also)  # type: ignore[assignment]
     if settings.get("pretrained") and not (now := binding.activation_of(model)).computes_as(own):
         raise WeightsError(
-            f"{folder}: these weights were trained with {own}, not with {now}; leave activation out to have theirs, or build "
-            "the model without pretrained and say grafs_timm.load_pretrained(model, folder, activation='any')"
+            f"{folder}: these weights were trained with {own}, not with {now}; leave activation out to use theirs, or build "
+            "the model without pretrained and call grafs_timm.load_pretrained(model, folder, activation='any')"
         )
     return model

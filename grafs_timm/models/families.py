@@ -1,9 +1,9 @@
-"""Which family an architecture belongs to, and what that family is used with: one row a family.
+"""Assign architectures to families, one row each.
 
 A found activation is recommended per family (``grafs_resnet``), so this table decides what ``activation="auto"`` means.
-Every submodule of timm.models that registers architectures stands in one row; related ones share a row where structure and
-usual activation agree, so that one search serves them all. The row speaks for its small variant: a module with variants
-of several activations (byobnet, efficientnet, eva, maxxvit, metaformer, nfnet and others) is filed once, under that one's.
+Every submodule of timm.models that registers architectures is in one row. Related submodules share a row where structure and
+default activation agree, so that one search serves them all. A row describes its small variant: a submodule whose variants
+differ in their activation (byobnet, efficientnet, eva, maxxvit, metaformer, nfnet and others) is listed once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,23 @@ from ..errors import UnknownNameError
 from ..utils.suggest import nearest
 from . import small_models as small_models  # registers cifar_* and gpt_*
 
-# What mixes positions: convolutions; attention; both; neither, but dense layers or recurrences over the positions.
+# What mixes positions: convolutions; attention; both; or dense layers or recurrences over the positions.
 Kind = Literal["convolutional", "transformer", "hybrid", "mlp"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """``modules`` are submodules of timm.models whose architectures belong here, ``patterns`` names of further ones.
+    """Describe a family of architectures.
 
-    ``activation`` is the usual one by its timm name, ``small`` the architecture to search on, ``larger`` those that
-    what was found is carried over to, ``kind`` what mixes positions. The usual activation is the commonest non-linearity
-    of ``small`` as timm builds it, gates (sigmoid, hard-sigmoid, soft-max) not counted.
+    Args:
+        name: As in ``grafs_<family>``.
+        modules: Submodules of timm.models whose architectures belong to it.
+        patterns: Shell patterns of the names of further architectures.
+        activation: timm's name of the default activation: the most frequent non-linearity of ``small`` as timm builds it,
+            not counting gates (sigmoid, hard-sigmoid, soft-max).
+        small: The architecture to search on.
+        larger: Architectures to transfer the found activation to.
+        kind: What mixes positions.
     """
 
     name: str
@@ -48,7 +54,7 @@ def _row(kind: Kind, name: str, activation: str, small: str, larger: str, module
     return Family(name, tuple(modules.split()), tuple(patterns.split()), activation, small, tuple(larger.split()), kind)
 
 
-# kind, family, usual activation, small variant, larger ones, submodules of timm.models, patterns of further names
+# kind, family, default activation, small variant, larger ones, submodules of timm.models, patterns of further names
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -103,29 +109,43 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(architecture: str | nn.Module) -> str:
-    """The family's name for a timm model name (``name`` or ``name.tag``) or a model that timm built.
+    """Return the name of an architecture's family.
 
-    UnknownNameError where timm has no such model (with the nearest names) or the table above no row for it.
+    Args:
+        architecture: A timm model name (``name`` or ``name.tag``), or a model that timm built.
+
+    Raises:
+        UnknownNameError: timm has no such model (names the nearest), or it belongs to no family in the table.
+
+    >>> family_of("resnet50.a1_in1k"), family_of("vit_tiny_patch16_224")
+    ('resnet', 'vit')
     """
     label, name, module = _identify(architecture)
     for family in FAMILIES.values():
         if module in family.modules or any(fnmatchcase(name, pattern) for pattern in family.patterns):
             return family.name
     where = f" (timm.models.{module})" if module else ""
-    raise UnknownNameError(f"{label}{where} is of no family in the table; the families: {', '.join(FAMILIES)}")
+    raise UnknownNameError(f"{label}{where} belongs to no family in the table; the families: {', '.join(FAMILIES)}")
 
 
 def usual_activation(architecture: str | nn.Module) -> str:
-    """The activation the architecture's family is used with, by its timm name ("relu"). Errors as `family_of`."""
+    """Return timm's name of the family's default activation, such as "relu". Errors as `family_of`."""
     return FAMILIES[family_of(architecture)].activation
 
 
 def nearest_family(family: str, have: Iterable[str]) -> str | None:
-    """Of the families ``have``, the one whose activation is the likeliest substitute for ``family``'s own; None without any.
+    """Choose the family whose activation is the likeliest substitute for another family's.
 
-    The family itself if it is there; else one of the same usual activation before others, then one of the same kind before
-    others, then the first in the table's order. Names in ``have`` that the table lacks are passed over; UnknownNameError
-    for a ``family`` that it lacks.
+    Args:
+        family: The family to find a substitute for.
+        have: Families to choose from; names that the table lacks are ignored.
+
+    Returns:
+        ``family`` itself if it is in ``have``; else one with the same default activation, else of the same kind, else the
+        first in the table's order. None if there is none to choose from.
+
+    Raises:
+        UnknownNameError: The table lacks ``family``.
     """
     if family not in FAMILIES:
         raise UnknownNameError(f"there is no family {family!r}{nearest(family, FAMILIES)}")
@@ -136,18 +156,18 @@ def nearest_family(family: str, have: Iterable[str]) -> str | None:
 
     known = set(have)
     candidates = [other for other in FAMILIES.values() if other.name in known]
-    return min(candidates, key=distance).name if candidates else None  # of equals min takes the first
+    return min(candidates, key=distance).name if candidates else None
 
 
 def check_name(architecture: str) -> None:
-    """UnknownNameError, with the nearest names, where timm has no such model; ``hf-hub:`` and ``local-dir:`` pass."""
+    """Raise UnknownNameError, with the nearest names, where timm has no such model; ``hf-hub:`` and ``local-dir:`` pass."""
     name = architecture.split(".")[0]
     if ":" not in architecture and not timm.is_model(name):
         raise UnknownNameError(f"timm has no model {architecture!r}{nearest(name, timm.list_models())}")
 
 
 def _identify(architecture: str | nn.Module) -> tuple[str, str, str]:
-    """(for messages, architecture name or "", submodule of timm.models or "")."""
+    """Return (label for messages, architecture name or "", submodule of timm.models or "")."""
     if isinstance(architecture, str):
         check_name(architecture)
         name = architecture.split(".")[0]
@@ -159,17 +179,17 @@ def _identify(architecture: str | nn.Module) -> tuple[str, str, str]:
     if not timm.is_model(name):
         name = ""
     module = _registered_in(name) if name else ""
-    if not module:  # built from timm's class directly, or from a class derived from one
+    if not module:  # built from a class of timm's or one derived from it
         sources = (_submodule(base.__module__) for base in type(model).__mro__)
         module = next((source for source in sources if source), "")
     return f"{label}, {name}" if name else label, name, module
 
 
 def _registered_in(name: str) -> str:
-    # A user's own model in a file named resnet.py would stand in timm's map under "resnet" too.
+    # timm's map files a user's own model under "resnet" too if its module is called resnet.py
     if not timm.model_entrypoint(name).__module__.startswith("timm."):
         return ""
-    # timm's own map rather than the entry point's __module__, which for a deprecated name is the registry
+    # not the entry point's __module__, which for a deprecated name is the registry
     return next((module for module in timm.list_modules() if is_model_in_modules(name, [module])), "")
 
 

@@ -1,4 +1,4 @@
-"""Activations that models of timm and torch call as functions, turned into modules, so that they can be replaced too."""
+"""Turn activations that models of timm and torch call as functions into modules, so that they can be replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import hooks, remembered
 
 
 class ScaledActivation(nn.Module):
-    """gain · act(x): the activation of DeepMind's NFNets, whose gain keeps the variance of a standard normal input."""
+    """gain · act(x), the activation of DeepMind's NFNets; the gain keeps the variance of a standard normal input."""
 
     def __init__(self, act: nn.Module, gain: float) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class ScaledActivation(nn.Module):
 
 
 class ActivatedLinearSelfAttention(LinearSelfAttention):
-    """MobileViTv2's separable self-attention (Mehta and Rastegari 2022) with the ReLU on its values as a module ``act``.
+    """MobileViTv2's separable self-attention (Mehta and Rastegari 2022) with the ReLU of its values as a module ``act``.
 
-    Self-attention only, (N, C, P, N) in and out, as all of timm's architectures use it.
+    Self-attention only, [B,C,P,N] in and out, as all of timm's architectures use it.
     """
 
     def forward(self, x: Tensor, x_prev: Tensor | None = None) -> Tensor:
@@ -43,7 +43,7 @@ class ActivatedLinearSelfAttention(LinearSelfAttention):
 
 
 class ActivatedFilterResponseNorm(FilterResponseNormTlu2d):
-    """Filter response normalisation (Singh and Krishnan 2020) whose thresholded unit max(y, τ) is act(y − τ) + τ."""
+    """Filter response normalisation (Singh and Krishnan 2020) with its thresholded unit max(y, τ) as act(y − τ) + τ."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias, tau = (p.view(1, -1, 1, 1).to(x.dtype) for p in (self.weight, self.bias, self.tau))
@@ -51,7 +51,7 @@ class ActivatedFilterResponseNorm(FilterResponseNormTlu2d):
 
 
 def expose(model: nn.Module) -> None:
-    """Turn each activation called as a function into a module, in place; the model computes what it did."""
+    """Turn each activation called as a function into a module, in place; the model's output stays the same."""
     for parent in list(model.modules()):
         remembered.expose(parent)
         if type(parent) is LinearSelfAttention:

@@ -1,7 +1,7 @@
-"""Small GPTs that activations are searched on and carried over to, registered with timm and built by transformers.
+"""Register small GPTs with timm: gpt_mini to search on, gpt_tiny and gpt_small to transfer to.
 
-GPT-2 (Radford et al. 2019) at the sizes of Strack, Safari, Hutter 2024 (arXiv 2408.06820) for TinyStories: mini to search on,
-tiny and small to transfer to. transformers is imported when a model is built, not before.
+GPT-2 (Radford et al. 2019) at the sizes that Strack, Safari, Hutter 2024 (arXiv 2408.06820) use for TinyStories. transformers
+builds the models, and is imported when the first one is built.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SIZES: dict[str, tuple[int, int, int]] = {"gpt_mini": (3, 3, 192), "gpt_tiny": (
 default_cfgs = generate_default_cfgs(
     {
         name: {
-            "num_classes": -1,  # the vocabulary's business: timm hands on none of its own
-            "input_size": (1, 1, 256),  # timm writes one into every config.json; the first number is in_chans
+            "num_classes": -1,  # tells timm to pass none: the vocabulary decides
+            "input_size": (1, 1, 256),  # timm needs one for config.json; the first number is in_chans
             "mean": (0.0,),
             "std": (1.0,),
             "classifier": "lm.lm_head",
@@ -40,10 +40,21 @@ default_cfgs = generate_default_cfgs(
 class GPT(nn.Module):
     """GPT-2 for language modelling: token numbers int64 [B,T] -> logits of the next token [B,T,vocab_size].
 
-    ``depth`` blocks of ``num_heads`` heads, ``embed_dim`` wide, MLPs four times that; T is ``context`` at most; ``dropout`` of
-    embeddings, attention and residuals. The output layer's weights are the token embedding's. ``act_layer``, a name or class,
-    is the one activation of each block's MLP. ``num_classes`` is timm's word for ``vocab_size``; ``in_chans`` is 1, if given:
-    tokens have no channels. ValueError for a size that can't be, a longer text, and where those contradict each other.
+    The output layer shares the token embedding's weights.
+
+    Args:
+        depth: Number of blocks.
+        num_heads: Attention heads per block.
+        embed_dim: Width of the blocks; their MLPs are four times as wide.
+        vocab_size: Number of tokens, 256 by default.
+        context: The largest T.
+        dropout: Of embeddings, attention and residuals.
+        act_layer: Name or class of the activation of each block's MLP, GELU by default.
+        num_classes: timm's name for ``vocab_size``.
+        in_chans: 1 or None, since tokens have no channels.
+
+    Raises:
+        ValueError: A size is out of range, or ``vocab_size`` and ``num_classes`` differ.
     """
 
     def __init__(
@@ -79,10 +90,11 @@ class GPT(nn.Module):
             block.mlp.act = create_act_layer(act_layer or nn.GELU)
 
     def get_classifier(self) -> nn.Module:
+        """Return the output layer."""
         return self.lm.lm_head
 
     def forward_features(self, tokens: Tensor) -> Tensor:
-        """int64 [B,T] -> [B,T,embed_dim], after the last normalisation."""
+        """Map int64 [B,T] to [B,T,embed_dim], after the last normalisation. Raises ValueError for T > context."""
         if tokens.ndim != 2 or tokens.is_floating_point():
             raise ValueError(f"expected token numbers int64 [B,T], got {tokens.dtype} {list(tokens.shape)}")
         if tokens.shape[1] > self.context:
@@ -90,17 +102,18 @@ class GPT(nn.Module):
         return self.lm.transformer(tokens, use_cache=False).last_hidden_state
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """[B,T,embed_dim] -> logits [B,T,vocab_size], or x itself with ``pre_logits``."""
+        """Map [B,T,embed_dim] to logits [B,T,vocab_size], or return x with ``pre_logits``."""
         return x if pre_logits else self.lm.lm_head(x)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map int64 [B,T] to logits [B,T,vocab_size]."""
         return self.forward_head(self.forward_features(tokens))
 
 
 def _one_vocabulary(vocab_size: int | None, num_classes: int | None) -> int:
     given = {size for size in (vocab_size, num_classes) if size is not None}
     if len(given) > 1:
-        raise ValueError(f"vocab_size={vocab_size} and num_classes={num_classes} are two words for one number; give one")
+        raise ValueError(f"vocab_size={vocab_size} and num_classes={num_classes} mean the same number; give one of them")
     size = given.pop() if given else 256
     if size < 1:
         raise ValueError(f"a vocabulary has 1 token or more, got {size}")

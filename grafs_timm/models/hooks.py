@@ -1,7 +1,7 @@
-"""Hooks on a module that another one takes the place of: they stay with the place, and their handles still remove them.
+"""Carry the hooks of a replaced module over to its replacement, so that their handles still remove them.
 
-A handle knows its hook by a weak reference to the dict that holds it, so the new module is given the dicts themselves. Hooks
-for saving and loading are not among them: they are about the parameters that go with the old module.
+A handle refers to its hook by a weak reference to the dict that holds it, so the new module gets the dicts themselves. Hooks
+for saving and loading are not carried over: they concern the parameters of the old module.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _DICTS = (
 
 
 def share(old: nn.Module, new: nn.Module) -> nn.Module:
-    """Give ``new`` the hooks of ``old``, which keeps them until `let_go`: it may stand at several places."""
-    if any(getattr(old, name) for name in _DICTS):  # without hooks each of several new modules has dicts of its own
+    """Give ``new`` the hooks of ``old`` and return it; ``old`` keeps them until `let_go`, since it may be used elsewhere."""
+    if any(getattr(old, name) for name in _DICTS):  # without hooks the new modules must not share dicts
         for name in _DICTS:
             shared = getattr(old, name)
             shared.update(getattr(new, name))
@@ -29,18 +29,18 @@ def share(old: nn.Module, new: nn.Module) -> nn.Module:
 
 
 def let_go(old: nn.Module) -> nn.Module:
-    """Leave ``old`` without hooks, and whom it shared them with as they are."""
+    """Remove the hooks of ``old`` without touching the modules that it shares them with."""
     for name in _DICTS:
         setattr(old, name, OrderedDict())
     old._is_full_backward_hook = None
     return old
 
 
-def twin(module: nn.Module) -> nn.Module:
-    """A module without hooks that computes with the very parameters and children of ``module``."""
+def without_hooks(module: nn.Module) -> nn.Module:
+    """Make a module without hooks that shares the parameters and children of ``module``."""
     return let_go(copy.copy(module))
 
 
 def deepcopy(module: nn.Module) -> nn.Module:
-    """A deep copy without any hook: what hooks hold on to need not be copied, and may not be possible to."""
+    """Make a deep copy without hooks, since what they refer to may not be copyable."""
     return copy.deepcopy(module, {id(getattr(each, name)): OrderedDict() for each in module.modules() for name in _DICTS})

@@ -1,7 +1,7 @@
-"""Make the zoo's names known to timm's activation factories.
+"""Register the zoo's names with timm's activation factories.
 
-``act_layer="grafs_resnet"`` then works wherever timm takes it: in ``timm.create_model``, in its scripts' ``--model-kwargs``, in
-the ``model_args`` of a config.json.
+``act_layer="grafs_resnet"`` then works wherever timm takes a name: in ``timm.create_model``, in the ``--model-kwargs`` of its
+scripts, and in the ``model_args`` of a config.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..zoo import lookup as zoo
 
 
 class _Function:
-    """f(x) as timm takes a function: any shape and floating dtype, ``inplace`` accepted and without effect."""
+    """f(x) as a function for timm: any shape and floating dtype; ``inplace`` is accepted without effect."""
 
     def __init__(self, layer: type[FoundActivation]) -> None:
         self.layer = layer()
@@ -32,19 +32,24 @@ class _Function:
 
 
 def register() -> None:
-    """Put every zoo name into timm's maps: layer and function, memory-efficient and default, so that it is found whatever a
-    model is built for. To do it again changes nothing.
+    """Put every zoo name into timm's maps of layers and functions, default and memory-efficient. Idempotent.
 
-    What can't be done is warned of, and keeps neither the package from being imported nor the other names from being
-    registered: a broken zoo, a timm that is not supported, a name that timm has already, which stays timm's.
+    ``import grafs_timm`` calls it. A broken zoo, an unsupported timm and a name that timm has already (which is kept) give a
+    warning and leave the other names registered.
+
+    >>> import timm, grafs_timm
+    >>> grafs_timm.register()
+    >>> timm.layers.create_act_layer("grafs_resnet")
+    GrafsResnetC10S2(grafs_resnet_c10_s2)
     """
     try:
         known, maps = zoo.names(), timm_maps.find()
         for name, entry in known.items():
             layer = activation_class(entry.genotype, entry.name)
-            if any(_is_foreign(name, each) for each in (*maps.layers, *maps.functions)):
+            if any(is_foreign(name, each) for each in (*maps.layers, *maps.functions)):
                 warnings.warn(
-                    f"timm has an activation {name!r} of its own, which stays; the zoo's is grafs_timm.act_layer({name!r})",
+                    f"timm has an activation {name!r} of its own, which is kept; "
+                    f"use the zoo's by grafs_timm.act_layer({name!r})",
                     GrafsWarning,
                 )
                 continue
@@ -56,23 +61,23 @@ def register() -> None:
             _supply_gain(name, entry)
             if timm_maps.layer(name) is not layer or timm_maps.function(name) is not function:
                 raise timm_maps.moved(name)
-        for entry in known.values():  # last: what was made above was not a user's doing
+        for entry in known.values():  # last, since the layers made above must not use up the notice
             if entry.notice:
-                tell_once(entry.name, f"{entry.notice}; grafs-timm zoo show {entry.name} tells what was measured")
+                tell_once(entry.name, f"{entry.notice}; grafs-timm zoo show {entry.name} shows what was measured")
     except (GenotypeError, TimmError) as error:
         warnings.warn(f"the zoo's names are not known to timm: {error}", GrafsWarning)
 
 
 def _supply_gain(name: str, entry: zoo.Entry) -> None:
-    with contextlib.suppress(GrafsError):  # a function without a variance is none for a normaliser-free network
+    with contextlib.suppress(GrafsError):  # without a finite variance it has no gain
         timm_maps.nfnet_gains()[name] = _gain(entry.genotype)
 
 
 _gain = functools.cache(gains.gain)  # an entry may have two names
 
 
-def _is_foreign(name: str, known: dict[str, Any]) -> bool:
-    """Whether the map has that name from elsewhere than an earlier registration."""
-    there = known.get(name)
+def is_foreign(name: str, known: dict[str, Any]) -> bool:
+    """Check whether a map of names has that name from elsewhere than an earlier registration."""
+    there = dict.get(known, name)  # transformers' own look-up would make an object
     ours = isinstance(there, _Function) or (isinstance(there, type) and issubclass(there, FoundActivation))
     return name in known and not ours

@@ -1,7 +1,7 @@
-"""Where a library remembers the activation that a layer was built with, and computes by that rather than by the module.
+"""Handle layers that store which activation they were built with and compute by that instead of by the module.
 
-A new module in the old one's place is not enough there: what was remembered has to be forgotten, or, where the layer computes
-by nothing else, the place is left and named.
+Replacing the module is not enough there: the stored value must be reset or, where the layer uses nothing else, the activation
+is reported as not replaced.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 BY_NAME = "called by its name, not as the module"
 FUSED = "fused with its layer"
 
-_FLOAT = "torch.ao.nn.intrinsic.modules.fused"  # sequences of a layer and its ReLU, which quantisation takes as one
+_FLOAT = "torch.ao.nn.intrinsic.modules.fused"  # sequences of a layer and its ReLU, one unit in quantisation
 _QUANTISED = ("torch.ao.nn.intrinsic.qat", "torch.ao.nn.intrinsic.quantized")
-# torchvision's blocks end in an addition with a ReLU in it, timm's InplaceAbn holds its activation's name
+# torchvision's blocks end in a fused addition and ReLU; timm's InplaceAbn stores its activation's name
 _FUSED = ("QuantizableBasicBlock", "QuantizableBottleneck", "InplaceAbn")
 
 _LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -32,7 +32,7 @@ _FUNCTIONS: dict[Callable[..., Tensor], type[nn.Module]] = {
 
 
 def expose(layer: nn.Module) -> None:
-    """Turn the function that one of torch's transformer layers was given as ``activation`` into a module."""
+    """Turn the function ``activation`` of one of torch's transformer layers into a module."""
     if isinstance(layer, _LAYERS):
         module = _FUNCTIONS.get(layer.__dict__.get("activation"))  # type: ignore[arg-type]
         if module is not None:
@@ -40,9 +40,9 @@ def expose(layer: nn.Module) -> None:
 
 
 def by_name(parent: nn.Module, child: nn.Module) -> bool:
-    """Whether ``parent``, a layer of transformers, holds the name of its activation ``child`` and computes by the name.
+    """Check whether ``parent``, a layer of transformers, computes by the stored name of its activation ``child``.
 
-    Mamba and its kin hand the name to a kernel (or its twin in torch) and never call the module that they hold beside it.
+    Mamba and similar layers pass the name to a kernel (or its equivalent in torch) and never call the module.
     """
     module = sys.modules.get("transformers.activations")
     if module is None or not type(parent).__module__.startswith("transformers."):
@@ -52,19 +52,24 @@ def by_name(parent: nn.Module, child: nn.Module) -> bool:
 
 
 def fused(module: nn.Module) -> bool:
-    """Whether the module applies an activation in one step with a convolution, a linear layer, a norm or an addition."""
+    """Check whether the module fuses an activation with a convolution, a linear layer, a norm or an addition."""
     kind = type(module)
     in_torch = kind.__module__.startswith(_QUANTISED) and any(name in kind.__name__ for name in ("ReLU", "Tanh"))
     return in_torch or kind.__name__ in _FUSED
 
 
 def forget(model: nn.Module, parents: Collection[nn.Module]) -> None:
-    """Make ``parents``, layers of ``model`` that hold a new activation, compute by it, and what holds them allow for that."""
+    """Make layers use their new activation.
+
+    Args:
+        model: The model.
+        parents: Its modules that hold a new activation.
+    """
     for layer in parents:
         if isinstance(layer, nn.TransformerEncoderLayer):
             layer.activation_relu_or_gelu = 0  # else torch's fused evaluation applies the ReLU or GELU it was built with
         elif type(layer).__module__ == _FLOAT and type(layer).forward is nn.Sequential.forward:
-            layer.__class__ = nn.Sequential  # torch's quantisation makes of its class a layer with the ReLU inside
+            layer.__class__ = nn.Sequential  # torch would quantise its class as a layer with the ReLU inside
     for encoder in model.modules():
         if isinstance(encoder, nn.TransformerEncoder) and not set(parents).isdisjoint(encoder.layers):
             encoder.use_nested_tensor = False  # only the fused evaluation takes nested tensors

@@ -1,4 +1,4 @@
-"""Put an activation, by whatever names it, into a model."""
+"""Put an activation into a model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,27 @@ from .activation_table import Also
 
 
 def replace_activations(model: nn.Module, activation: Any, also: Also = ()) -> surgery.Report:
-    """Put an activation into any nn.Module, in place; returns the report of what was and was not replaced.
+    """Replace the activations of any nn.Module in place.
 
-    ``also``: what is left as it is by default: ``"squeeze_excite"`` and ``"position_bias"``, small MLPs beside the blocks, and
-    classes of activations that are mostly something else, such as ``nn.Softplus``; or classes of your own.
+    Gating activations and others that are mostly gates, bounds or outputs are not replaced unless ``also`` names them.
+
+    Args:
+        model: Any model.
+        activation: A zoo name, a name of timm's, a genotype or its file, or a module class.
+        also: What to replace beyond the default: ``"squeeze_excite"`` and ``"position_bias"`` (small MLPs beside the
+            blocks), and classes such as ``nn.Softplus`` or your own.
+
+    Returns:
+        What was replaced, and what was not with the reasons.
+
+    Raises:
+        UnknownNameError: No such activation; names the nearest.
+        GrafsError: The model has no activation to replace; the message says what ``also`` would add.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid())
+    >>> print(replace_activations(model, "gelu"))
+    replaced 2 of 3 activations (ReLU) by gelu; left: 1 × sigmoid gate (5)
     """
     found = resolve(activation)
 

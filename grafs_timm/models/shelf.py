@@ -1,4 +1,4 @@
-"""Make zoo entries from outside the package known by name, to timm too, until the process ends."""
+"""Register zoo entries from outside the package, in this package and timm, until the process ends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ from . import registry
 
 
 def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
-    """Make a zoo entry from elsewhere known by its name, to timm too; returns it.
+    """Register a zoo entry from outside the package under its name, in timm too.
 
-    ``source``: an entry's JSON file, a folder that holds one (as ``activation.json``, the hub's layout, or the only entry of a
-    zoo folder), or an https URL of the file. ``sha256``: the entry's own, of its canonical form; a URL needs it, a local source
-    is compared where it is given. An entry that is known already, by name and function, is returned as it is. GenotypeError
-    names the file and field of what is wrong, both functions where the name is taken, and both hashes where they differ;
-    DataError where the source cannot be read.
+    Args:
+        source: An entry's JSON file; a folder that holds one, as ``activation.json`` (the hub's layout) or as the only entry
+            of a zoo folder; or an https URL of the file.
+        sha256: The entry's hash, of its canonical form. Required for a URL; compared for a local source where it is given.
+
+    Returns:
+        The entry; the known one if the name is registered already with the same function.
+
+    Raises:
+        GenotypeError: Something is wrong in the entry (names file and field), the name is taken (names both functions), or
+            the hashes differ (names both).
+        DataError: The source cannot be read.
+
+    >>> import grafs_timm
+    >>> grafs_timm.add_activation(grafs_timm.get_activation("grafs_resnet").path).name
+    'grafs_resnet_c10_s2'
     """
     if remote.is_url(source):
         return _register([outside.fetched(str(source), sha256)])[0]
@@ -30,19 +41,28 @@ def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
         if not kept:
             have = ", ".join(contents.name for contents, _ in read)
             wanted = f"no entry with sha256 {sha256}" if sha256 else f"{len(read)} entries"
-            raise GenotypeError(f"{source}: holds {wanted}: {have}; name one file, or say grafs_timm.add_activations(folder)")
+            raise GenotypeError(f"{source}: holds {wanted}: {have}; name one file, or call grafs_timm.add_activations(folder)")
         read = kept
     outside.require_hash(read[0][0], sha256, str(source))
     return _register(read)[0]
 
 
 def add_activations(folder: str | Path) -> list[zoo.Entry]:
-    """Every entry of a zoo folder (``<family>/<name>.json``) as `add_activation`; all of them or, where one is wrong, none."""
+    """Register every entry of a zoo folder as `add_activation` does, or none if one of them is wrong.
+
+    Args:
+        folder: Holds ``<family>/<name>.json``.
+
+    >>> import grafs_timm
+    >>> zoo_folder = grafs_timm.get_activation("grafs_resnet").path.parents[1]
+    >>> len(grafs_timm.add_activations(zoo_folder)) == len(grafs_timm.entries())
+    True
+    """
     return _register([outside.read_file(path) for path in outside.files(Path(folder))])
 
 
 def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
-    """Make all known, each with the source it has in errors; every name is looked at before the first is."""
+    """Register entries, each with its source for errors; all names are checked before the first one is registered."""
     known, new = zoo.names(), dict[str, zoo.Entry]()
     for contents, source in read:
         name, entry = contents.name, zoo.Entry.of(contents, source)

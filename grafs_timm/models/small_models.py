@@ -1,8 +1,8 @@
-"""The small image models that activations are searched on, registered with timm: CIFAR ResNets, ViTs and Mixers.
+"""Register the small image models for searches with timm: CIFAR ResNets, ViTs and Mixers.
 
-Sources: He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), section 4.2, for ``cifar_resnet*``; Strack, Safari, Hutter 2024
-(arXiv 2408.06820) for the sizes of ``cifar_vit_*``, built from timm's VisionTransformer. ``cifar_mixer_*`` are timm's MlpMixer
-(Tolstikhin et al. 2021, arXiv 2105.01601) at sizes of our own.
+Sources: ``cifar_resnet*``: He, Zhang, Ren, Sun 2015 (arXiv 1512.03385), section 4.2. ``cifar_vit_*``: timm's VisionTransformer
+at the sizes of Strack, Safari, Hutter 2024 (arXiv 2408.06820). ``cifar_mixer_*``: timm's MlpMixer (Tolstikhin et al. 2021,
+arXiv 2105.01601) at sizes of our own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["CifarBlock", "CifarResNet"]  # register_model adds the entry points
 
 LayerType = str | Callable[..., nn.Module]
 
-# Mean and standard deviation of CIFAR-10's training set; the models themselves take any input in such units.
+# mean and std of CIFAR-10's training set
 _CIFAR: dict[str, Any] = {
     "num_classes": 10,
     "input_size": (3, 32, 32),
@@ -46,7 +46,7 @@ default_cfgs = generate_default_cfgs(
 class CifarBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without parameters: [B,C,H,W] -> [B,width,⌈H/stride⌉,⌈W/stride⌉].
 
-    Where the shape changes the shortcut takes every second pixel and fills the new channels with zeros (option A).
+    Where the shape changes, the shortcut takes every ``stride``-th pixel and pads new channels with zeros (option A).
     """
 
     def __init__(self, in_chans: int, width: int, stride: int, act_layer: LayerType, drop_path: float) -> None:
@@ -61,6 +61,7 @@ class CifarBlock(nn.Module):
         self.act2 = create_act_layer(act_layer, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B,C,H,W] to [B,width,⌈H/stride⌉,⌈W/stride⌉]."""
         y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
         if self.stride > 1 or self.new_channels:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], [0, 0, 0, 0, 0, self.new_channels])
@@ -70,8 +71,14 @@ class CifarBlock(nn.Module):
 class CifarResNet(nn.Module):
     """ResNet of 6n+2 layers: three stages of n blocks with 16, 32 and 64 channels, [B,in_chans,H,W] -> [B,num_classes].
 
-    H and W are 8 pixels or more. ``act_layer`` is a name or class; each of its 6n+1 sites has its own module.
-    ``drop_rate`` is the dropout before the classifier, ``drop_path_rate`` the last block's stochastic depth.
+    Args:
+        depth: 6n+2; ValueError for another number.
+        num_classes: Classes; 0 for none.
+        in_chans: Channels of the images, which have 8 pixels a side or more.
+        act_layer: Name or class of the activation; each of the 6n+1 sites gets its own module.
+        global_pool: timm's name of the pooling before the classifier.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block.
     """
 
     def __init__(
@@ -109,22 +116,25 @@ class CifarResNet(nn.Module):
         self.apply(_init_kaiming)
 
     def get_classifier(self) -> nn.Module:
+        """Return the classifier."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """[B,in_chans,H,W] -> [B,64,⌈H/4⌉,⌈W/4⌉]."""
+        """Map [B,in_chans,H,W] to [B,64,⌈H/4⌉,⌈W/4⌉]."""
         x = self.act1(self.bn1(self.conv1(x)))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """[B,64,h,w] -> [B,num_classes], or the pooled [B,64] with ``pre_logits``."""
+        """Map [B,64,h,w] to [B,num_classes], or to the pooled [B,64] with ``pre_logits``."""
         return self.head(x, pre_logits=pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B,in_chans,H,W] to [B,num_classes]."""
         return self.forward_head(self.forward_features(x))
 
 
@@ -137,7 +147,7 @@ def _init_kaiming(module: nn.Module) -> None:
 
 
 class _Attention64(Attention):
-    """timm's attention with heads of 64, whatever the width."""
+    """timm's attention with heads of 64 for any width."""
 
     def __init__(self, dim: int, num_heads: int = 8, **kwargs: Any) -> None:
         super().__init__(dim, num_heads, attn_head_dim=64, **kwargs)

@@ -1,7 +1,7 @@
-"""Squeeze-and-excitation told by what it does: pool over all positions, go through a narrow layer, scale each channel.
+"""Recognise squeeze-and-excitation by what it computes: pool all positions, pass a narrow layer, scale each channel.
 
-Whatever its class is called, and whether it pools and gates with modules or functions: two layers without extent, C → r → C
-with r ≤ C, make a module a candidate, and a trial on a copy with other weights decides.
+This works for any class, and for pooling and gating by modules or functions. A module is a candidate if it has two pointwise
+layers C → r → C with r ≤ C; a trial on a copy with other weights decides.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from . import hooks
 
-_LARGEST = 16  # modules in one; more are a network of their own
+_LARGEST = 16  # modules in one; with more it is a network of its own
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def is_squeeze_excite(module: nn.Module, activations: tuple[type[nn.Module], ...]) -> bool:
-    """Whether the module scales the channels of its input by what it pools from all positions, or gives those scales.
+    """Check whether a module scales the channels of its input by what it pools from all positions, or returns those scales.
 
     Args:
-        module: any module, on any device, meta included; it is left as it is.
-        activations: the classes that are not looked at: in a trial they pass on what they get.
+        module: Any module, on any device, meta included; it is not changed.
+        activations: Classes that the trial replaces by the identity.
     """
     width = _width(module)
     if width is None:
@@ -31,12 +31,12 @@ def is_squeeze_excite(module: nn.Module, activations: tuple[type[nn.Module], ...
         with torch.device("cpu"):
             trial = _with_other_weights(module, activations)
             return any(_gates(trial, x, dim) for x, dim in _inputs(width))
-    except Exception:  # whatever a foreign module raises where it is no such thing: it takes other inputs, or cannot be copied
+    except Exception:  # any error of a module that takes other inputs or cannot be copied
         return False
 
 
 def _width(module: nn.Module) -> int | None:
-    """C where its layers with weights are C → r → C, and nothing else is but norms; else None."""
+    """Return C if the layers with weights are C → r → C and norms, else None."""
     layers: list[tuple[int, int]] = []
     for count, each in enumerate(module.modules(), 1):
         if count > _LARGEST:
@@ -54,7 +54,7 @@ def _width(module: nn.Module) -> int | None:
 
 
 def _with_other_weights(module: nn.Module, activations: Collection[type[nn.Module]]) -> nn.Module:
-    """A copy on the CPU whose gates are neither shut nor saturated: positive weights that average what they get."""
+    """Make a copy on the CPU with positive, averaging weights, whose gates are neither closed nor saturated."""
     trial = hooks.deepcopy(module).to_empty(device="cpu").float().eval()
     generator = torch.Generator().manual_seed(0)
     for each in trial.modules():
@@ -72,7 +72,7 @@ def _with_other_weights(module: nn.Module, activations: Collection[type[nn.Modul
 
 
 def _inputs(width: int) -> Iterator[tuple[Tensor, int]]:
-    """(x, which of its dimensions is the channels')"""
+    """Yield (x, its channel dimension)."""
     generator = torch.Generator().manual_seed(1)
     for shape in ((2, width, 3, 3), (2, width, 5), (2, width, 2, 3, 2)):
         yield 0.5 + torch.rand(shape, generator=generator, device="cpu"), 1
@@ -82,7 +82,7 @@ def _inputs(width: int) -> Iterator[tuple[Tensor, int]]:
 
 @torch.no_grad()
 def _gates(module: nn.Module, x: Tensor, dim: int) -> bool:
-    """Whether module(x) is x times one number for each channel, or are such numbers, which the first and last position move."""
+    """Check that module(x) is one number per channel, or x times that, and that the first and last position influence it."""
     scale = _scale(module, x, dim)
     if scale is None or not scale.isfinite().all():
         return False
@@ -96,7 +96,7 @@ def _gates(module: nn.Module, x: Tensor, dim: int) -> bool:
 
 
 def _scale(module: nn.Module, x: Tensor, dim: int) -> Tensor | None:
-    """[N, C]: the number for each channel; None where the output is nothing of the kind."""
+    """Return the scale of each channel, [N, C]; None where the output is something else."""
     try:
         y = module(x)
         if y.shape == x.shape:
@@ -104,8 +104,8 @@ def _scale(module: nn.Module, x: Tensor, dim: int) -> Tensor | None:
             scale = ratios.mean(-1)
             return scale if torch.allclose(ratios, scale[..., None].expand_as(ratios), rtol=1e-4, atol=1e-6) else None
         channels = x.shape[0] * x.shape[dim]
-        if y.numel() != channels or module(1000 * x).abs().max() > 4:  # it pools, but a gate would be bounded
+        if y.numel() != channels or module(1000 * x).abs().max() > 4:  # a gate is bounded
             return None
         return y.reshape(len(x), -1)
-    except (RuntimeError, ValueError, IndexError, TypeError):  # not its shape of input
+    except (RuntimeError, ValueError, IndexError, TypeError):  # it takes another shape
         return None

@@ -1,7 +1,7 @@
-"""How each timm architecture takes an activation: through its own ``act_layer`` argument, and through ``create_model``.
+"""Measure how each timm architecture takes an activation, by its ``act_layer`` argument and by ``create_model``.
 
-Models are built on the meta device, without weights. The committed table, support.csv beside this file, is what
-``tools/make_support.py`` wrote for the timm version it names.
+Models are built on the meta device, without weights. ``tools/make_support.py`` writes the committed table, support.csv beside
+this file, which names its timm version.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .replace import replace_activations
 
 TABLE = Path(__file__).with_name("support.csv")
 
-# How far timm's own argument reaches, given a class
+# Which activations timm's own argument reaches, given a class
 WAYS = {
     "all": "every activation that is meant, and no other",
     "more": "those and others, such as squeeze-and-excitation's",
@@ -40,9 +40,17 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One architecture. ``act_layer``: one of WAYS, for a class given to timm; ``by_name``: the same for a zoo name;
-    ``replaced``: how many places `create.create_model` fills; ``main_left``: its own non-linearities that stay, with reasons;
-    ``others_left``: gates and small side networks that stay by the rule of `surgery`."""
+    """Describe one architecture.
+
+    Args:
+        architecture: timm's name.
+        family: As in `families`.
+        act_layer: One of ``WAYS``, for a class given as timm's ``act_layer``.
+        by_name: The same for a zoo name.
+        replaced: Number of activations that `create.create_model` replaces.
+        main_left: The blocks' own activations that are not replaced, with reasons.
+        others_left: Gates and small side networks, which `surgery` does not replace.
+    """
 
     architecture: str
     family: str
@@ -54,7 +62,7 @@ class Row:
 
 
 def examine(architecture: str) -> Row:
-    """Measure one architecture of the installed timm. Takes three builds on the meta device, 0.1 to 1 s."""
+    """Measure one architecture of the installed timm by three builds on the meta device, in 0.1 to 1 s."""
     model = _built(architecture)
     functional.expose(model)
     meant = {name for name, _, _, reason in surgery.find_sites(model) if reason is None}
@@ -81,11 +89,11 @@ def _probe() -> str:
 
 
 def _reached(architecture: str, act_layer: Any) -> set[str] | None:
-    """The places that hold act_layer when timm's own argument is given; None where that is an error."""
+    """Return the names of the modules that are act_layer's when it is given to timm; None where that is an error."""
     try:
         model = _built(architecture, act_layer=act_layer)
         functional.expose(model)
-    except Exception:  # whatever an architecture's constructor raises for an argument it does not take
+    except Exception:  # any error of a constructor that does not take the argument
         return None
     return {name for name, module in model.named_modules() if isinstance(module, FoundActivation)}
 
@@ -105,7 +113,7 @@ def _counted(left: Iterable[tuple[str, str]]) -> str:
 
 
 def table(pattern: str = "*") -> list[Row]:
-    """The committed rows whose architecture matches a shell pattern. UnknownNameError, with the nearest names, for none."""
+    """Return the committed rows whose architecture matches a shell pattern. Raises UnknownNameError if there is none."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         _, *lines = csv.reader(line for line in file if not line.startswith("#"))
     rows = [Row(a, b, c, d, int(n), main, others) for a, b, c, d, n, main, others in lines]
@@ -116,25 +124,27 @@ def table(pattern: str = "*") -> list[Row]:
 
 
 def timm_version() -> str:
-    """Of which timm the committed table tells."""
+    """Return the timm version of the committed table."""
     return TABLE.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# timm ").strip()
 
 
 def write(rows: Iterable[Row], path: Path = TABLE) -> None:
+    """Write the table."""
     lines = [f"# timm {timm.__version__}", ",".join(field.name for field in fields(Row))]
     lines += [",".join(str(value) for value in astuple(row)) for row in rows]
     write_whole(path, ("\n".join(lines) + "\n").encode())
 
 
 def summary(rows: list[Row]) -> str:
-    """The page docs/support.md: counts per way, per family, and the list of what can't be reached."""
+    """Make the page docs/support.md: counts per way and per family, and the list of what is not replaced."""
     count = len(rows)
     clean = sum(row.replaced > 0 and not row.main_left for row in rows)
     ways, by_name = Counter(row.act_layer for row in rows), Counter(row.by_name for row in rows)
     lines = [
         "# Which timm architecture takes an activation how", "",
         f"timm {timm.__version__}, {count} architectures, measured on the meta device by `python tools/make_support.py`, which",
-        "writes this page and [the table](../grafs_timm/support.csv). `grafs-timm models 'PATTERN'` prints its rows.", "",
+        "writes this page and [the table](../grafs_timm/models/support.csv). `grafs-timm models 'PATTERN'` prints its rows.",
+        "",
         f"**`grafs_timm.create_model(name, activation=...)` replaces every block's own activation in {clean} of {count}**"
         f" ({100 * clean / count:.2f} %).", "",
         "| timm's own `act_layer=` reaches | given a class | given a zoo name |", "|---|---|---|",
@@ -160,7 +170,7 @@ def summary(rows: list[Row]) -> str:
 
 
 def as_text(rows: list[Row]) -> str:
-    """Rows as aligned columns for a terminal."""
+    """Align rows in columns for a terminal."""
     cells = [[field.name for field in fields(Row)], *([str(value) or "-" for value in asdict(row).values()] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)

@@ -1,10 +1,10 @@
-"""Save and load weights bound to their activation: timm's own folder format, with the activation in it as data.
+"""Save and load weights together with their activation, in timm's own folder format.
 
-    model.safetensors   the weights; its metadata name the activation and its sha256
-    config.json         timm's, so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads the folder, and
-                        "activation": {name, sha256, genotype, beside, places}
+    model.safetensors   the weights; its metadata names the activation and its sha256
+    config.json         timm's, so that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads the folder, with
+                        "activation": {name, sha256, genotype, beside, places} added
 
-Weights work with the function they were trained with and lose accuracy silently with another; ``load_pretrained`` refuses.
+Swapping the activation silently lowers accuracy, so `load_pretrained` refuses weights that were trained with another one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, firs
 from ..utils.files import write_json, write_whole
 from ..zoo import lookup as zoo
 from ..zoo.model_config import CONFIG, NOT_MODEL_ARGS, read_config
-from .binding import Bound, activation_of, activations_at, usual_name, warn_if_pretrained
+from .binding import Bound, activation_of, activations_at, timm_name, warn_if_pretrained
 from .replace import replace_activations
 
 __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
@@ -46,7 +46,7 @@ _SHOWN = 3  # keys in one message
 
 @dataclass(frozen=True)
 class Record:
-    """What a folder says of its activation; ``places`` are the module names that hold ``bound.layer``, () for all."""
+    """Hold what a folder records: its activation, and the names of the modules that are ``bound.layer``, () for all."""
 
     bound: Bound
     places: tuple[str, ...] = ()
@@ -61,15 +61,32 @@ def save_pretrained(
     model_args: Mapping[str, Any] | None = None,
     pretrained_cfg: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the model's weights and what they are bound to into ``folder``; returns it. Both files appear whole.
+    """Save a model's weights with the activation they belong to.
 
-    ``model``: one that timm built, wrapped (DDP, EMA, compiled) or not, on any device. ``model_args``: arguments it was
-    built with that timm does not record itself; ``pretrained_cfg``: what of timm's description of the weights is otherwise
-    now (``input_size``, ``mean``, ``std`` of the images they were trained with); both as plain JSON values. The folder's
-    config holds ``act_layer`` where plain timm restores every activation by it; for the other architectures ``create_from``
-    does.
-    WeightsError where the model is none of timm's, has several found activations or weights that are not there (meta);
-    RunError where the folder cannot be written.
+    The folder's config has ``act_layer`` where plain timm restores every activation by it; `create_from` restores the others.
+
+    Args:
+        model: A model that timm built, wrapped (DDP, EMA, compiled) or not, on any device.
+        folder: Where to write ``model.safetensors`` and ``config.json``, each as a whole.
+        model_args: Arguments that the model was built with and timm does not record, as JSON values.
+        pretrained_cfg: What differs from timm's description of the weights, such as ``input_size``, ``mean`` and ``std`` of
+            the images they were trained with, as JSON values.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        WeightsError: The model was not built by timm, has several found activations, or has no weights (meta device).
+        RunError: The folder cannot be written.
+
+    >>> import grafs_timm
+    >>> model = grafs_timm.create_model("test_resnet", "grafs_resnet", num_classes=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = grafs_timm.save_pretrained(model, folder)
+    ...     again = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    >>> x = torch.zeros(1, 3, 32, 32)
+    >>> torch.equal(model.eval()(x), again.eval()(x))
+    True
     """
     folder, model = Path(folder), unwrap_model(model)
     bound = activation_of(model)
@@ -80,7 +97,7 @@ def save_pretrained(
     for name, tensor in model.state_dict().items():
         if tensor.is_meta:
             raise WeightsError(f"{name} is on the meta device: the model has no weights to save")
-        tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)  # tied ones apart
+        tensors[name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)  # copies untie weights
     metadata = {"format": "pt", "activation": bound.name, "activation_sha256": bound.sha256 or ""}
     write_whole(folder / WEIGHTS, _in_one_order(safetensors.torch.save(tensors, metadata)))
     write_json(folder / CONFIG, config)
@@ -88,7 +105,7 @@ def save_pretrained(
 
 
 def _in_one_order(content: bytes) -> bytes:
-    """The file with its metadata sorted: safetensors writes them in any order, and equal weights are to be equal files."""
+    """Sort the metadata of a file, which safetensors writes in any order, so that equal weights give equal files."""
     begin = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:begin])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -98,7 +115,7 @@ def _in_one_order(content: bytes) -> bytes:
 
 
 def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed_cfg: dict[str, Any]) -> dict[str, Any]:
-    """timm's config.json for this model with the activation in it; arguments and errors as of `save_pretrained`."""
+    """Make timm's config.json of a model, with its activation; arguments and errors as of `save_pretrained`."""
     cfg = getattr(model, "pretrained_cfg", None)
     architecture = cfg.get("architecture") if cfg else None
     if hasattr(model, "feature_info") and not hasattr(model, "num_classes"):
@@ -107,13 +124,13 @@ def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed
             "save the whole model, and make the features from its weights"
         )
     if not architecture or not timm.is_model(architecture):
-        raise WeightsError(f"{type(model).__name__} was not built by timm.create_model, so that no config.json can restore it")
+        raise WeightsError(f"{type(model).__name__} was not built by timm.create_model, so no config.json can restore it")
     for name in NOT_MODEL_ARGS:
         if name in model_args:
-            raise WeightsError(f"model_args: {name} is no argument of a model")
+            raise WeightsError(f"model_args: {name} is not an argument of a model")
     own = getattr(model, "_model_args", {}) | model_args
     asked = own.pop("act_layer", None)
-    placeholder = {"act_layer": "none"} if asked is not None else {}  # timm would refuse to write a class
+    placeholder = {"act_layer": "none"} if asked is not None else {}  # timm cannot write a class
     config = _timm_config(model, model_args | placeholder, changed_cfg)
     arguments = config.get("model_args", {})
     arguments.pop("act_layer", None)
@@ -128,7 +145,7 @@ def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed
         "beside": list(bound.beside),
         "places": [place for place, module in activations_at(model).items() if _same(module, bound)],
     }  # fmt: skip
-    _record_in(config, Path(CONFIG))  # what could not be read again is not written
+    _record_in(config, Path(CONFIG))  # check that it can be read again
     return config
 
 
@@ -144,7 +161,7 @@ def _timm_config(model: nn.Module, model_args: dict[str, Any], changed_cfg: dict
 
 
 def _restoring_name(model: nn.Module, bound: Bound, architecture: str, arguments: dict[str, Any]) -> str | None:
-    """The name by which plain timm's ``act_layer`` gives every place of the model the activation it has, if there is one."""
+    """Return the ``act_layer`` by which plain timm gives every place of the model its activation, or None."""
     wanted = {place: _function(module) for place, module in activations_at(model).items()}
     if bound.sha256 is not None:
         names = list(dict.fromkeys(e.name for e in zoo.names().values() if e.genotype.sha256 == bound.sha256))
@@ -159,13 +176,13 @@ def _holds(architecture: str, arguments: dict[str, Any], wanted: dict[str, str])
     try:
         with torch.device("meta"):
             model = timm.create_model(architecture, **arguments)
-    except Exception:  # whatever an architecture raises for an argument it does not take
+    except Exception:  # any error of an architecture that does not take the argument
         return False
     return {place: _function(module) for place, module in activations_at(model).items()} == wanted
 
 
 def _function(module: nn.Module) -> str:
-    return module.genotype.sha256 if isinstance(module, FoundActivation) else usual_name(module)
+    return module.genotype.sha256 if isinstance(module, FoundActivation) else timm_name(module)
 
 
 def _same(module: nn.Module, bound: Bound) -> bool:
@@ -176,12 +193,29 @@ def _same(module: nn.Module, bound: Bound) -> bool:
 
 
 def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["same", "any"] = "same") -> nn.Module:
-    """Load the weights in ``source`` (a folder of ``save_pretrained``, or a .safetensors file) into ``model``; returns it.
+    """Load weights into a model that has the activation they were trained with.
 
-    ``activation="any"`` loads weights that were trained with another activation too, for training them again. Weights
-    without a record are taken to be trained with a usual activation: a model with a found one is warned about. WeightsError
-    with both names where the activations differ, with the first keys where the weights do not fit, and where a file is
-    missing, damaged or contradicts itself. The model is untouched then.
+    Weights that record no activation are assumed to be trained with a stock one: a model with a found one gives a warning.
+
+    Args:
+        model: The model; unchanged where an error is raised.
+        source: A folder of `save_pretrained`, or a .safetensors file.
+        activation: ``"any"`` also loads weights that were trained with another activation, to train them again.
+
+    Returns:
+        ``model``.
+
+    Raises:
+        WeightsError: The activations differ (names both), the weights do not fit (names the first keys), or a file is missing,
+            damaged or contradicts itself.
+
+    >>> import grafs_timm
+    >>> trained = grafs_timm.create_model("test_resnet", "grafs_resnet", num_classes=10)
+    >>> other = timm.create_model("test_resnet", num_classes=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     grafs_timm.load_pretrained(other, grafs_timm.save_pretrained(trained, folder))
+    Traceback (most recent call last):
+    grafs_timm.errors.WeightsError: ... was trained with grafs_resnet_c10_s2 (...), the model has relu: ...
     """
     if activation not in ("same", "any"):
         raise WeightsError(f'activation is "same" or "any", got {activation!r}')
@@ -189,26 +223,27 @@ def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["s
     record = read_record(source)
     if activation == "same":
         _require_same(inner, record, file)
-    _require_fit(inner, _shapes(file), file)  # before anything is read that may be of any size
+    _require_fit(inner, _shapes(file), file)  # before tensors of any size are read
     inner.load_state_dict(_tensors(file))
     return model
 
 
 def weights_file(source: str | Path) -> Path:
-    """The .safetensors file of a source. WeightsError where there is none."""
+    """Return the .safetensors file of a source. Raises WeightsError where there is none."""
     path = Path(str(source).removeprefix("local-dir:"))
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise WeightsError(f"no weights at {file}; a source is a folder that holds {WEIGHTS}, or a .safetensors file")
     if file.suffix != ".safetensors":
-        raise WeightsError(f"{file} is no .safetensors file; other formats can run code when they are read")
+        raise WeightsError(f"{file} is not a .safetensors file; other formats can run code when they are read")
     return file
 
 
 def read_record(source: str | Path) -> Record | None:
-    """The activation that a source's weights are bound to, None where it says nothing of it. Nothing named in it is opened.
+    """Read which activation a source's weights belong to, None where it records none; opens no file that it names.
 
-    WeightsError where the record is damaged, or the two files of a folder name different activations.
+    Raises:
+        WeightsError: The record is damaged, or the two files of a folder name different activations.
     """
     path = Path(str(source).removeprefix("local-dir:"))
     record = _record_in(read_config(path), path / CONFIG) if path.is_dir() and (path / CONFIG).is_file() else None
@@ -276,13 +311,13 @@ def _require_same(model: nn.Module, record: Record | None, file: Path) -> None:
             warnings.warn(notice, GrafsWarning, stacklevel=3)
     elif not _known(record.bound, has).computes_as(has):
         raise WeightsError(
-            f"{file} was trained with {record.bound}, the model has {has}: its accuracy would be lost without a word. Put "
-            f'{record.bound.name} into the model, or load with activation="any" to train it again'
+            f"{file} was trained with {record.bound}, the model has {has}: swapping the activation silently lowers accuracy. "
+            f'Put {record.bound.name} into the model, or load with activation="any" to train it again'
         )
 
 
 def _known(noted: Bound, has: Bound) -> Bound:
-    """A record of a name and hash alone, as a lone weights file has it, knows neither formula nor what was beside."""
+    """Complete the record of a lone weights file, which has name and hash only, by what the model has."""
     return replace(noted, beside=has.beside) if noted.sha256 and noted.activation.genotype is None else noted
 
 
@@ -309,11 +344,15 @@ def _more(names: list[str]) -> str:
 
 
 def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -> nn.Module:
-    """The model that ``save_pretrained`` wrote into ``folder``, with its activation at every place that had it.
+    """Build the model that `save_pretrained` wrote, with its activation everywhere it was.
 
-    ``pretrained`` loads the weights too, as in timm; ``settings`` (num_classes, in_chans ...) override the folder's, timm
-    adapting the weights to them. A folder without a record is what timm makes of it. WeightsError as ``load_pretrained``,
-    where ``act_layer`` is given as well, and where the architecture no longer has the recorded places.
+    Args:
+        folder: The folder. Without a recorded activation the model is what timm makes of the folder.
+        pretrained: Load the weights too.
+        **settings: Override the folder's (``num_classes``, ``in_chans`` ...); timm adapts the weights to them.
+
+    Raises:
+        WeightsError: As `load_pretrained`; also where ``act_layer`` is given, or the architecture no longer has the modules.
     """
     path = Path(str(folder).removeprefix("local-dir:"))
     config = read_config(path)
@@ -322,7 +361,7 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
         raise WeightsError(f"{path} has its own activation; leave act_layer out, or replace it in the model and train it again")
     if record is not None and (named := config.get("model_args", {}).get("act_layer")):
         in_zoo = zoo.names().get(named) if isinstance(named, str) else None
-        # the recorded function, whatever the zoo now calls by that name; a name where it is the same, as some take no class
+        # the recorded function even if the name means another one now; the name if not, since some models take no class
         same = in_zoo is not None and in_zoo.genotype.sha256 == record.bound.sha256
         settings["act_layer"] = named if same else record.bound.layer
     adapted = pretrained and bool(settings.keys() - {"act_layer"})
@@ -330,7 +369,7 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
         model: nn.Module = timm.create_model(f"local-dir:{path}", pretrained=adapted, **settings)
     except GrafsError:
         raise
-    except Exception as error:  # whatever an architecture raises for a value that does not fit it
+    except Exception as error:  # any error of an architecture that does not take a value
         how = f"with model_args {shortened(repr(config['model_args']), 300)}" if config.get("model_args") else "from its values"
         raise WeightsError(f"timm cannot build {config['architecture']} from {path} {how}: {first_line(error)}") from error
     if record is not None:
@@ -341,10 +380,16 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
 
 
 def starting_from(source: str, architecture: str) -> dict[str, Any]:
-    """Arguments for timm.create_model to begin with the weights of ``source``, whichever activation they were trained with.
+    """Make the arguments by which timm.create_model starts from saved weights, trained with any activation.
 
-    ``source``: a folder of ``save_pretrained`` or ``pretrained``, timm's own. timm adapts the input layer and begins a head of
-    other classes anew. WeightsError where the folder holds another architecture or no readable weights.
+    timm adapts the input layer, and starts a new head if the classes differ.
+
+    Args:
+        source: A folder of `save_pretrained`, or ``"pretrained"`` for timm's own weights.
+        architecture: The model to build.
+
+    Raises:
+        WeightsError: The folder holds another architecture or no readable weights.
     """
     if source == "pretrained":
         return {"pretrained": True}
@@ -352,14 +397,14 @@ def starting_from(source: str, architecture: str) -> dict[str, Any]:
     config, file = read_config(folder), weights_file(folder)
     if config["architecture"] != architecture:
         raise WeightsError(f"{folder} holds weights of {config['architecture']}, the model is {architecture}")
-    read_record(folder)  # refuses what is damaged
+    read_record(folder)  # raises if damaged
     saved, _, _ = load_model_config_from_path(folder)
     kept = {key: saved[key] for key in ("input_size", "num_classes") if key in saved}
     return {"pretrained": True, "pretrained_cfg_overlay": {**kept, "file": str(file), "custom_load": False}}
 
 
 def origin(source: str) -> dict[str, Any]:
-    """What a result should say of the weights it began with: their activation as far as it is known, and the file's hash."""
+    """Describe the weights a training started from, for its result: the file's hash, and the activation if it is known."""
     if source == "pretrained":
         return {"start_from": source}
     with weights_file(source).open("rb") as file:
@@ -369,10 +414,10 @@ def origin(source: str) -> dict[str, Any]:
 
 
 def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
-    """Give every recorded place the recorded activation, whatever stands there."""
+    """Put the recorded activation at every recorded place."""
     bound, layer, at = record.bound, record.bound.layer, activations_at(model)
     if not bound.beside and any(place not in at or not _same(at[place], bound) for place in record.places):
-        # the same way as it went in: what an architecture needs besides, such as a gain, comes with it
+        # as it was put in, which also sets what an architecture needs, such as a gain
         replace_activations(model, bound.activation)
         at = activations_at(model)
     missing = [place for place in record.places if place not in at]
@@ -385,4 +430,4 @@ def _put(model: nn.Module, record: Record, folder: Path, strict: bool) -> None:
             model.get_submodule(parent)._modules[attribute] = layer().train(at[place].training)
     now = activation_of(model)
     if not now.computes_as(bound):
-        raise WeightsError(f"{folder} records {bound}, the model built from it has {now}: set its activations by hand")
+        raise WeightsError(f"{folder} records {bound}, but the model built from it has {now}: set its activations yourself")

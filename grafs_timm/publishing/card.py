@@ -1,7 +1,7 @@
-"""The card of a zoo entry: ``zoo/<family>/<name>.md``, in GitHub's Markdown, made of the entry's fields and nothing else.
+"""Write the card of a zoo entry, ``zoo/<family>/<name>.md``, in GitHub's Markdown, from the entry's fields alone.
 
-In this order: what it is and its measured effect in one sentence, pictures, how to use it, the formula and its facts, the
-evidence, every search, when not to use it, where it came from, how to make it again. Never edited by hand.
+In this order: what it is and its measured effect in one sentence, pictures, usage, the formula and its facts, the evidence,
+every search, when not to use it, its provenance, how to reproduce it. Never edit a card by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ _TAKES_CLASSES_ONLY = {"mlp_mixer"}  # families whose models in timm call ``act_
 
 
 def text(contents: Contents, zoo: Path) -> str:
-    """The whole card; ``zoo`` is the zoo folder, as it is called in the commands that reproduce the entry."""
+    """Write the whole card.
+
+    Args:
+        contents: of the entry.
+        zoo: the zoo folder, as it is called in the commands that reproduce the entry.
+    """
     found, shown = contents.batches[0], claims.headline(contents)
     warned = claims.not_shown(contents)
     sections = [
@@ -38,7 +43,7 @@ def text(contents: Contents, zoo: Path) -> str:
 
 
 def sentence(contents: Contents) -> str:
-    """What it is, its measured effect at home and elsewhere, and its cost, in one sentence."""
+    """Write what it is, its measured effect at home and elsewhere, and its cost, in one sentence."""
     batch, genotype = claims.headline(contents), Genotype.from_dict(contents.genotype, derived=False)
     return (
         f"The activation f(x) = {code(genotype.text)}, found by a search for the family {plain(contents.family)}; at the "
@@ -48,14 +53,14 @@ def sentence(contents: Contents) -> str:
 
 def _pictures(contents: Contents) -> list[str]:
     return [
-        f"![f and its derivative beside {contents.batches[0].usual} and other usual activations]({contents.name}.png)",
+        f"![f and its derivative beside {contents.batches[0].usual} and other baselines]({contents.name}.png)",
         "",
-        f"![Differences to the usual activation at every place, with 95 % intervals]({contents.name}_effect.png)",
+        f"![Differences to the default activation by model and data set, with 95 % intervals]({contents.name}_effect.png)",
     ]
 
 
 def models(family: str) -> tuple[str, str]:
-    """(a model of timm's own, the small variant that the family is searched on); resnet18 for a family unknown here."""
+    """Return (a model of timm's own, the small variant that the family is searched on); resnet18 for an unknown family."""
     if family not in FAMILIES:
         return "resnet18", "cifar_resnet20"
     row = FAMILIES[family]
@@ -64,7 +69,7 @@ def models(family: str) -> tuple[str, str]:
 
 
 def use_line(contents: Contents) -> str:
-    """The one line that puts the activation into a model of its family."""
+    """Write the line that puts the activation into a model of its family."""
     layer = f'"{contents.name}"'
     if contents.family in _TAKES_CLASSES_ONLY:
         layer = f"grafs_timm.act_layer({layer})"
@@ -77,8 +82,8 @@ import timm, grafs_timm  # the import makes the zoo's names known to timm
 
 model = {use_line(contents)}
 model = grafs_timm.create_model("{models(contents.family)[1]}", activation="{contents.name}")  # any architecture
-print(model.activation_report)  # what was replaced, and every place that was left
-layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() takes the place of nn.GELU()"""
+print(model.activation_report)  # what was replaced, and every activation that was kept
+layer = grafs_timm.act_layer("{contents.name}")  # the module class: layer() replaces nn.GELU()"""
     lines = fenced(block, "python")
     if contents.alias:
         alias, warned = code(f"grafs_{contents.family}"), claims.not_shown(contents)
@@ -165,12 +170,12 @@ def _reproduce(contents: Contents, batch: Batch, zoo: Path) -> list[str]:
     searched = f"{zoo.name}/{contents.family}/evidence/{found.evidence.folder}/{found.provenance.recipe}"
     block = f"""\
 grafs-timm search {searched} --seed {found.provenance.search_seed}  # the search that found it
-grafs-timm evaluate {evidence}/{own.recipe} --activation {contents.name} --seed 0  # one training
+grafs-timm train {evidence}/{own.recipe} --activation {contents.name} --seed 0  # one training
 grafs-timm campaign status {contents.family}  # every figure of the ledgers
-grafs-timm campaign run {contents.family} --budget {batch.budget}  # go on: searches, then trainings in blocks by seed
+grafs-timm campaign run {contents.family} --budget {batch.budget}  # resume: searches, then trainings in blocks by seed
 grafs-timm zoo verify {contents.name}  # recompute every number here from the evidence
 grafs-timm zoo verify {contents.name} --retrain  # repeat a training and compare"""
-    return [*fenced(block), "", f"This page is made from `{contents.name}.json` by `grafs-timm publish`; changes go there."]
+    return [*fenced(block), "", f"This page is generated from `{contents.name}.json` by `grafs-timm publish`; do not edit it."]
 
 
 def _bullets(sentences: list[str]) -> list[str]:

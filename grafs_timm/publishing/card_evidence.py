@@ -1,24 +1,24 @@
-"""The tables of a card: what was measured at every place, what was measured again, and every search of the batch."""
+"""Write the tables of a card: what was measured by model and data set, what was measured again, and every search."""
 
 from __future__ import annotations
 
+from ..comparison.measure import Measure
 from ..comparison.ranking import p_value
-from ..comparison.statistics import Measure
 from ..utils.markdown import code, duration, length, plain, table
 from ..zoo.entry import Batch, Contents, Metric, Search, Spread, Verified
 from . import claims
 
 HOW_TO_READ = (
-    "{noun} on the test split. **mean ± sd**: over training seeds. **difference**: in {unit}, above 0 where it is better, "
-    "each training beside the usual activation's of the same seed, averaged, with the 95 % t interval over these pairs in "
-    "brackets; it speaks of other training seeds, not of other models or data. **p**: of that difference, not adjusted for "
-    "the number of comparisons."
+    "{noun} on the test split. **mean ± sd**: over training seeds. **difference**: to the default activation in {unit}, above "
+    "0 where it is better: the mean over pairs of trainings with the same seed, with its 95 % t interval in brackets. The "
+    "interval covers other training seeds, not other models or data. **p**: of that difference, not adjusted for the number of "
+    "comparisons."
 )
 _ORDER = {"found": 0, "baseline": 1, "random": 2}
 
 
 def evidence(batch: Batch) -> list[str]:
-    """A table a place, the search's own first, and how many intervals stand in them."""
+    """Write a table for each model and data set, the search's own first, and how many intervals they have."""
     everything = "the training text" if batch.measure == "loss" else "all training images"
     images = everything if batch.train_images is None else f"{batch.train_images:,} training images"
     images = f"{images} ({batch.provenance.budget})"
@@ -41,27 +41,25 @@ def _stopped(batch: Batch) -> list[str]:
         return []
     named = ", ".join(f"{code(row.activation)} after {row.retired} seeds" for row in stopped)
     return [
-        "Given no further seeds, by the rule in the campaign's recipe (the whole 95 % interval on the held-out data lay below "
-        f"the margin): {named}. Their intervals are of 97.5 %, as they were looked at twice; none is narrowed by stopping.",
+        "Stopped early by the rule in the campaign's recipe (the whole 95 % interval on held-out data was below the margin): "
+        f"{named}. Their intervals are 97.5 % intervals, because they were tested twice; stopping narrows none of them.",
         "",
     ]
 
 
 def multiplicity(count: int) -> str:
-    """What a reader of so many 95 % intervals must keep in mind."""
+    """Write what a reader of so many 95 % intervals must keep in mind."""
     if not count:
         return "Too little was trained for any 95 % interval."
     shown = "One interval of 95 % is" if count == 1 else f"{count} intervals of 95 % are"
-    return (
-        f"{shown} shown here. Of such intervals one in twenty misses the true difference, on average {count / 20:.1f} of these."
-    )
+    return f"{shown} shown here. One in twenty such intervals misses the true difference: on average {count / 20:.1f} of these."
 
 
 def _place(batch: Batch, place: tuple[str, str]) -> list[str]:
     rows = [row for row in batch.metrics if (row.model, row.data) == place]
     rows.sort(key=lambda row: (row.activation != batch.label, _ORDER[row.kind]))  # stable: the batch's own order within
     lines = table(["activation", "mean ± sd", "n", "difference [95 %]", "p"], [_row(batch, row) for row in rows])
-    spreads = [_spread(each, claims.of(batch)) for each in batch.spreads if (each.model, each.data) == place]
+    spreads = [_spread(batch, each) for each in batch.spreads if (each.model, each.data) == place]
     if spreads:
         heads = ["of all", "members", "mean", "sd over members", "sd over training seeds", "difference [95 %]"]
         lines += ["", *table(heads, spreads)]
@@ -77,37 +75,27 @@ def _row(batch: Batch, row: Metric) -> list[str]:
     elif row.kind == "random":
         name += ", a random cell"
     elif row.difference is None:
-        name += ", the usual one"
+        name += ", the default"
     if row.repeated:
         name += f" ({row.repeated} run again)"
     p = "–" if row.difference is None else p_value(row.difference.p)
-    measure = claims.of(batch)
-    return [name, mean(row.mean, row.sd, measure), str(row.n), claims.interval(row.difference, measure), p]
+    return [name, claims.of(batch).text(row.mean, row.sd), str(row.n), claims.verdict(batch, row).interval, p]
 
 
-def _spread(each: Spread, measure: Measure) -> list[str]:
+def _spread(batch: Batch, each: Spread) -> list[str]:
     name = {"found": "searches", "random": "random cells"}[each.kind]
-    spreads = (_sd(sd, measure) for sd in (each.sd, each.seed_sd))
-    return [name, str(each.members), mean(each.mean, None, measure), *spreads, claims.interval(each.difference, measure)]
-
-
-def mean(value: float, sd: float | None, measure: Measure) -> str:
-    """«91.00 ± 0.62», without the spread where one training tells none."""
-    return f"{value:.{measure.digits}f}" + ("" if sd is None else f" ± {measure.sd(sd)}")
+    figures = map(claims.of(batch).text, (each.mean, each.sd, each.seed_sd))
+    return [name, str(each.members), *figures, claims.verdict(batch, each).interval]
 
 
 def _near(each: Search) -> str:
     return "–" if each.near is None or each.apart is None else f"{code(each.near)}, {each.apart:.3f}"
 
 
-def _sd(value: float | None, measure: Measure) -> str:
-    return "–" if value is None else measure.sd(value)
-
-
 def verified(contents: Contents) -> list[str]:
-    """Reported beside re-verified, a line for each training that was repeated."""
+    """Write what was reported beside what came out again, a line for each training that was repeated."""
     if not contents.verified:
-        return ["No training was repeated yet: `--retrain` below does it."]
+        return ["No training has been repeated yet; run `--retrain` below."]
     heads = ["training", "seed", "reported", "re-verified", "repeated with"]
     measure = claims.of(contents.batches[0])
     return table(heads, [_verified(each, measure) for each in contents.verified])
@@ -117,17 +105,17 @@ def _verified(each: Verified, measure: Measure) -> list[str]:
     torch = f"torch {each.versions['torch']}, " if "torch" in each.versions else ""
     where = plain(f"{torch}{each.hardware}, {each.date}")
     training = f"{code(each.activation)}, {plain(f'{each.model} on {each.data}')}"
-    return [training, str(each.seed), *(f"{value:.{measure.digits}f}" for value in (each.reported, each.again)), where]
+    return [training, str(each.seed), measure.text(each.reported), measure.text(each.again), where]
 
 
 def searches(batch: Batch) -> list[str]:
-    """Every search of the batch, losers too, and the words of the choice."""
+    """Write every search of the batch, selected or not, and how one was selected."""
     measure = claims.of(batch)
-    heads = ["seed", "called", "f(x)", "same as", "nearest of the authors'", f"held-out {measure.name}", "time", "chosen"]
+    heads = ["seed", "called", "f(x)", "same as", "nearest of the authors'", f"held-out {measure.name}", "time", "selected"]
     rows = [
         [
             str(each.seed), code(each.label), code(each.formula), plain(each.same_as or "–"), _near(each),
-            f"{each.held_out:.{measure.digits}f}", duration(each.seconds), "**yes**" if each.chosen else "no",
+            measure.text(each.held_out), duration(each.seconds), "**yes**" if each.chosen else "no",
         ]
         for each in batch.searches
     ]  # fmt: skip
@@ -135,12 +123,13 @@ def searches(batch: Batch) -> list[str]:
     spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
     return [
         f"Held-out {measure.noun}: of the discretised function with the search's own weights, on data held out of the "
-        "training split. «Same as»: the usual activation, or the earlier search, that it is up to scales. «Nearest of the "
-        "authors'»: of the functions that GRAFS' authors found, and the relative L2 distance under N(0, 1) up to both scales.",
+        'training split. "Same as": the baseline or the earlier search that is the same function up to scales. "Nearest of the '
+        "authors'\": the closest of the functions that GRAFS' authors found, with the relative L2 distance under N(0, 1) up to "
+        "both scales.",
         "",
         *table(heads, rows),
         "",
-        f"- The choice, in its own words: {plain(choice.why)}",
-        f"- Searches and choice together cost: {plain(spent)}.",
-        f"- Searched against random, in the choice: {plain(choice.searched_against_random)}.",
+        f"- Selection: {plain(choice.why)}",
+        f"- Cost of the searches and the selection: {plain(spent)}.",
+        f"- Searched against random, in the selection: {plain(choice.searched_against_random)}.",
     ]

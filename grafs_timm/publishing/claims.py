@@ -1,7 +1,6 @@
-"""What may be said of an entry: its effect at home, its effect elsewhere, its cost, and when not to use it.
+"""Say what may be said of an entry: its effect at home, its effect elsewhere, its cost, and when not to use it.
 
-Nothing here says more than a 95 % interval shows: «better» and «worse» stand where the whole interval lies on that side of 0,
-«no difference shown» where it holds 0 or where there is none.
+Nothing here says more than a 95 % interval shows: see `Verdict`.
 """
 
 from __future__ import annotations
@@ -9,72 +8,70 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..comparison import statistics
-from ..comparison.ranking import points, signed
-from ..comparison.statistics import ACCURACY, MEASURES, Measure
+from ..comparison.measure import MEASURES, Measure
+from ..comparison.verdict import Side, Verdict
 from ..utils.markdown import listed, many
-from ..zoo.entry import Batch, Contents, Cost, Difference, Metric
+from ..zoo.entry import Batch, Contents, Cost, Metric, Spread
 
 BUDGETS = {"reduced": 0, "standard": 1, "full": 2}  # in rising order
 MIN_PAIRS = 3  # training seeds that both have, below which a budget makes no headline
-DEAR = 1.5  # times the cost of GELU from which a card warns
+SLOW = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
-BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
+_UNKNOWN = statistics.Difference(None, None, None, None, 0, 0)
 
 
 def of(batch: Batch) -> Measure:
-    """What the batch is measured by."""
+    """Return what the batch is measured by."""
     return MEASURES[batch.measure]
 
 
 def headline(contents: Contents) -> Batch:
-    """The batch that is spoken of first: the highest budget at which enough seeds are paired with the default activation's."""
+    """Return the batch with the highest budget that has enough seeds paired with the default activation."""
     paired = [batch for batch in contents.batches if (row := home(batch)) and row.difference and row.difference.n >= MIN_PAIRS]
     return max(paired or contents.batches[:1], key=lambda batch: BUDGETS[batch.budget])  # of equals the first
 
 
 def recommended(contents: Contents) -> bool:
-    """Whether its headline shows it to be better than the default activation where it was searched."""
-    row = home(headline(contents))
-    return side(row.difference if row else None) == BETTER
+    """Return whether the headline shows it to be better than the default activation where it was searched."""
+    return at_home(headline(contents)).side is Side.BETTER
 
 
 def not_shown(contents: Contents) -> str | None:
-    """«not shown to be better than GELU (+0.10 [−0.30, +0.50] points at the standard budget)»; None where it is shown."""
+    """Write "not shown to be better than relu (...)"; None where it is shown."""
     batch = headline(contents)
-    row = home(batch)
-    own = row.difference if row else None
-    if side(own) == BETTER:
+    own = at_home(batch)
+    if own.side is Side.BETTER:
         return None
-    measured = "not measured" if own is None else f"{interval(own, of(batch))} {of(batch).unit}"
+    measured = "not measured" if own.difference.mean is None else own.measured
     return f"not shown to be better than {batch.usual} ({measured} at the {batch.budget} budget)"
 
 
-def side(own: Difference | None) -> str:
-    """Which of the three words the interval allows."""
-    if own is None or own.low is None or own.high is None:
-        return NOT_SHOWN
-    return BETTER if own.low > 0 else WORSE if own.high < 0 else NOT_SHOWN
+def verdict(batch: Batch, row: Metric | Spread | None) -> Verdict:
+    """Return what the figures of ``row`` show beside the default activation; without a difference where none was measured.
 
-
-def interval(own: Difference | None, measure: Measure = ACCURACY) -> str:
-    """«+0.30 [−0.90, +1.50]», without brackets where there is no interval, «–» where there is no difference."""
+    Args:
+        batch: of the entry.
+        row: of its metrics or spreads.
+    """
+    own = row.difference if row else None
     if own is None:
-        return "–"
-    mean = points(own.mean, sign=True, digits=measure.digits)
-    if own.low is None or own.high is None:
-        return mean
-    low, high = (points(value, sign=True, digits=measure.digits) for value in (own.low, own.high))
-    return f"{mean} [{low}, {high}]"
+        return Verdict(_UNKNOWN, batch.usual, of(batch))
+    return Verdict(statistics.Difference(own.mean, own.low, own.high, own.p, own.n, 0), own.to, of(batch))
 
 
 def found_at(batch: Batch, place: tuple[str, str]) -> Metric | None:
-    """The found function's own row at a place; None where it was not trained there."""
+    """Return the found function's own row; None where it was not trained there.
+
+    Args:
+        batch: of the entry.
+        place: (model, data).
+    """
     return batch.metric(*place, batch.label)
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """In how many of ``places`` outside the search's own the found function is better, worse, or neither is shown."""
+    """For how many other pairs of model and data set the found function is better, worse, or no difference is shown."""
 
     better: int
     worse: int
@@ -88,102 +85,109 @@ class Elsewhere:
         if not self.places:
             return "not measured elsewhere"
         return (
-            f"elsewhere: better at {self.better}, worse at {self.worse}, no difference shown at {self.not_shown} "
-            f"of {many(self.places, 'place')}"
+            f"elsewhere: better for {self.better}, worse for {self.worse}, no difference shown for {self.not_shown} "
+            f"of {many(self.places, 'pair')} of model and data set"
         )
 
 
 def home(batch: Batch) -> Metric | None:
-    """The found function where it was searched."""
+    """Return the row of the found function where it was searched."""
     return found_at(batch, (batch.provenance.model, batch.provenance.data))
 
 
+def at_home(batch: Batch) -> Verdict:
+    """Return what is shown of the found function where it was searched."""
+    return verdict(batch, home(batch))
+
+
 def elsewhere(batch: Batch) -> Elsewhere:
+    """Count what is shown of the found function elsewhere."""
     own = (batch.provenance.model, batch.provenance.data)
     rows = [row for place in batch.places if place != own and (row := found_at(batch, place)) is not None]
-    words = [side(row.difference) for row in rows]
-    return Elsewhere(words.count(BETTER), words.count(WORSE), words.count(NOT_SHOWN))
+    sides = [verdict(batch, row).side for row in rows]
+    return Elsewhere(sides.count(Side.BETTER), sides.count(Side.WORSE), sides.count(Side.NOT_SHOWN))
 
 
 def effect(batch: Batch) -> str:
-    """The effect at the search's own place in words: «no difference from relu shown, +0.30 [−0.90, +1.50] points»."""
-    row, where = home(batch), f"{batch.provenance.model} on {batch.provenance.data}"
-    if row is None or row.difference is None:
+    """Write the effect where it was searched."""
+    own, where = at_home(batch), f"{batch.provenance.model} on {batch.provenance.data}"
+    if own.difference.mean is None:
         return f"its effect against {batch.usual} was not measured where it was searched, {where}"
-    own, seeds = row.difference, many(row.difference.n, "training seed")
-    words = {BETTER: f"better than {own.to}", WORSE: f"worse than {own.to}", NOT_SHOWN: f"no difference from {own.to} shown"}
-    measured = f"{interval(own, of(batch))} {of(batch).unit} over {seeds}"
-    if own.low is None:
-        measured += ", which tell no interval"
-    return f"{words[side(own)]} where it was searched, {where} ({measured})"
+    shown = f"no difference from {own.to} shown" if own.side is Side.NOT_SHOWN else f"{own.side} than {own.to}"
+    measured = f"{own.measured} over {many(own.difference.n, 'training seed')}"
+    measured += "" if own.has_interval else ", too few for an interval"
+    return f"{shown} where it was searched, {where} ({measured})"
 
 
 def timed(contents: Contents) -> Cost | None:
-    """The timing of the first batch that has one: it is the function's, whatever it was trained on."""
+    """Return the timing of the first batch that has one; it is the function's, whatever it was trained on."""
     return next((batch.cost for batch in contents.batches if batch.cost), None)
 
 
 def cost(contents: Contents) -> str:
+    """Write the cost beside GELU."""
     own = timed(contents)
     return "cost not timed" if own is None else f"{own.ratio:.2f} times the cost of GELU"
 
 
 def is_reduced(batch: Batch) -> bool:
-    """Whether the trainings were shortened, or on fewer or smaller images than a user's would be."""
+    """Return whether trainings were shortened, or on fewer or smaller images than a user's would be."""
     return batch.budget != "full"
 
 
 def intervals(batch: Batch) -> int:
-    """How many 95 % intervals a batch's tables show."""
-    shown = [*(row.difference for row in batch.metrics), *(each.difference for each in batch.spreads)]
-    return sum(own is not None and own.low is not None for own in shown)
+    """Count the 95 % intervals in a batch's tables."""
+    rows: list[Metric | Spread] = [*batch.metrics, *batch.spreads]
+    return sum(verdict(batch, row).has_interval for row in rows)
 
 
 def warnings(contents: Contents) -> list[str]:
-    """When not to use it, each in a sentence; computed from the entry's fields alone."""
+    """Write when not to use it, each in a sentence, from the entry's fields alone."""
     said = _measured(headline(contents))
     own = timed(contents)
     if own is None:
         said.append("Where time matters: its cost was not timed.")
-    elif own.ratio > DEAR:
+    elif own.ratio > SLOW:
         said.append(f"Where time matters: forward and backward take {own.ratio:.2f} times as long as GELU's.")
     return [*said, *_facts(contents)]
 
 
 def _measured(batch: Batch) -> list[str]:
     rows = [row for place in batch.places if (row := found_at(batch, place)) is not None]
-    by_word: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SHOWN: []}
+    by_side: dict[Side, list[str]] = {side: [] for side in Side}
     for row in rows:
-        by_word[side(row.difference)].append(f"{row.model} on {row.data} ({interval(row.difference, of(batch))})")
-    said = []
-    if by_word[WORSE]:
-        said.append(f"It is worse than the usual activation for {listed(by_word[WORSE])}.")
-    if rows and len(by_word[NOT_SHOWN]) == len(rows):
-        said.append(f"No difference from {batch.usual} is shown at any of {many(len(rows), 'place')}: {batch.usual} will do.")
-    elif by_word[NOT_SHOWN]:
-        said.append(f"No difference from the usual activation is shown for {listed(by_word[NOT_SHOWN])}.")
+        own = verdict(batch, row)
+        by_side[own.side].append(f"{row.model} on {row.data} ({own.interval})")
+    said, not_shown = [], by_side[Side.NOT_SHOWN]
+    if by_side[Side.WORSE]:
+        said.append(f"It is worse than the default activation for {listed(by_side[Side.WORSE])}.")
+    if rows and len(not_shown) == len(rows):
+        every = f"any of {many(len(rows), 'pair')} of model and data set"
+        said.append(f"No difference from {batch.usual} is shown for {every}: use {batch.usual}.")
+    elif not_shown:
+        said.append(f"No difference from the default activation is shown for {listed(not_shown)}.")
     said += _behind(batch)
     if is_reduced(batch):
-        said.append(f"What it does in a training of full length is not known; the budget was {batch.provenance.budget}.")
+        said.append(f"Its effect in a training of full length is unknown; the budget was {batch.provenance.budget}.")
     return said
 
 
 def _behind(batch: Batch) -> list[str]:
-    """Where another usual activation than the model's own is better than the function, by paired training seeds."""
+    """Where another baseline than the model's default activation is better than the function, by paired training seeds."""
     found: dict[str, list[str]] = {}
     for place in batch.places:
         ours = found_at(batch, place)
         for row in batch.metrics:
             if ours is None or row.kind != "baseline" or (row.model, row.data) != place or row.difference is None:
                 continue
-            own = statistics.difference(_scores(ours, of(batch)), _scores(row, of(batch)))
-            if own.high is not None and own.high < 0:
-                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({signed(own, of(batch))})")
+            own = Verdict(statistics.difference(_each(ours), _each(row), of(batch)), row.activation, of(batch))
+            if own.side is Side.WORSE:
+                found.setdefault(row.activation, []).append(f"{row.model} on {row.data} ({own.interval})")
     return [f"{name} is better than it for {listed(places)}." for name, places in found.items()]
 
 
-def _scores(row: Metric, measure: Measure) -> dict[int, float]:
-    return {int(seed): measure.sign * value for seed, value in row.each.items()}
+def _each(row: Metric) -> dict[int, float]:
+    return {int(seed): value for seed, value in row.each.items()}
 
 
 def _facts(contents: Contents) -> list[str]:

@@ -1,4 +1,4 @@
-"""The evidence behind a batch of an entry: which files and lines of a campaign's ledger it was computed from."""
+"""Name the evidence of a batch, the files and lines of a campaign's ledger that it was computed from, and restore it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BYTES = 16 * 2**20
 
 
 def named(campaign: Campaign) -> Evidence:
-    """What an entry says of the evidence that ``campaign`` is now."""
+    """Return what an entry says of the evidence that ``campaign`` is now."""
     folder = campaign.folder
     files = [RECIPE, ACTIVATIONS, *(f"{FURTHER}/{path.name}" for path in sorted((folder / FURTHER).glob("*.yaml")))]
     files += [COST] if (folder / COST).exists() else []
@@ -26,7 +26,11 @@ def named(campaign: Campaign) -> Evidence:
 
 
 def restored(evidence: Evidence, folder: Path) -> Campaign:
-    """The campaign in ``folder`` with the lines alone that ``evidence`` names.
+    """Read the campaign with only the lines that ``evidence`` names.
+
+    Args:
+        evidence: of a batch.
+        folder: the ledger.
 
     Raises:
         RunError: for a file or a line that is missing or was changed.
@@ -44,6 +48,7 @@ def restored(evidence: Evidence, folder: Path) -> Campaign:
 
 
 def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
     return hashlib.sha256(_bytes(path)).hexdigest()
 
 
@@ -57,7 +62,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def timings(folder: Path) -> tuple[Mapping[str, str], ...]:
-    """The rows of cost.csv by column, as tools/bench_activation.py writes them; empty where there is no such file.
+    """Read the rows of cost.csv by column, as tools/bench_activation.py writes them; empty without such a file.
 
     Raises:
         RunError: where it is no such table.
@@ -72,5 +77,5 @@ def timings(folder: Path) -> tuple[Mapping[str, str], ...]:
             if None in row or not all(row[key] for key in ("subject", "what", "device", "dtype")):
                 raise ValueError("a row of other length than the header, or one without subject, what, device or dtype")
     except (csv.Error, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is no table of timings: {error!r}") from error
+        raise RunError(f"{path} is not a table of timings: {error!r}") from error
     return tuple(rows)

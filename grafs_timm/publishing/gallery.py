@@ -1,7 +1,7 @@
-"""The gallery, ``docs/zoo/index.html``: one static file that works from disk, without a server or a network.
+"""Make the gallery, ``docs/zoo/index.html``: one static file that works from disk, without a server or a network.
 
-The functions and their derivatives are embedded as samples; the page's own script draws, filters and copies. What it says of
-an entry are the words of `claims`.
+The functions and their derivatives are embedded as samples; the page's own script draws, filters and copies. Its words on an
+entry are those of `claims`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PLACE = "/*DATA*/null"
 
 
 def page(entries: Sequence[Contents]) -> str:
-    """The whole page of these entries."""
+    """Return the whole page of these entries."""
     template = resources.page("gallery.html")
     before, after = template.split(_PLACE)
     return before + embedded(data(entries)) + after
 
 
 def data(entries: Sequence[Contents]) -> dict[str, Any]:
-    """What the page holds: x, and for each function f and f′ on it, null where not finite."""
+    """Return what the page holds: x, and f and f′ of each function on it, null where not finite."""
     x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64, device="cpu")
     return {
         "x": _rounded(x),
@@ -45,18 +45,21 @@ def data(entries: Sequence[Contents]) -> dict[str, Any]:
 
 
 def embedded(value: Any) -> str:
-    """JSON that stays data inside a script element: nothing in it can close the element or start a comment."""
+    r"""Write JSON that stays data inside a script element: nothing in it can close the element or start a comment.
+
+    >>> embedded("</script>")
+    '"\\u003c/script\\u003e"'
+    """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
     genotype, batch = Genotype.from_dict(each.genotype, derived=False), claims.headline(each)
-    row = claims.home(batch)
     return {
         "name": each.name, "family": each.family, "alias": each.alias, "recommended": each.recommended,
         "formula": genotype.text,
-        "use": use_line(each), "side": claims.side(row.difference if row else None),
+        "use": use_line(each), "side": claims.at_home(batch).side,
         "effect": claims.effect(batch), "elsewhere": str(claims.elsewhere(batch)), "cost": claims.cost(each),
         "budget": batch.provenance.budget, "card": f"../../zoo/{each.family}/{each.name}.md",
     } | _curves(genotype, x)  # fmt: skip

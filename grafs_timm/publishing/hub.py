@@ -1,4 +1,4 @@
-"""A folder in the layout of the Hugging Face hub: an activation, or a model with it, for people outside this repository.
+"""Write a folder in the layout of the Hugging Face hub: an activation, or a model with it, for people outside this repository.
 
 README.md            the model card, with the hub's YAML header
 config.json          timm's, so that ``timm.create_model("local-dir:FOLDER")`` builds the model, and our record of the function
@@ -86,7 +86,15 @@ def publish(
     weights: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Path:
-    """`write` with the card that lies beside the entry, or a short one where there is none."""
+    """Write the folder as `write` does, with the card beside the entry, or a short one where there is none.
+
+    Args:
+        activation: whatever names one, or an entry's file.
+        folder: to write; it may not exist yet.
+        model: a timm architecture, by default the one that the function was searched on.
+        weights: a folder of ``save_pretrained`` or a .safetensors file.
+        model_args: of a .safetensors file's model.
+    """
     source = Source.of(activation)
     beside = source.path.with_suffix(".md") if source.path else None
     if beside is not None and beside.is_file():
@@ -106,13 +114,21 @@ def write(
     weights: str | Path | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the folder and return it; it appears whole or not at all.
+    """Write the folder; it appears whole or not at all.
 
-    ``activation``: whatever names one, or an entry's file. ``card``: Markdown without a header; pictures beside the entry go
-    with it, other relative links become text. ``model``: a timm architecture, by default the one the function was searched on.
-    ``weights``: a folder of ``save_pretrained``, which says how its model is built, or a .safetensors file, for which ``model``
-    and ``model_args`` (plain JSON values) do. RunError where the folder holds something already; WeightsError where the weights
-    are of another function (naming both) or do not say of which, and where there is no such architecture.
+    Args:
+        folder: to write; it may not exist yet.
+        activation: whatever names one, or an entry's file.
+        card: Markdown without a header. Pictures beside the entry are copied, other relative links become text.
+        model: a timm architecture, by default the one that the function was searched on.
+        weights: a folder of ``save_pretrained``, which says how its model is built, or a .safetensors file, for which ``model``
+            and ``model_args`` do.
+        model_args: plain JSON values.
+
+    Raises:
+        RunError: where the folder holds something already.
+        WeightsError: where the weights are of another function (naming both) or do not say of which, and for an unknown
+            architecture.
     """
     folder, source, arguments = Path(folder), Source.of(activation), dict(model_args or {})
     _require_free(folder)
@@ -249,7 +265,7 @@ def _use(source: Source, config: dict[str, Any], folder: str, trained: bool) -> 
     named = config.get("model_args", {}).get("act_layer")
     argument = ", pretrained=True" if trained else ""
     lines = ["import timm, grafs_timm  # the import makes the zoo's names known to timm", ""]
-    if named is None:  # plain timm would build the architecture with its usual activation
+    if named is None:  # plain timm would build the architecture with its default activation
         lines = ["import grafs_timm", "", f'model = grafs_timm.create_model("local-dir:{folder}"{argument})']
     else:
         if named not in zoo.entries() and source.contents is not None:

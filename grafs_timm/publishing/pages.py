@@ -1,4 +1,4 @@
-"""The pages that are made of a zoo's entries: cards, leaderboard, gallery. None is edited by hand, so each can be compared."""
+"""Generate the pages of a zoo from its entries: cards, leaderboard, gallery. So each can be compared with its entry."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from . import card, card_plots, gallery, leaderboard
 
 
 def read(zoo: Path) -> list[Contents]:
-    """All entries of a zoo folder, checked. GenotypeError, naming file and field, where one is wrong."""
+    """Read and check all entries of a zoo folder. GenotypeError, naming file and field, where one is wrong."""
     return [entry_file.read(path) for path in sorted(zoo.glob("*/grafs_*.json"))]
 
 
 def gallery_path(zoo: Path) -> Path | None:
-    """docs/zoo/index.html beside a folder called zoo; None elsewhere, as in an installed package or a folder of one's own."""
+    """Return docs/zoo/index.html beside a folder called zoo; None elsewhere, as in an installed package."""
     docs = zoo.absolute().parent / "docs"
     return docs / "zoo" / "index.html" if zoo.absolute().name == "zoo" and docs.is_dir() else None
 
 
 def made(zoo: Path, entries: Sequence[Contents] | None = None) -> dict[Path, str]:
-    """Every made page of a zoo folder with the text that its entries give. Errors as `read`."""
+    """Generate every page with the text that the entries give. Raises as `read`.
+
+    Args:
+        zoo: the zoo folder.
+        entries: by default those in the folder.
+    """
     found = read(zoo) if entries is None else entries
     pages = {zoo / each.family / f"{each.name}.md": card.text(each, zoo) for each in found}
     pages[zoo / "README.md"] = leaderboard.text(found)
@@ -34,9 +39,17 @@ def made(zoo: Path, entries: Sequence[Contents] | None = None) -> dict[Path, str
 
 
 def write(zoo: Path, pictures: bool = True) -> list[Path]:
-    """Write every made page, and with ``pictures`` draw those of every entry; returns what was written.
+    """Write every page. All texts are made before the first file is touched, and each file appears whole.
 
-    All texts are made before the first file is touched. Each file appears whole; RunError where the disk refuses.
+    Args:
+        zoo: the zoo folder.
+        pictures: whether those of every entry are drawn too.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RunError: where the disk refuses.
     """
     found = read(zoo)
     pages = made(zoo, found)

@@ -1,4 +1,4 @@
-"""From a campaign's ledger to zoo entries: new ones for what its searches found, further evidence for those there are."""
+"""Publish a campaign: new zoo entries for what its searches found, further evidence for existing ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ..comparison.campaign_files import COST, RECIPE
 from ..errors import RunError
 from ..utils import resources
 from ..utils.files import write_whole
-from ..zoo import entry_file, outside
-from ..zoo import lookup as zoo
+from ..zoo import entry_file, lookup, outside
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -29,7 +28,12 @@ _SHOWN = 5  # reasons in one message
 
 @dataclass(frozen=True)
 class Published:
-    """The entries that were written, and what a user should know of it, a sentence each."""
+    """What was published.
+
+    Args:
+        entries: that were written.
+        said: what a user should know of it, a sentence each.
+    """
 
     entries: tuple[Contents, ...]
     said: tuple[str, ...]
@@ -39,28 +43,29 @@ def _require_ledger(what: str | Path) -> None:
     """RunError, with what was probably meant, where there is no folder of a ledger."""
     if (Path(what) / RECIPE).is_file():
         return
-    if str(what) in zoo.names() or outside.is_entry(what):
+    if str(what) in lookup.names() or outside.is_entry(what):
         raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
     found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
     there = {os.path.relpath(path) for path in found}
     known = f"; ledgers: {', '.join(sorted(there))}" if there else ""
-    raise RunError(f"{what} is no ledger: it holds no {RECIPE}{known}; grafs-timm campaign run FAMILY begins one")
+    raise RunError(f"{what} is not a ledger: it has no {RECIPE}{known}; grafs-timm campaign run FAMILY begins one")
 
 
 def publish(folder: str | Path, *, name: str | None = None, label: str | None = None, alias: bool = False) -> Published:
-    """Bring the zoo up to the campaign whose ledger is ``folder``, ``ZOO/<family>/evidence/<campaign>``.
+    """Update the zoo with the campaign whose ledger is ``folder``, ``ZOO/<family>/evidence/<campaign>``.
 
     Every entry of the family whose function was trained there gets its figures. What the searches found becomes an entry, or
-    further evidence of the one that is the same function up to scales. Then cards, leaderboard and gallery are made anew.
+    further evidence of the one that is the same function up to scales. Then cards, leaderboard and gallery are generated, and
+    the pictures of the entries that changed are drawn.
 
     Args:
         folder: the ledger.
         name: of a new entry, by default after data and search seed.
-        label: the search to publish, such as ``searches_s3``; by default the best on the data held out to choose by.
+        label: the search to publish, such as ``searches_s3``; by default the best on held-out data.
         alias: make it what ``grafs_<family>`` loads, which the family's first entry is anyway.
 
     Raises:
-        RunError: where there is nothing to publish (the reasons are named), for a usual activation, and for a name that another
+        RunError: where there is nothing to publish (the reasons are named), for a baseline, and for a name that another
             function has; nothing was written then.
     """
     _require_ledger(folder)
@@ -110,9 +115,9 @@ def _batch(campaign: Campaign, label: str) -> Batch:
 def _of_search(campaign: Campaign, label: str, name: str | None, there: Mapping[str, Contents]) -> tuple[Contents, str]:
     """The entry of the function that the search ``label`` found, new or with further evidence; and what to say of it."""
     genotype, family = publishable.genotype_of(campaign, label), campaign.family
-    usual = contenders.usual_as(genotype)
+    usual = lookup.known_as(genotype, lookup.USUAL)
     if usual:
-        raise RunError(f"{label} is {usual} up to scales: a usual activation needs no entry")
+        raise RunError(f"{label} is {usual} up to scales: a baseline needs no entry")
     batch = _batch(campaign, label)
     if batch.cost is None and (timed := evidence.timings(campaign.folder)):
         there_are = ", ".join(dict.fromkeys(row["subject"] for row in timed))

@@ -1,4 +1,4 @@
-"""From the ledger of a campaign to what an entry says of it: every number of a `Batch`, computed anew each time."""
+"""Compute every number of a `Batch` from the ledger of a campaign, and check what a campaign needs to be published."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import statistics as medians
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
 
 from ..activations.formula import Genotype
 from ..comparison import campaign_run, campaign_text, contenders, ranking, selection, statistics
@@ -14,7 +13,6 @@ from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE
 from ..comparison.ledger import Line
 from ..comparison.statistics import Place, Result
-from ..config.settings import Recipe
 from ..errors import RunError
 from ..utils.markdown import length
 from ..zoo import lookup as zoo
@@ -26,17 +24,22 @@ _DIGITS = 6  # decimals of what is computed: far below what any count of images 
 
 
 def batch(campaign: Campaign, named: Evidence, label: str | None = None) -> Batch:
-    """What the ledger gives for the function called ``label``, by default the `best` of the searches.
+    """Compute what the ledger gives for a function.
+
+    Args:
+        campaign: with its ledger.
+        named: its evidence.
+        label: of the function, by default the `best` of the searches.
 
     Raises:
         RunError: where there is nothing to publish.
     """
     label = label or best(campaign)
-    recipe, rows = campaign.recipe, with_twins(campaign)
+    recipe, rows = campaign.recipe, with_duplicates(campaign)
     if not rows:
         raise RunError(f"{campaign.folder}: no training is finished, so there is nothing to publish")
     return Batch(
-        label=label, usual=campaign.default, budget=campaign.settings.budget, measure=rows[0].compared_by,
+        label=label, usual=campaign.default, budget=campaign.settings.budget, measure=campaign.measure.name,
         train_images=recipe.data.train_images, epochs=recipe.evaluate.epochs, steps_per_epoch=recipe.evaluate.steps_per_epoch,
         provenance=_provenance(campaign, label), choice=choice(campaign), cost=cost(campaign, label),
         searches=tuple(_search(campaign, each, label) for each in campaign.searches.values()),
@@ -45,14 +48,27 @@ def batch(campaign: Campaign, named: Evidence, label: str | None = None) -> Batc
 
 
 def label_of(campaign: Campaign, seed: int) -> str:
-    """What the function that the search of that seed found is called: as it is trained where it was the first to find it."""
+    """Return what the function of a search is called: as it is trained where that search was the first to find it.
+
+    Args:
+        campaign: with its searches.
+        seed: of the search.
+    """
     own, trained = f"{SEARCHES}_s{seed}", campaign.found_as.get(seed)
     first = trained is not None and campaign.activations[trained].search_seed == seed
     return trained if first and trained else own
 
 
 def genotype_of(campaign: Campaign, label: str) -> Genotype:
-    """The function called ``label``: of a search, or one that the campaign was given. RunError where there is none."""
+    """Return the function called ``label``: of a search, or one that the campaign was given.
+
+    Args:
+        campaign: with its searches.
+        label: of the function.
+
+    Raises:
+        RunError: where there is none, with the labels that there are.
+    """
     for seed, line in campaign.searches.items():
         if label_of(campaign, seed) == label:
             return Genotype.from_dict(line.genotype, derived=False)
@@ -65,39 +81,37 @@ def genotype_of(campaign: Campaign, label: str) -> Genotype:
 
 
 def best(campaign: Campaign) -> str:
-    """The label of the search whose function is best on the data held out to choose by, of those that are no usual activation.
+    """Return the label of the search whose function is best on held-out data, of those that are no baseline.
 
-    Those that were trained longest come first; the seeds that all of them have are compared. RunError where there is none.
+    The longest trained ones are compared, on the seeds that all of them have. RunError where there is none.
     """
     labels = [label_of(campaign, seed) for seed in campaign.searches]
-    new = {label for label in labels if contenders.usual_as(genotype_of(campaign, label)) is None}
+    new = {label for label in labels if zoo.known_as(genotype_of(campaign, label), zoo.USUAL) is None}
     held_out = [row for row in campaign.results("validation") if row.has_figure and row.place == campaign.home]
     rows = [row for row in held_out if row.activation in new]
     if not rows:
-        raise RunError(
-            f"{campaign.folder}: every search ended in a usual activation or was not trained: there is nothing to publish"
-        )
+        raise RunError(f"{campaign.folder}: every search ended in a baseline or was not trained: there is nothing to publish")
     longest = [row for row in rows if row.epochs == max(each.epochs for each in rows)]
     table = {
-        label: {row.seed: row.score for row in longest if row.activation == label} for label in {r.activation for r in longest}
+        label: {row.seed: row.value for row in longest if row.activation == label} for label in {r.activation for r in longest}
     }
     common = set.intersection(*(set(seeds) for seeds in table.values()))
     mean = {label: medians.fmean(seeds[s] for s in (common or seeds)) for label, seeds in table.items()}
-    return max(sorted(mean), key=lambda label: mean[label])
+    return campaign.measure.best_first(dict(sorted(mean.items())))[0]
 
 
 def lacking(campaign: Campaign) -> list[str]:
-    """What keeps a new entry from being published, each in a sentence; [] where nothing does."""
+    """Return what keeps a new entry from being published, a sentence each; [] where nothing does."""
     said = []
     if len(campaign.searches) < MIN_SEARCHES:
-        said.append(f"{len(campaign.searches)} searches; at least {MIN_SEARCHES} are published, losers too")
+        said.append(f"{len(campaign.searches)} searches; at least {MIN_SEARCHES} are published, selected or not")
     missing = [name for name in zoo.USUAL if name not in campaign.given]
     if missing:
-        said.append(f"the campaign has no {', '.join(missing)}: every usual activation stands beside a found one")
+        said.append(f"the campaign has no {', '.join(missing)}: all baselines are trained beside a found one")
     random = sum(each.kind == "random" for each in campaign.given.values())
     if random < MIN_RANDOM:
         said.append(f"{random} random cells in the campaign; at least {MIN_RANDOM} is the control")
-    table = statistics.scores(campaign.results("test"))
+    table = statistics.by_seed(campaign.results("test"))
     for label in campaign.activations:
         there = sum(value == value for value in table.get((label, campaign.home), {}).values())
         if there < MIN_SEEDS and label not in campaign.same_as:
@@ -112,15 +126,16 @@ def lacking(campaign: Campaign) -> list[str]:
 # --- the trainings ---
 
 
-def with_twins(campaign: Campaign) -> list[Result]:
-    """The trainings measured on the test split; once more for each search that ended in the function of another, or in a
-    baseline: the spread counts each search.
+def with_duplicates(campaign: Campaign) -> list[Result]:
+    """Return the trainings on the test split, again for each search that ended in the function of another or in a baseline.
+
+    The spread counts each search.
     """
     rows = _with_baselines(campaign, campaign.results("test"))
     return rows + [
         replace(row, activation=label, search_seed=seed)
         for row in rows if row.activation in campaign.activations
-        for label, seed in campaign.activations[row.activation].twins().items()
+        for label, seed in campaign.activations[row.activation].duplicates().items()
     ]  # fmt: skip
 
 
@@ -136,12 +151,17 @@ def _with_baselines(campaign: Campaign, rows: list[Result]) -> list[Result]:
 
 
 def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
-    """One for each activation at each place, the difference to the model's default activation in each."""
+    """Compute a row for each activation with each model and data set, with its difference to the model's default activation.
+
+    Args:
+        campaign: with its ledger.
+        rows: its trainings.
+    """
     statistics.check(rows)
-    table, known, found = statistics.scores(rows), statistics.activations(rows), []
+    table, known, found = statistics.by_seed(rows), statistics.activations(rows), []
     retired, repeated = campaign.retired(), _repeated(campaign)
     for place in statistics.places(rows):
-        apart = contenders.usual(place.model)
+        apart = contenders.default_activation(place.model)
         theirs = table.get((apart or "", place), {})
         for label, first in known.items():
             own = table.get((label, place))
@@ -150,12 +170,14 @@ def metrics(campaign: Campaign, rows: Sequence[Result]) -> tuple[Metric, ...]:
                 continue
             stopped = retired.get(label) if place == campaign.home else None
             level = statistics.STOPPED_LEVEL if stopped else statistics.LEVEL
-            beside = _difference(apart, statistics.difference(own, theirs, level), level) if apart and label != apart else None
+            beside = None
+            if apart and label != apart:
+                beside = _difference(apart, statistics.difference(own, theirs, campaign.measure, level), level)
             found.append(
                 Metric(
                     model=place.model, data=place.data, activation=label, kind=first.kind, search_seed=first.search_seed,
-                    n=mean.n, mean=_round(first.measure.sign * mean.mean), sd=_rounded(mean.sd),
-                    each={str(seed): first.measure.sign * value for seed, value in sorted(own.items()) if value == value},
+                    n=mean.n, mean=_round(mean.mean), sd=_rounded(mean.sd),
+                    each={str(seed): value for seed, value in sorted(own.items()) if value == value},
                     retired=stopped.after if stopped else None, repeated=repeated[first.sha256 or label, place],
                     difference=beside,
                 )
@@ -170,21 +192,27 @@ def _repeated(campaign: Campaign) -> Counter[tuple[str, Place]]:
 
 
 def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
-    """One for all searches and one for all random cells of each place that has several of them."""
-    table, found = statistics.scores(rows), []
+    """Compute a row for all searches and one for all random cells, by model and data set, where there are several of them.
+
+    Args:
+        campaign: with its ledger.
+        rows: its trainings.
+    """
+    table, found = statistics.by_seed(rows), []
     for place in statistics.places(rows):
-        apart = contenders.usual(place.model)
+        apart = contenders.default_activation(place.model)
         theirs = table.get((apart or "", place), {})
         for group in statistics.groups(rows):
             members = [table[label, place] for label in group.members if (label, place) in table]
             own = statistics.group_mean(members)
             if own.members < 2 or own.mean is None or group.kind == "baseline":
                 continue
+            beside = _difference(apart, statistics.group_difference(members, theirs, campaign.measure)) if apart else None
             found.append(
                 Spread(
                     model=place.model, data=place.data, kind=group.kind, members=own.members,
-                    mean=_round(rows[0].measure.sign * own.mean), sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
-                    difference=_difference(apart, statistics.group_difference(members, theirs)) if apart else None,
+                    mean=_round(own.mean), sd=_rounded(own.sd), seed_sd=_rounded(own.seed_sd),
+                    difference=beside,
                 )
             )  # fmt: skip
     return tuple(found)
@@ -210,9 +238,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 def choice(campaign: Campaign) -> Choice:
-    """The words of the choice, from the trainings measured on held-out data where the searches ran.
+    """Describe the selection, from the trainings measured on held-out data where the searches ran.
 
-    The longest of them rank the field; all seeds that everything in the field has compare searched and random functions.
+    The longest of them rank the field; the seeds that everything in the field has compare searched and random functions.
     """
     rows = [row for row in campaign.results("validation") if row.place == campaign.home]
     usual, epochs = campaign.default, campaign.recipe.evaluate.epochs
@@ -223,11 +251,12 @@ def choice(campaign: Campaign) -> Choice:
         before = {row.seed for row in rows} - seeds
         _, why = ranking.recommend(ranking.rank(last, {campaign.recipe.model: usual}, chosen_on=before))
     contrast = selection.contrast(_first(_with_baselines(campaign, rows)), _counts(campaign)) if rows else None
-    words = ranking.contrast_verdict(contrast, rows[0].measure) if contrast else selection.NOT_COMPARED
+    words = ranking.contrast_sentence(contrast, campaign.measure) if contrast else selection.NOT_COMPARED
     own = [row for row in (last if campaign.closed else campaign.results("test")) if row.activation == usual]
     spent = selection.costs(
         sum(map(campaign_run.line_seconds, campaign.searches.values())), rows if campaign.closed else [], own, epochs
     )  # fmt: skip
+    why = why.replace("percentage points", "points")  # as entries recorded it so far: their hash covers the words
     return Choice(why=why, full_trainings=spent["full_trainings"], searched_against_random=words)
 
 
@@ -254,8 +283,8 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
     name, apart = campaign_text.nearest_of_authors(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
-        genotype=genotype.to_dict(), same_as=contenders.usual_as(genotype) or (None if first == label else first),
-        held_out=float(line.held_out["loss" if campaign.recipe.data.text else "accuracy"]),
+        genotype=genotype.to_dict(), same_as=zoo.known_as(genotype, zoo.USUAL) or (None if first == label else first),
+        held_out=float(line.held_out[campaign.measure.name]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
         near=name or None, apart=_round(apart) if name else None,
     )  # fmt: skip
@@ -277,32 +306,29 @@ def _provenance(campaign: Campaign, label: str) -> Provenance:
 
 
 def budget(campaign: Campaign) -> str:
-    """What a reader must know before comparing: how much data at what size, how long searches and trainings last, and what
-    models are built with that differs from their name's.
+    """Describe what a reader must know before comparing.
+
+    That is how much data of what size, how long searches and trainings are, and how models are built that differ from their
+    name's. Entries record the words.
     """
-    recipe, data = campaign.recipe, campaign.recipe.data
+    recipe = campaign.recipe
+    material = recipe.data.described(recipe.evaluate.batch_size, recipe.search.image_size)
     spent = (
         f"{len(campaign.searches)} searches of {length(recipe.search.epochs, recipe.search.steps_per_epoch)}, trainings of "
         f"{length(recipe.evaluate.epochs, recipe.evaluate.steps_per_epoch)}"
     )
     kwargs = ", ".join(f"{key}={value}" for key, value in recipe.model_kwargs.items())
     built = f"; every model built with {kwargs}" if kwargs else ""
-    return f"{campaign.settings.budget}: {_material(recipe, data_name=PurePath(data.name).name)}{built}; {spent}"
-
-
-def _material(recipe: Recipe, data_name: str) -> str:
-    data = recipe.data
-    if data.text:
-        return f"{data_name} in windows of {data.text.context} tokens, {recipe.evaluate.batch_size} a step"
-    held = f" but {data.validation_images:,} held out to choose by" if data.validation_images and not data.train_images else ""
-    images = f"{data.train_images:,} training images" if data.train_images else f"all training images{held}"
-    size = f" at {data.image_size}×{data.image_size} pixels" if data.image_size else ""
-    smaller = recipe.search.image_size
-    return f"{images}{size}" + (f", in searches {smaller}×{smaller} pixels" if smaller else "")
+    return f"{campaign.settings.budget}: {material}{built}; {spent}"
 
 
 def cost(campaign: Campaign, label: str) -> Cost | None:
-    """Forward and backward beside GELU in float32; None where that function was not timed."""
+    """Return forward and backward beside GELU in float32; None where that function was not timed.
+
+    Args:
+        campaign: whose cost.csv has the timings.
+        label: of the function.
+    """
     rows: Mapping[str, Mapping[str, str]] = {
         row["subject"]: row for row in evidence.timings(campaign.folder) if (row["what"], row["dtype"]) == ("full", "float32")
     }

@@ -1,4 +1,4 @@
-"""One training of an entry once more: does what the entry reports come out again?"""
+"""Repeat one training of an entry: does what the entry reports come out again?"""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
-from ..comparison.statistics import Measure
+from ..comparison.measure import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
-from ..runs.run_training import run_evaluate
+from ..runs.run_training import run_training
 from ..utils.files import write_whole
 from ..utils.suggest import nearest
 from ..zoo import entry_file
@@ -26,7 +26,16 @@ _WITHIN = 2.0  # standard deviations over training seeds
 
 @dataclass(frozen=True)
 class Again:
-    """A training that was repeated on ``hardware``, beside the ledger's line ``first``; ``sd``: over training seeds there."""
+    """A training that was repeated.
+
+    Args:
+        name: of the entry.
+        verified: both figures.
+        first: the ledger's line.
+        measure: what counts.
+        sd: over training seeds; None for one seed.
+        hardware: of the repetition.
+    """
 
     name: str
     verified: Verified
@@ -37,23 +46,23 @@ class Again:
 
     @property
     def verdict(self) -> str:
-        """«equal bits», «within the spread over seeds» (2 sd), «outside» it, or «apart» where one seed tells no spread."""
+        """Write "equal bits", "within" or "outside the spread over seeds" (2 sd), or "apart" for one seed."""
         apart = abs(self.verified.again - self.verified.reported)
         if apart < 1e-6:
             return "equal bits"
         if self.sd is None:
             return "apart; one training seed tells no spread"
         side = "within" if apart <= _WITHIN * self.sd else "outside"
-        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.sd(_WITHIN * self.sd)}"
+        return f"{side} the spread over seeds, {_WITHIN:g} sd = {self.measure.text(_WITHIN * self.sd)}"
 
     def __str__(self) -> str:
         own = self.verified
-        first, now = (f"{value:.{self.measure.digits}f}{self.measure.suffix}" for value in (own.reported, own.again))
+        first, now = (self.measure.text(value) + self.measure.suffix for value in (own.reported, own.again))
         of = f"{self.name}, {own.model} on {own.data}, seed {own.seed}: reported {first}, now {now}"
         return f"{of}: {self.verdict}{self._differs()}"
 
     def _differs(self) -> str:
-        """What is not as it was: «; processor A -> B; torch 2.12 -> 2.13»."""
+        """Write what has changed: "; processor A -> B; torch 2.12 -> 2.13"."""
         was = {**self.first.hardware, **self.first.versions}
         now = {**self.hardware, **self.verified.versions}
         changed = [f"{key} {was[key]} -> {now[key]}" for key in now if key in was and was[key] != now[key]]
@@ -76,7 +85,7 @@ def retrain(
 
     Raises:
         UnknownNameError: for a name or a seed that the zoo does not have.
-        RunError: as `evidence.restored` and `run_evaluate`.
+        RunError: as `evidence.restored` and `run_training`.
     """
     folder = Path(folder)
     files = {path.stem: path for path in sorted(folder.glob("*/grafs_*.json"))}
@@ -95,7 +104,7 @@ def retrain(
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"name": data})})
     genotype = publishable.genotype_of(campaign, batch.label)
     with tempfile.TemporaryDirectory() as beside:
-        summary = run_evaluate(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
+        summary = run_training(recipe, genotype, Path(beside) / name / f"s{seed}", seed=seed, device=device)
     verified = Verified(
         model=home.model, data=home.data, activation=batch.label, seed=seed, reported=home.each[str(seed)],
         again=float(summary[f"{summary['measured_on']}_{batch.measure}"]), versions=runs.versions(),
@@ -117,7 +126,9 @@ def _line(campaign: Campaign, batch: Batch, home: Metric, seed: int) -> Line:
     """The ledger's line of that training."""
     genotype = publishable.genotype_of(campaign, batch.label)
     functions = {genotype.sha256}
-    functions |= {function_of(each) for label, each in campaign.activations.items() if batch.label in (label, *each.twins())}
+    functions |= {
+        function_of(each) for label, each in campaign.activations.items() if batch.label in (label, *each.duplicates())
+    }
     wanted = (home.model, home.data, seed)
     for line in campaign.ledger.first().values():
         if line.function in functions and (line.model, line.data, line.seed) == wanted and "test_loss" in line.log[-1]:

@@ -1,4 +1,4 @@
-"""Whether a zoo says what its evidence gives: everything that can be recomputed is recomputed and compared."""
+"""Verify that a zoo says what its evidence gives: all that can be recomputed is recomputed and compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..comparison.campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE
 from ..comparison.ledger import Ledger
 from ..errors import GrafsError, RunError, UnknownNameError
 from ..utils.suggest import nearest
-from ..zoo import entry_file
+from ..zoo import entry_file, lookup
 from ..zoo.entry import Batch, Contents
 from . import card_plots, claims, evidence, pages
 from . import requirements as publishable
@@ -30,7 +30,15 @@ _SHOWN = 8  # disagreements of one entry
 
 @dataclass(frozen=True)
 class Checked:
-    """One entry, or the zoo as a whole: how many values were compared with how many lines, and what is wrong."""
+    """One entry, or the zoo as a whole.
+
+    Args:
+        name: of the entry.
+        values: how many were compared.
+        lines: of the ledger that they come from.
+        wrong: what is.
+        notes: further sentences.
+    """
 
     name: str
     values: int = 0
@@ -51,9 +59,14 @@ class Checked:
 
 
 def verify(folder: str | Path, names: Sequence[str] = ()) -> list[Checked]:
-    """Check the entries called ``names``, by default all, of the zoo in ``folder``; then, with all, what they have in common.
+    """Check entries, and with all of them what they have in common.
 
-    UnknownNameError, with the nearest, for a name that no entry has.
+    Args:
+        folder: the zoo.
+        names: of entries, by default all.
+
+    Raises:
+        UnknownNameError: with the nearest, for a name that no entry has.
     """
     folder = Path(folder)
     files = {path.stem: path for path in sorted(folder.glob("*/grafs_*.json"))}
@@ -82,7 +95,7 @@ def _all(folder: Path, read: dict[str, Contents], complete: bool) -> Checked:
 
 def _entry(contents: Contents, folder: Path) -> Checked:
     """Facts and every batch, anew; the card and the pictures."""
-    genotype = Genotype.from_dict(contents.genotype, contents.name)
+    genotype = Genotype.from_dict(contents.genotype, contents.name, derived=True)
     count, wrong = _compared(contents.facts, facts.of(genotype), "facts")
     lines, notes = 0, list[str]()
     for number, batch in enumerate(contents.batches):
@@ -95,8 +108,8 @@ def _entry(contents: Contents, folder: Path) -> Checked:
         values, differing = _compared(batch, again, where)
         count, lines, wrong = count + values, lines + len(batch.evidence.lines), wrong + differing
         if more:
-            notes.append(f"{batch.evidence.folder} has {more} further lines: grafs-timm publish takes them in")
-    if usual := contenders.usual_as(genotype):
+            notes.append(f"{batch.evidence.folder} has {more} more lines: grafs-timm publish adds them")
+    if usual := lookup.known_as(genotype, lookup.USUAL):
         wrong.append(f"genotype: it is {usual} up to scales")
     if contents.recommended != claims.recommended(contents):
         shown = "is" if claims.recommended(contents) else "is not"
@@ -166,7 +179,7 @@ def _strays(folder: Path) -> Iterator[str]:
             known = path.parent == place and (path.name in (RECIPE, ACTIVATIONS, COST) or path.suffix == ".jsonl")
             further = path.parent == place / FURTHER and path.suffix == ".yaml"
             if path.is_file() and not (known or further or path.name.startswith(".")):
-                yield f"{path}: no part of a ledger"
+                yield f"{path}: not part of a ledger"
 
 
 def _pages(made: dict[Path, str]) -> list[str]:
@@ -174,7 +187,7 @@ def _pages(made: dict[Path, str]) -> list[str]:
     for path, text in made.items():
         try:
             if path.read_bytes() != text.encode():
-                wrong.append(f"{path} is not what the entries give; grafs-timm publish makes it anew")
+                wrong.append(f"{path} differs from its entries; grafs-timm publish generates it again")
         except OSError as error:
             wrong.append(f"{path} cannot be read: {error.strerror}")
     return wrong

@@ -1,4 +1,4 @@
-"""What a run needs to go on, as one file of tensors and plain values: written whole, read without running anything."""
+"""Save and load checkpoints: tensors and plain values in one file, written whole, read without running code."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ _TENSORS = (Tensor, torch.nn.Parameter)
 
 
 def save(path: str | Path, state: dict[str, Any]) -> Path:
-    """Write ``state``: tensors, None, bool, int, float, str, and lists, tuples and dicts of them.
+    """Write a checkpoint. The one that was there is kept until the new one is whole.
 
-    TypeError with the path of the key where something else stands in it. RunError where the file can't be written; the
-    checkpoint that was there is kept.
+    Args:
+        state: Tensors, None, bool, int, float, str, and lists, tuples and dicts of them.
+
+    Raises:
+        TypeError: Something else is in ``state``; its keys are named.
+        RunError: The file can't be written.
+
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(save(Path(folder) / "checkpoint.pt", {"epoch": 3, "weight": torch.ones(2)}))["epoch"]
+    3
     """
     _check(state, "state")
     return write_whole(path, lambda file: torch.save({"format": FORMAT, "state": state}, file))
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What ``save`` wrote, tensors on the CPU. RunError where the file is missing, damaged or something else."""
+    """Return what `save` wrote, tensors on the CPU. RunError where the file is missing, damaged or something else."""
     path = Path(path)
     if not path.is_file():
         raise RunError(f"no checkpoint at {path}")
@@ -55,13 +64,13 @@ def load(path: str | Path) -> dict[str, Any]:
 def restore(
     path: str | Path, load_state: Callable[[dict[str, Any]], None], read: Callable[[str | Path], dict[str, Any]] = load
 ) -> None:
-    """``load_state`` with what ``read`` gives for the path. RunError also where that is not the state of this run."""
+    """Call ``load_state`` with the checkpoint that ``read`` returns. RunError where it is not this run's state."""
     state = read(path)
     try:
         load_state(state)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         what = f"{type(error).__name__}: {_first_line(error)}"
-        raise RunError(f"{path} does not hold what this run needs to go on ({what})") from error
+        raise RunError(f"{path} does not hold what this run needs to resume ({what})") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -84,7 +93,7 @@ def _check(value: Any, place: str) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Of every generator a run draws from: torch's (CPU, each CUDA device), NumPy's global one, Python's ``random``."""
+    """Return the state of torch's generators (CPU and each CUDA device), NumPy's global one and Python's ``random``."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
     return {
@@ -102,14 +111,14 @@ def rng_state() -> dict[str, Any]:
 
 
 def seed_all(seed: int) -> None:
-    """Seed every generator that ``rng_state`` keeps."""
+    """Seed every generator that `rng_state` covers."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what ``rng_state`` returned. CUDA devices that this machine or the state lacks are left out."""
+    """Restore what `rng_state` returned. CUDA devices that this machine or the state lacks are skipped."""
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available():
         for device, value in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):

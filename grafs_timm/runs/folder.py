@@ -1,12 +1,12 @@
-"""The folder of a run: which run it belongs to, and how far that run got.
+"""The folder of a run: its files, which run it belongs to, and how far that run got.
 
-    recipe.yaml  every setting, resolved        checkpoint.pt   what going on needs
+    recipe.yaml  every setting, resolved        checkpoint.pt   what resuming needs
     run.json     what the run is: see below     genotype.json   what a search found
-    log.jsonl    every number, as it came       summary.json    the result; it stands there when the run is finished
-    plots/                                       weights/        the trained model of an evaluation, saved with its activation
+    log.jsonl    every number                   summary.json    the result; the run is finished once it exists
+    plots/                                      weights/        the trained model, saved with its activation
 
-``run.json`` holds the run's facts (kind, model, data, seed, activation ...) and the versions it began with. A folder is
-only ever gone on with by the run it belongs to, and nothing that lies in one is deleted.
+``run.json`` holds the run's facts (kind, model, data, seed, activation ...) and the versions it began with. Only the same run
+may resume a folder, and nothing in one is deleted.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from ..config.settings import Recipe
 from ..errors import RecipeError, RunError
 from ..utils import hardware
 from ..utils.files import locked, write_json, write_whole
-from .tracking import Mode, RunLog, without_nan
+from .tracking import DISABLED, RunLog, Wandb, without_nan
 
 FORMAT = "grafs-run/1"
+RUN, RECIPE, SUMMARY, GENOTYPE, CHECKPOINT = "run.json", "recipe.yaml", "summary.json", "genotype.json", "checkpoint.pt"
 _SHOWN = 5  # differences in one message
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages whose numbers a result depends on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for name in ("grafs-timm", "torch", "torchvision", "timm", "numpy"):
         try:
@@ -44,7 +45,12 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder opened for one run. ``notes`` are for the user: versions that changed since it began."""
+    """A folder opened for one run.
+
+    Attributes:
+        facts: What distinguishes the run: kind, seed, activation.
+        notes: Versions that changed since the run began, as sentences.
+    """
 
     path: Path
     recipe: Recipe
@@ -55,12 +61,18 @@ class RunFolder:
     def open(
         cls, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False, begin: bool = True
     ) -> RunFolder:
-        """Make the folder, or open the one this run began, finished or (with ``resume``) half done.
+        """Make the folder, or open the one that this run began.
 
-        With ``begin`` false a new folder is only checked, and ``begin()`` makes it: once nothing in the run's input is wrong.
-        A run that stopped before its first checkpoint has nothing to go on from and begins anew without ``resume``.
-        RunError, with the folder as it was: where it belongs to another run (the keys that differ are named), is half
-        done and ``resume`` is false, holds something else, or can't be written.
+        A run that stopped before its first checkpoint has nothing to resume and begins anew without ``resume``.
+
+        Args:
+            resume: Accept a half-done run.
+            begin: Write ``run.json`` into a new folder at once; else `begin` does, after the run's input was checked.
+
+        Raises:
+            RunError: The folder belongs to another run (the differing keys are named), is half done and ``resume`` is false,
+            holds
+                something else, or can't be written. It is left as it was.
         """
         path = Path(folder)
         facts = json.loads(json.dumps(facts, allow_nan=False))
@@ -71,15 +83,15 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}") from error
         # hidden: what a write leaves that was killed halfway
-        if any(not name.startswith(".") for name in inside) and "run.json" not in inside:
+        if any(not name.startswith(".") for name in inside) and RUN not in inside:
             raise RunError(f"{path} is not empty and holds no run; name an empty or a new folder with --out")
-        if "run.json" not in inside:
+        if RUN not in inside:
             new = cls(path, recipe, facts)
             if begin:
                 new.begin()
             return new
 
-        about = read_json(path / "run.json")
+        about = read_json(path / RUN)
         differing = _differences(path, about, recipe, facts)
         if differing:
             more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
@@ -87,32 +99,40 @@ class RunFolder:
         opened = cls(path, recipe, facts, _changes(about.get("versions")))
         if begin:
             opened.begin()
-        if opened.half_done and not resume:
-            raise RunError(f"{path} holds this run half done; add --resume to go on, or name another --out")
+        opened._require_resume(resume)
         return opened
 
     def begin(self) -> None:
-        """Write what of ``run.json`` and ``recipe.yaml`` isn't there yet. RunError where it can't be written."""
-        if not (self.path / "run.json").exists():
+        """Write ``run.json`` and ``recipe.yaml`` where they are missing. RunError where they can't be written."""
+        if not (self.path / RUN).exists():
             about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
             about["commit"] = hardware.commit()
-            write_json(self.path / "run.json", about)
-        if not (self.path / "recipe.yaml").exists():
-            write_whole(self.path / "recipe.yaml", self.recipe.to_yaml())
+            write_json(self.path / RUN, about)
+        if not (self.path / RECIPE).exists():
+            write_whole(self.path / RECIPE, self.recipe.to_yaml())
 
     @classmethod
     def claim(
         cls, held: contextlib.ExitStack, folder: str | Path, recipe: Recipe, facts: dict[str, Any], resume: bool = False
     ) -> RunFolder:
-        """``open`` without beginning, and unless the run is finished the folder's lock, kept until ``held`` is closed.
+        """Open without beginning, and lock the folder until ``held`` is closed, unless the run is finished.
 
-        RunError where another process has it, naming that process.
+        Raises:
+            RunError: As `open`, and where another process has the lock; that process is named.
         """
+        begun = (Path(folder) / RUN).exists()
         there = cls.open(folder, recipe, facts, resume=resume, begin=False)
         if there.finished:
             return there
         held.enter_context(locked(there.path))
-        return cls.open(folder, recipe, facts, resume=resume, begin=False)  # another may just have ended there
+        if not begun:  # another may have begun, or ended, a run there before the lock was ours
+            return cls.open(folder, recipe, facts, resume=resume, begin=False)
+        there._require_resume(resume)
+        return there
+
+    def _require_resume(self, resume: bool) -> None:
+        if self.half_done and not resume:
+            raise RunError(f"{self.path} holds this run half done; add --resume to continue it, or name another --out")
 
     @property
     def finished(self) -> bool:
@@ -120,20 +140,20 @@ class RunFolder:
 
     @property
     def half_done(self) -> bool:
-        """There is a checkpoint to go on from, and no result yet."""
+        """Return whether there is a checkpoint to resume from, and no result yet."""
         return self.checkpoint_file.exists() and not self.finished
 
     @property
     def checkpoint_file(self) -> Path:
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT
 
     @property
     def genotype_file(self) -> Path:
-        return self.path / "genotype.json"
+        return self.path / GENOTYPE
 
     @property
     def summary_file(self) -> Path:
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     @property
     def plots(self) -> Path:
@@ -145,29 +165,30 @@ class RunFolder:
 
     @property
     def title(self) -> str:
-        """What tells the run from others of its group: «relu cifar_resnet20 cifar10 s0»."""
+        """Return what distinguishes the run from others of its group, such as "relu cifar_resnet20 cifar10 s0"."""
         own = [self.facts.get("activation"), self.recipe.model, Path(self.recipe.data.name).name, f"s{self.facts.get('seed')}"]
         return " ".join(str(part) for part in own if part)
 
-    def open_log(self, wandb: Mode = "disabled", group: str | None = None) -> RunLog:
-        """The run's log; in W&B the run is one of ``group``, its job type what kind of run it is."""
+    def open_log(self, wandb: Wandb = DISABLED) -> RunLog:
+        """Open the run's log; W&B's job type is the kind of the run."""
         config = {**self.facts, **self.recipe.model_dump(mode="json")}
-        return RunLog(self.path, wandb, config, name=self.title, group=group, job_type=self.facts["kind"])
+        return RunLog(self.path, wandb.mode, config, name=self.title, group=wandb.group, job_type=self.facts["kind"])
 
     def summary(self) -> dict[str, Any]:
-        """The result of a finished run. RunError where there is none, or it can't be read."""
+        """Return the result of a finished run. RunError where there is none, or it can't be read."""
         return read_json(self.summary_file)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the result, which marks the run finished: the last thing a run does. RunError where it can't.
+        """Write the result, which marks the run as finished. NaN and ±inf become texts, as in the log.
 
-        NaN and ±inf become the texts «nan», «inf», «-inf», as in the log.
+        Raises:
+            RunError: It can't be written.
         """
         write_json(self.summary_file, without_nan(summary))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file. RunError where it can't be read or holds something else."""
+    """Read the object in a JSON file. RunError where it can't be read or holds something else."""
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -180,15 +201,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[str, Any]) -> list[str]:
-    """Where the run in the folder differs from this one: «search.epochs: 50 there, 20 here»."""
+    """Return how the run in the folder differs from this one, such as "search.epochs: 50 there, 20 here"."""
     if about.get("format") != FORMAT:
         return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
     own = ("format", "recipe_sha256", "versions", "commit")
     there = {key: value for key, value in about.items() if key not in own}
     here = {key: value for key, value in facts.items() if key not in own}
-    if (path / "recipe.yaml").exists():
+    if (path / RECIPE).exists():
         try:
-            kept = parse_recipe(strict_yaml.read(path / "recipe.yaml"), str(path / "recipe.yaml"))
+            kept = parse_recipe(strict_yaml.read(path / RECIPE), str(path / RECIPE))
         except RecipeError as error:
             raise RunError(f"the recipe of the run in {path} cannot be read: {error}") from error
         there["recipe"], here["recipe"] = kept.model_dump(mode="json"), recipe.model_dump(mode="json")
@@ -198,7 +219,11 @@ def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The keys, ``outer.inner`` for those of mappings in mappings, whose values are not equal, each with both values."""
+    """Return the keys whose values differ, nested ones as ``outer.inner``, each with both values.
+
+    >>> differences({"search": {"epochs": 50}, "seed": 1}, {"search": {"epochs": 20}, "seed": 1})
+    ['search.epochs: 50 there, 20 here']
+    """
     there, here = _flat(there), _flat(here)
     keys = [*here, *(key for key in there if key not in here)]
     missing = object()

@@ -1,4 +1,4 @@
-"""Plot how the survivors of a search shrank."""
+"""Plot the shrinking of a search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PANELS = ("u1", "u2", "u3", "u4", "b1", "b2")  # drawn two by two, from left to
 
 
 def plot_shrinking(run: str | Path, path: str | Path) -> Path:
-    """Until which epoch each candidate of a search was alive, slot by slot, and the one that stayed; from its log.jsonl."""
+    """Plot the epochs in which each candidate of a search was alive, slot by slot, from its log.jsonl."""
     rows = [row for row in read_log(run) if row["kind"] in ("start", "epoch")]
     if not rows:
         raise RunError(f"{run}: its log has no epoch of a search yet")

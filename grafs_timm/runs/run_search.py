@@ -1,12 +1,10 @@
-"""A search as a run: recipe in, run folder out. The loop is the one any user writes around ActivationSearch."""
+"""Run a search from a recipe in a run folder; the loop is the one that users write around `ActivationSearch`."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..activations import formula
+from ..activations.formula import Genotype
 from ..activations.plots import plot_functions
-from ..config.settings import Recipe, Search
+from ..config.settings import ImageData, Recipe, Search, TextData
 from ..data.text import TextBatches
-from ..errors import GrafsWarning, RecipeError
+from ..errors import RecipeError
 from ..search.bilevel import ActivationSearch, Site
 from ..search.table import Grid
 from ..utils import hardware, parallel
 from ..zoo.lookup import known_as, resolve
 from . import checkpoint
 from .folder import RunFolder
+from .loop import Run, Work, open_run
 from .plots import plot_shrinking
-from .tracking import Mode, RunLog
+from .tracking import DISABLED, Wandb
 from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
-from .wandb_result import show_result
 from .weight_step import WeightStep, accuracy, loss_of
 
 WORTH_COMPILING = 5_000  # steps of a search on a CPU
@@ -47,22 +46,22 @@ def _check_batch(settings: Search) -> None:
 
 
 def _pays(recipe: Recipe, per_epoch: int, device: str) -> bool:
-    """Whether to compile the making of the tables: half a minute at first, then a few milliseconds less in every step.
+    """Return whether to compile the tabulation: half a minute at first, then a few milliseconds less in every step.
 
-    A matter of the recipe alone, so that a resumed search computes as the stopped one did.
+    It depends on the recipe alone, so that a resumed search computes as the stopped one did.
     """
     steps = recipe.search.epochs * per_epoch
     return recipe.compile == "model" or (recipe.compile == "auto" and (device != "cpu" or steps >= WORTH_COMPILING))
 
 
 def _own_weights(model: nn.Module) -> bool:
-    """Whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
+    """Return whether a site has weights of its own, such as PReLU's, which only the warm start uses."""
     return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a search is fed with: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
+    """The data of a search: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
 
     inner: Feed
     outer: Feed
@@ -74,40 +73,44 @@ class _Parts:
 _OUTER_SEED = 1_000_003  # beside the inner one's
 
 
-def _image_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
+def _image_parts(recipe: Recipe, data: ImageData, seed: int, device: str) -> _Parts:
+    if data.loading == "stream":
+        raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
     settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
-    train_set = load_data(recipe, "train", device)
+    train_set = load_data(data, "train", device)
     weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
     return _Parts(
-        paced(make_batches(recipe, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
-        make_batches(recipe, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
-        make_batches(recipe, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
+        paced(make_batches(data, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
+        make_batches(data, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
+        make_batches(data, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
     )  # fmt: skip
 
 
-def _text_parts(recipe: Recipe, seed: int, device: str) -> _Parts:
-    """The two levels learn from text that does not overlap: the architecture's part is the training part's end."""
-    settings, size, how, share = recipe.search, recipe.search.batch_size, recipe.data.text, (parallel.rank(), parallel.world())
-    assert how
-    data = load_tokens(recipe, device)
-    weights_set, architecture_set = data.train.split(1 - settings.architecture_fraction)
+def _text_parts(recipe: Recipe, data: TextData, seed: int, device: str) -> _Parts:
+    """Split the text so that the two levels do not overlap: the end of the training part is the architecture's."""
+    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
+    text, context = load_tokens(data, device), data.text.context
+    weights_set, architecture_set = text.train.split(1 - settings.architecture_fraction)
     return _Parts(
-        paced(TextBatches(weights_set, size, context=how.context, seed=seed, share=share), settings.steps_per_epoch),
-        TextBatches(architecture_set, size, context=how.context, seed=seed + _OUTER_SEED, share=share),
-        TextBatches(architecture_set, size, context=how.context, train=False), data.vocab_size, (how.context,),
+        paced(TextBatches(weights_set, size, context=context, seed=seed, share=share), settings.steps_per_epoch),
+        TextBatches(architecture_set, size, context=context, seed=seed + _OUTER_SEED, share=share),
+        TextBatches(architecture_set, size, context=context, train=False), text.vocab_size, (context,),
     )  # fmt: skip
 
 
-class _Run:
-    """The parts of one search that a checkpoint holds, and the loop over them."""
+class _Search(Work):
+    """The parts of one search that a checkpoint holds, and its epochs."""
+
+    noun = title = "search"
 
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         settings = recipe.search
+        super().__init__(recipe, seed, device, settings.epochs)
         _check_batch(settings)
-        if recipe.data.loading == "stream":
-            raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
-        self.recipe, self.device = recipe, device
-        parts = _text_parts(recipe, seed, device) if recipe.data.text else _image_parts(recipe, seed, device)
+        if isinstance(recipe.data, TextData):
+            parts = _text_parts(recipe, recipe.data, seed, device)
+        else:
+            parts = _image_parts(recipe, recipe.data, seed, device)
         self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, parts.num_classes, parts.shape, device)
@@ -127,9 +130,12 @@ class _Run:
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp, idle=idle)
         fp16 = recipe.amp == "fp16"
         self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if fp16 else None
-        self.first, self.seconds, self.log_end, self.processes = 0, 0.0, 0, parallel.world()
-        if not parallel.is_main():  # all begin with one model, each goes on with draws of its own
-            checkpoint.seed_all(parallel.own_seed(seed))
+        self.totals, self.dropped = dict[str, float](), list[Any]()  # since the last line of the log
+        self.separate_draws()
+
+    @property
+    def steps(self) -> int:
+        return len(self.inner)
 
     def _losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> list[Callable[[], Tensor]]:
         """A function for each micro-batch that runs ``network`` on it and returns its mean loss in nats."""
@@ -141,12 +147,21 @@ class _Run:
         parts = self.recipe.search.accumulate
         return [partial(loss, *part) for part in zip(images.chunk(parts), labels.chunk(parts), strict=True)]
 
-    def epoch(self, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
+    def close(self) -> None:
+        """Nothing to end: a search's data lie on the device."""
+
+    def begin(self, run: Run) -> None:
+        run.log(
+            "start", sites=self.search.report.replaced, survivors=self.search.cell.survivors,
+            steps_per_epoch=len(self.inner), processes=parallel.world(),
+        )  # fmt: skip
+
+    def _train(self, bar: tqdm[Any]) -> dict[str, float]:
         """One epoch of outer and inner steps; mean losses in nats."""
         self.model.train()
         losses = torch.zeros(2, device=self.device)
-        outer = forever(self.outer, epoch * len(self.inner))
-        for number, inner_batch in enumerate(self.inner.epoch(epoch)):
+        outer = forever(self.outer, self.epoch * len(self.inner))
+        for number, inner_batch in enumerate(self.inner.epoch(self.epoch)):
             losses[1] += self.search.architecture_step(self._losses(self.model, *next(outer)), self.outer_scaler)
             losses[0] += self.step(self._losses(self.step.network, *inner_batch))
             bar.update()
@@ -156,129 +171,82 @@ class _Run:
         inner, outer_mean = (losses / len(self.inner)).tolist()
         return {"inner_loss": inner, "outer_loss": outer_mean}
 
+    def run_epoch(self, run: Run) -> None:
+        """One epoch; a line of the log and a checkpoint as often as the recipe says."""
+        begin = time.perf_counter()
+        losses = self._train(run.bar)
+        self.dropped += self.search.end_epoch()
+        best, survivors = self.search.genotype(), self.search.cell.survivors
+        self.seconds += time.perf_counter() - begin
+        self.epoch += 1
+        self.totals = {key: self.totals.get(key, 0.0) + value for key, value in losses.items()}
+        every = self.recipe.search.log_epochs
+        if self.epoch % every and self.epoch < self.epochs:
+            return
+        means = {key: value / ((self.epoch - 1) % every + 1) for key, value in self.totals.items()}
+        alive = sum(map(len, survivors.values()))
+        state = self.state()
+        run.log(
+            "epoch", epoch=self.epoch, **means, alive=alive, survivors=survivors, dropped=self.dropped, formula=best.text,
+            outside=self.search.outside, skipped_outer=self.search.skipped, skipped_inner=self.step.skipped,
+            seconds=self.seconds,
+        )  # fmt: skip
+        run.save(state)
+        self.totals, self.dropped = {}, []
+        run.bar.set_description(f"epoch {self.epoch}/{self.epochs}, {alive} alive, f(x) = {best.text}"[:110])
+
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, ``rng`` of every rank; all ranks call it together."""
         return {
+            "epoch": self.epoch, "seconds": self.seconds,
             "model": self.model.state_dict(), "search": self.search.state_dict(), "step": self.step.state_dict(),
             "outer_scaler": self.outer_scaler.state_dict() if self.outer_scaler else {},
             "rng": parallel.gather(checkpoint.rng_state()),
         }  # fmt: skip
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+    def load_parts(self, state: dict[str, Any]) -> None:
         self.search.load_state_dict(state["search"])
-        self.step.load_state_dict(state["step"])
         if self.outer_scaler:
             self.outer_scaler.load_state_dict(state["outer_scaler"])
-        self.processes = len(state["rng"])
-        if parallel.rank() < self.processes:
-            checkpoint.set_rng_state(state["rng"][parallel.rank()])
-        self.first, self.seconds, self.log_end = state["epoch"], state["seconds"], state["log"]
+
+    def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype]:
+        search, recipe, found = self.search, self.recipe, self.search.genotype()
+        held_out_accuracy, held_out_loss = accuracy(self.model, self.held_out.epoch(0), self.step)
+        formula.save(found, folder.genotype_file)
+        plot_functions({"found": found}, folder.plots / "function.png")
+        plot_shrinking(folder.path, folder.plots / "shrinking.png")
+        return {
+            "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
+            "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
+            "known_as": known_as(found), "keeps_bound": found.bound is not None,
+            "held_out_accuracy": held_out_accuracy, "held_out_loss": held_out_loss, "outside": search.outside,
+            "skipped_outer": search.skipped, "skipped_inner": self.step.skipped, "seconds": self.seconds,
+            "hardware": hardware.describe(self.device),
+        }, found  # fmt: skip
 
 
 def run_search(
     recipe: Recipe, out: str | Path, *, seed: int = 0, device: str = "cpu", resume: bool = False,
-    wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
+    wandb: Wandb = DISABLED, quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Search an activation as the recipe says; returns the summary.
+    """Search an activation as the recipe says.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch and, at the end, genotype.json, plots/ and summary.json.
-    A finished folder is only read; a half-done one goes on with ``resume``, to the same genotype bit for bit on CPU.
-    Processes that torchrun started search together, data-parallel; rank 0 alone touches the folder, and one that torchrun
-    started anew goes on as if with ``resume``. ``group`` is W&B's.
+    A finished folder is only read. Processes that torchrun started search together, data-parallel.
+
+    Args:
+        out: The run's folder: empty, new or this run's own.
+        device: "cpu", "cuda" or "cuda:N".
+        resume: Resume a half-done run, to the same genotype bit for bit on CPU.
+        wandb: Whether and how the log is mirrored in W&B.
+        quiet: Show no progress bar.
+
+    Returns:
+        The summary, as in summary.json.
+
+    Raises:
+        RunError: The folder belongs to another run, is half done and ``resume`` is false, or is in use.
+        RecipeError: The recipe does not fit the model, the data or the number of processes.
     """
-    with parallel.joined(device) as own_device, contextlib.ExitStack() as held:
-        folder = RunFolder(Path(out), recipe, {"kind": "search", "seed": seed})
-
-        def opened() -> dict[str, Any]:
-            there = RunFolder.claim(held, out, recipe, folder.facts, resume=resume or parallel.restarted())
-            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done, "notes": there.notes}
-
-        found = parallel.from_main(opened)
-        if found["summary"] is not None:
-            return found["summary"]
-        run = _Run(recipe.for_search, seed, own_device)
-        if found["half_done"]:
-            checkpoint.restore(
-                folder.checkpoint_file, run.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
-            )
-        parallel.from_main(folder.begin)
-        return _go(run, replace(folder, notes=found["notes"]), wandb, group, quiet)
-
-
-def _go(run: _Run, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool) -> dict[str, Any]:
-    """The epochs that are left, with lines in the log and checkpoints as often as the recipe says; then the result."""
-    recipe, search, seconds, every = run.recipe, run.search, run.seconds, run.recipe.search.log_epochs
-    per_epoch, epochs, main = len(run.inner), recipe.search.epochs, parallel.is_main()
-    with (
-        folder.open_log(wandb, group) if main else contextlib.nullcontext() as log,
-        tqdm(
-            total=epochs * per_epoch, initial=run.first * per_epoch, disable=quiet or not main or None,
-            desc="search", unit="step",
-        ) as bar,
-    ):  # fmt: skip
-        if log:
-            _start(run, folder, log)
-        totals, dropped = dict[str, float](), list[Any]()  # since the last line of the log
-        for epoch in range(run.first, epochs):
-            begin = time.perf_counter()
-            losses = run.epoch(epoch, bar)
-            dropped += search.end_epoch()
-            best, survivors = search.genotype(), search.cell.survivors
-            seconds += time.perf_counter() - begin
-            alive = sum(map(len, survivors.values()))
-            totals = {key: totals.get(key, 0.0) + value for key, value in losses.items()}
-            if (epoch + 1) % every and epoch + 1 < epochs:
-                continue
-            means = {key: value / (epoch % every + 1) for key, value in totals.items()}
-            state = {"epoch": epoch + 1, "seconds": seconds, **run.state()}
-            if log:
-                log.log(
-                    "epoch", epoch=epoch + 1, **means, alive=alive, survivors=survivors, dropped=dropped,
-                    formula=best.text, outside=search.outside, skipped_outer=search.skipped,
-                    skipped_inner=run.step.skipped, seconds=seconds,
-                )  # fmt: skip
-                checkpoint.save(folder.checkpoint_file, {**state, "log": log.sync()})
-            totals, dropped = {}, []
-            bar.set_description(f"epoch {epoch + 1}/{epochs}, {alive} alive, f(x) = {best.text}"[:110])
-        return parallel.from_main(lambda: _finish(run, folder, log, seconds))
-
-
-def _start(run: _Run, folder: RunFolder, log: RunLog) -> None:
-    log.truncate_to(run.log_end)  # what came after the checkpoint comes again
-    notices = [*folder.notes]
-    if run.first == 0:
-        log.log(
-            "start", sites=run.search.report.replaced, survivors=run.search.cell.survivors,
-            steps_per_epoch=len(run.inner), processes=parallel.world(),
-        )  # fmt: skip
-    if run.processes != parallel.world():
-        notices.append(
-            f"this search had {run.processes} processes until epoch {run.first} and goes on with {parallel.world()}: "
-            "its draws differ from here on, and with them perhaps its result"
-        )
-    for notice in notices:
-        warnings.warn(notice, GrafsWarning)
-        log.log("notice", text=notice)
-
-
-def _finish(run: _Run, folder: RunFolder, log: RunLog | None, seconds: float) -> dict[str, Any]:
-    """Write the result into the folder; returns the summary."""
-    assert log is not None
-    search, recipe = run.search, run.recipe
-    found = search.genotype()
-    chosen_accuracy, chosen_loss = accuracy(run.model, run.held_out.epoch(0), run.step)
-    formula.save(found, folder.genotype_file)
-    plot_functions({"found": found}, folder.plots / "function.png")
-    plot_shrinking(folder.path, folder.plots / "shrinking.png")
-    summary = {
-        **folder.facts, "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
-        "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
-        "known_as": known_as(found), "keeps_bound": found.bound is not None,
-        "held_out_accuracy": chosen_accuracy, "held_out_loss": chosen_loss, "outside": search.outside,
-        "skipped_outer": search.skipped, "skipped_inner": run.step.skipped, "seconds": seconds,
-        "hardware": hardware.describe(run.device),
-    }  # fmt: skip
-    folder.finish(summary)
-    show_result(log, folder, found)
-    return summary
+    facts = {"kind": "search", "seed": seed}
+    with open_run(recipe, out, facts, device=device, resume=resume, wandb=wandb, quiet=quiet) as run:
+        return run.summary or run.complete(_Search(recipe.for_search, seed, run.device))

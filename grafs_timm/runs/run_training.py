@@ -1,12 +1,10 @@
-"""A training from scratch, or fine-tuning, as a run: recipe and activation in, run folder out."""
+"""Run a training, from scratch or fine-tuning, from a recipe and an activation in a run folder."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ import torch
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ..activations.formula import Genotype
 from ..activations.named import Activation
 from ..config.recipe import Recipe
 from ..errors import GrafsWarning, RecipeError, RunError
@@ -26,18 +24,21 @@ from ..utils import hardware, parallel
 from ..zoo import lookup as zoo
 from . import checkpoint
 from .folder import RunFolder
-from .tracking import Mode, RunLog
+from .loop import Run, Work, open_run
+from .tracking import DISABLED, Wandb
 from .training import blank, has_idle_weights, make_model, measured_on, open_feeds
-from .wandb_result import show_result
 from .weight_step import WeightStep, loss_of, measure
 
 
-class _Training:
-    """The parts of one training that a checkpoint holds, and the loop over them."""
+class _Training(Work):
+    """The parts of one training that a checkpoint holds, and its epochs."""
+
+    noun = "training"
 
     def __init__(self, recipe: Recipe, found: Activation, seed: int, device: str) -> None:
         settings = recipe.evaluate
-        self.recipe, self.settings, self.device = recipe, settings, device
+        super().__init__(recipe, seed, device, settings.epochs)
+        self.found, self.settings = found, settings
         self.feeds = feeds = open_feeds(recipe, seed, device)
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, feeds.num_classes, feeds.shape, device, settings.start_from)
@@ -49,12 +50,20 @@ class _Training:
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(feeds.train), recipe.amp, idle=idle)
         self.mixup = self._mixup()
         self.split, self.accumulate = measured_on(recipe), settings.accumulate
-        self.epoch = self.done = self.log_end = 0  # whole epochs, steps of the one under way, bytes of the log
-        self.processes = parallel.world()
-        self.total, self.seconds = torch.zeros((), device=device), 0.0  # of the epoch under way
+        self.total = torch.zeros((), device=device)  # the losses of the epoch under way, as are its seconds
         self.values: dict[str, float] = {}
-        if not parallel.is_main():  # all begin with one model, each goes on with draws of its own
-            checkpoint.seed_all(parallel.own_seed(seed))
+        self.separate_draws()
+
+    @property
+    def title(self) -> str:
+        return f"{self.found.name} seed {self.seed}"
+
+    @property
+    def steps(self) -> int:
+        return len(self.feeds.train)
+
+    def close(self) -> None:
+        self.feeds.close()
 
     def _mixup(self) -> Mixup | None:
         settings = self.settings
@@ -107,7 +116,7 @@ class _Training:
         self.accumulate = more
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        notice = f"out of memory with {size} images at a time: goes on with {images // more}, {more} to a step"
+        notice = f"out of memory with {size} images at a time: continuing with {images // more}, {more} to a step"
         warnings.warn(notice, GrafsWarning)
 
     def measure(self) -> dict[str, float]:
@@ -123,141 +132,90 @@ class _Training:
                 values |= {f"{split}_accuracy": 100 * right / count, f"{split}_loss": loss / count}
         return values
 
+    def begin(self, run: Run) -> None:
+        """The first line of a training's log is that of its first epoch."""
+
+    def run_epoch(self, run: Run) -> None:
+        """What is left of the epoch under way, with a checkpoint every ``evaluate.checkpoint_steps`` and at its end."""
+        every, begin = self.settings.checkpoint_steps, time.perf_counter() - self.seconds
+        self.model.train()
+        for images, labels in self.feeds.train.epoch(self.epoch, self.done):
+            self.train_step(images, labels)
+            run.bar.update()
+            self.seconds = time.perf_counter() - begin
+            if every and self.done % every == 0 and self.done < self.steps:
+                state, mean = self.state(), float(self.total) / self.done
+                run.log("step", epoch=self.epoch, step=self.done, train_loss=mean, seconds=self.seconds)
+                run.save(state)
+        seconds, self.values = self.seconds, self.measure()
+        self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
+        self.total.zero_()
+        state = self.state()
+        skipped = {"skipped_shards": len(self.feeds.skipped)} if self.feeds.skipped else {}
+        run.log("epoch", epoch=self.epoch, **self.values, skipped=self.step.skipped, **skipped, seconds=seconds)
+        run.save(state)
+        shown = {"loss": f"{self.values['train_loss']:.3f}"}
+        run.bar.set_postfix(shown | {self.split: f"{self.values[f'{self.split}_accuracy']:.2f} %"})
+
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, ``rng`` of every rank; all ranks call it together."""
         return {
             "epoch": self.epoch, "done": self.done, "total": self.total, "seconds": self.seconds, "values": self.values,
             "model": self.model.state_dict(), "ema": self.ema.module.state_dict() if self.ema else {},
             "step": self.step.state_dict(), "accumulate": self.accumulate, "rng": parallel.gather(checkpoint.rng_state()),
         }  # fmt: skip
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
+    def load_parts(self, state: dict[str, Any]) -> None:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
-        self.step.load_state_dict(state["step"])
-        self.processes = len(state["rng"])
-        if parallel.rank() < self.processes:
-            checkpoint.set_rng_state(state["rng"][parallel.rank()])
         self.total.copy_(state["total"])
-        self.epoch, self.done, self.seconds = state["epoch"], state["done"], state["seconds"]
-        self.values, self.accumulate, self.log_end = state["values"], state["accumulate"], state["log"]
+        self.done, self.values, self.accumulate = state["done"], state["values"], state["accumulate"]
+
+    def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype | nn.Module]:
+        recipe, feeds, settings, found = self.recipe, self.feeds, self.settings, self.found
+        origin = weights.origin(settings.start_from) if settings.start_from else {}
+        unit = recipe.data.unit
+        halved = {"accumulate": self.accumulate} if self.accumulate != settings.accumulate else {}
+        trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)} if feeds.mean else {}
+        weights.save_pretrained(self.ema.module if self.ema else self.model, folder.weights, pretrained_cfg=trained_on)
+        return {
+            "model": recipe.model, "data": recipe.data.name, f"train_{unit}": feeds.train_images,
+            f"{self.split}_{unit}": feeds.measured_images, "measured_on": self.split, "epochs": settings.epochs,
+            "report": str(self.report), **origin, "formula": found.formula, **self.values,
+            "skipped": self.step.skipped, **({"skipped_shards": feeds.skipped} if feeds.skipped else {}), **halved,
+            "hardware": hardware.describe(self.device),
+            **({"genotype": found.genotype.to_dict()} if found.genotype else {}),
+        }, found.genotype or found.layer()  # fmt: skip
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def run_evaluate(
+def run_training(
     recipe: Recipe, activation: Any, out: str | Path, *, seed: int = 0, device: str = "cpu",
-    resume: bool = False, wandb: Mode = "disabled", group: str | None = None, quiet: bool = False,
+    resume: bool = False, wandb: Wandb = DISABLED, quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train the recipe's model with ``activation`` (name, file, dict or genotype), from scratch or ``evaluate.start_from``.
+    """Train the recipe's model with an activation, from scratch or from ``evaluate.start_from``.
 
     The run folder gets log.jsonl, checkpoint.pt after each epoch (and every ``evaluate.checkpoint_steps``), weights/ and
-    summary.json at the end; the summary is returned. A finished folder is only read; a half-done one goes on with ``resume``,
-    to the same weights bit for bit on CPU. Processes that torchrun started train together, data-parallel; rank 0 alone
-    touches the folder, and one that torchrun started anew goes on as if with ``resume``. ``group`` is W&B's.
+    summary.json at the end. A finished folder is only read. Processes that torchrun started train together, data-parallel.
+
+    Args:
+        activation: Whatever `zoo.resolve` takes: a name, file, dict, class or genotype.
+        out: The run's folder: empty, new or this run's own.
+        device: "cpu", "cuda" or "cuda:N".
+        resume: Resume a half-done run, to the same weights bit for bit on CPU.
+        wandb: Whether and how the log is mirrored in W&B.
+        quiet: Show no progress bar.
+
+    Returns:
+        The summary, as in summary.json.
+
+    Raises:
+        RunError: The folder belongs to another run, is half done and ``resume`` is false, or is in use; or memory ran out.
+        RecipeError: The recipe does not fit the model, the data or the number of processes.
     """
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
-    with parallel.joined(device) as own_device, contextlib.ExitStack() as held:
-        folder = RunFolder(Path(out), recipe, facts)
-
-        def opened() -> dict[str, Any]:
-            there = RunFolder.claim(held, out, recipe, facts, resume=resume or parallel.restarted())
-            return {"summary": there.summary() if there.finished else None, "half_done": there.half_done, "notes": there.notes}
-
-        state = parallel.from_main(opened)
-        if state["summary"] is not None:
-            return state["summary"]
-        training = _Training(recipe, found, seed, own_device)
-        if state["half_done"]:
-            checkpoint.restore(
-                folder.checkpoint_file, training.load_state, read=lambda path: parallel.from_main(lambda: checkpoint.load(path))
-            )
-        held.callback(training.feeds.close)
-        parallel.from_main(folder.begin)
-        return _go(training, found, replace(folder, notes=state["notes"]), wandb, group, quiet)
-
-
-def _go(
-    training: _Training, found: Activation, folder: RunFolder, wandb: Mode, group: str | None, quiet: bool
-) -> dict[str, Any]:
-    """The steps that are left, each epoch with its line in the log and its checkpoint; then the result."""
-    feed, settings, main = training.feeds.train, training.settings, parallel.is_main()
-    with (
-        folder.open_log(wandb, group) if main else contextlib.nullcontext() as log,
-        tqdm(
-            total=settings.epochs * len(feed), initial=training.epoch * len(feed) + training.done,
-            disable=quiet or not main or None, unit="step", desc=f"{found.name} seed {folder.facts['seed']}",
-        ) as bar,
-    ):  # fmt: skip
-        if log:
-            _start(training, folder, log)
-        while training.epoch < settings.epochs:
-            _epoch(training, folder, log, bar)
-        return parallel.from_main(lambda: _finish(training, found, folder, log))
-
-
-def _start(training: _Training, folder: RunFolder, log: RunLog) -> None:
-    log.truncate_to(training.log_end)  # what came after the checkpoint comes again
-    notices = [*folder.notes]
-    if training.processes != parallel.world():
-        notices.append(
-            f"this training had {training.processes} processes until epoch {training.epoch} and goes on with "
-            f"{parallel.world()}: its draws differ from here on, and with them perhaps its result"
-        )
-    for notice in notices:
-        warnings.warn(notice, GrafsWarning)
-        log.log("notice", text=notice)
-
-
-def _epoch(training: _Training, folder: RunFolder, log: RunLog | None, bar: tqdm[Any]) -> None:
-    """What is left of the epoch under way."""
-    feed, settings = training.feeds.train, training.settings
-    begin = time.perf_counter() - training.seconds
-    training.model.train()
-    for images, labels in feed.epoch(training.epoch, training.done):
-        training.train_step(images, labels)
-        bar.update()
-        training.seconds = time.perf_counter() - begin
-        if settings.checkpoint_steps and training.done % settings.checkpoint_steps == 0 and training.done < len(feed):
-            state = training.state()
-            if log:
-                mean = float(training.total) / training.done
-                log.log("step", epoch=training.epoch, step=training.done, train_loss=mean, seconds=training.seconds)
-                checkpoint.save(folder.checkpoint_file, {**state, "log": log.sync()})
-    seconds, training.values = training.seconds, training.measure()
-    training.epoch, training.done, training.seconds = training.epoch + 1, 0, 0.0
-    training.total.zero_()
-    state = training.state()
-    if log:
-        skipped = {"skipped_shards": len(training.feeds.skipped)} if training.feeds.skipped else {}
-        log.log("epoch", epoch=training.epoch, **training.values, skipped=training.step.skipped, **skipped, seconds=seconds)
-        checkpoint.save(folder.checkpoint_file, {**state, "log": log.sync()})
-    shown = {"loss": f"{training.values['train_loss']:.3f}"}
-    bar.set_postfix(shown | {training.split: f"{training.values[f'{training.split}_accuracy']:.2f} %"})
-
-
-def _finish(training: _Training, found: Activation, folder: RunFolder, log: RunLog | None) -> dict[str, Any]:
-    """Write the result into the folder; returns the summary."""
-    assert log is not None
-    recipe, feeds, settings = training.recipe, training.feeds, training.settings
-    origin = weights.origin(settings.start_from) if settings.start_from else {}
-    unit = "tokens" if recipe.data.text else "images"
-    halved = {"accumulate": training.accumulate} if training.accumulate != settings.accumulate else {}
-    summary = {
-        **folder.facts, "model": recipe.model, "data": recipe.data.name, f"train_{unit}": feeds.train_images,
-        f"{training.split}_{unit}": feeds.measured_images, "measured_on": training.split, "epochs": settings.epochs,
-        "report": str(training.report), **origin, "formula": found.formula, **training.values,
-        "skipped": training.step.skipped, **({"skipped_shards": feeds.skipped} if feeds.skipped else {}), **halved,
-        "hardware": hardware.describe(training.device),
-        **({"genotype": found.genotype.to_dict()} if found.genotype else {}),
-    }  # fmt: skip
-    trained_on = {"input_size": list(feeds.shape), "mean": list(feeds.mean), "std": list(feeds.std)} if feeds.mean else {}
-    model = training.ema.module if training.ema else training.model
-    weights.save_pretrained(model, folder.weights, pretrained_cfg=trained_on)
-    folder.finish(summary)
-    show_result(log, folder, found.genotype or found.layer())
-    return summary
+    with open_run(recipe, out, facts, device=device, resume=resume, wandb=wandb, quiet=quiet) as run:
+        return run.summary or run.complete(_Training(recipe, found, seed, run.device))

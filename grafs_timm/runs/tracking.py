@@ -1,13 +1,13 @@
-"""A run's own log, the record of truth, and its mirror in Weights & Biases.
+"""Write a run's log, and mirror it in Weights & Biases.
 
-The log is `log.jsonl` in the run's folder: one JSON object a line with its `kind` and `time`, written at once. The
-mirror is optional, follows the log, and never stops or delays a run: see `wandb_mirror`.
+The log is ``log.jsonl`` in the run's folder: one JSON object a line with its ``kind`` and ``time``, written at once. Results
+are read from it. The mirror is optional, follows the log, and never stops or delays a run: see `wandb_mirror`.
 
     with RunLog(folder, "offline", config=recipe.model_dump(mode="json")) as log:
         log.log("epoch", epoch=1, loss=0.7)
         position = log.sync()            # goes into the checkpoint
         ...
-        log.truncate_to(position)        # a resumed run takes back the lines after its checkpoint
+        log.truncate_to(position)        # a resumed run drops the lines after its checkpoint
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,15 +29,52 @@ from .wandb_mirror import Mirror, Mode, check_mode, installed, told
 LOG_NAME = "log.jsonl"
 
 
+@dataclass(frozen=True)
+class Wandb:
+    """Options of the W&B mirror.
+
+    Args:
+        mode: "disabled", "offline", "online", or "auto", which is online where a key is configured.
+        group: W&B's group of runs that belong together.
+
+    >>> Wandb("offline", "matrix").arguments
+    ['--wandb', 'offline', '--wandb-group', 'matrix']
+    """
+
+    mode: Mode = "disabled"
+    group: str | None = None
+
+    @property
+    def arguments(self) -> list[str]:
+        """Return the same as options of the command line, for a job."""
+        return ["--wandb", self.mode, *(["--wandb-group", self.group] if self.group else [])]
+
+
+DISABLED = Wandb()
+
+
 class RunLog:
-    """The log of the run in ``folder``, opened for appending; a last line that a kill left half-written is dropped.
+    """Append to the log of the run in ``folder``. A last line that a kill left half-written is dropped.
 
-    ``wandb_mode`` other than «disabled» mirrors numbers to W&B under ``project`` (None: WANDB_PROJECT, else grafs-timm) with
-    the run's ``config`` and ``group``, and its ``name`` and ``job_type`` where WANDB_NAME and WANDB_JOB_TYPE don't say others;
-    «auto» is what W&B's own variables say, else online where a key is configured, offline where none is. The run's id is kept
-    in `wandb_id`, so that a resumed run goes on as the same one there.
+    Args:
+        folder: The run's folder.
+        wandb_mode: "disabled", "offline", "online", or "auto": what W&B's own variables say, else online where a key is
+            configured and offline where none is.
+        config: What W&B shows as the run's configuration.
+        name: The run's name in W&B where WANDB_NAME sets none.
+        group: Its group.
+        project: Its project. Default: WANDB_PROJECT, else grafs-timm.
+        job_type: Its job type where WANDB_JOB_TYPE sets none.
 
-    RunError where the log can't be written, or W&B is asked for and not installed. ValueError for another mode.
+    Raises:
+        RunError: The log can't be written, or W&B is asked for and not installed.
+        ValueError: For another mode.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, RunLog(folder) as log:
+    ...     log.log("epoch", epoch=1, loss=0.5)
+    ...     read_log(folder)[0]["loss"]
+    0.5
     """
 
     def __init__(
@@ -73,10 +111,14 @@ class RunLog:
             self._mirror = Mirror(self.folder, mode, about)
 
     def log(self, kind: str, /, **values: Any) -> None:
-        """Append one line. Scalars of torch and NumPy become numbers; NaN and ±inf the texts «nan», «inf», «-inf».
+        """Append one line.
 
-        RunError where it can't be written, with the log as it was. TypeError for a value that JSON has no form for,
-        ValueError for a value named kind or time.
+        Scalars of torch and NumPy become numbers; NaN and ±inf become the texts "nan", "inf" and "-inf".
+
+        Raises:
+            RunError: The line can't be written; the log is as it was.
+            TypeError: A value has no form in JSON.
+            ValueError: A value is named kind or time.
         """
         if not {"kind", "time"}.isdisjoint(values):
             raise ValueError("kind and time are the log's own")
@@ -86,13 +128,8 @@ class RunLog:
         self._append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._mirror_lines()
 
-    @property
-    def position(self) -> int:
-        """Bytes written so far; ``truncate_to`` takes it."""
-        return self._end
-
     def sync(self) -> int:
-        """Have every line on disk, then return the position. RunError where the disk refuses."""
+        """Flush every line to disk; return the size in bytes, for `truncate_to`. RunError where the disk refuses."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -100,7 +137,7 @@ class RunLog:
         return self._end
 
     def truncate_to(self, position: int) -> None:
-        """Take back every line after ``position``. RunError where the log is shorter, or no line ends there."""
+        """Drop every line after byte ``position``. RunError where the log is shorter or no line ends there."""
         if position > self._end:
             raise RunError(f"{self.path} is shorter ({self._end} bytes) than its checkpoint says ({position}): lines are lost")
         try:
@@ -117,19 +154,19 @@ class RunLog:
 
     @property
     def mirrored(self) -> bool:
-        """Whether W&B is told of this run."""
+        """Return whether the run is mirrored in W&B."""
         return self._mirror is not None
 
     def summary(self, **values: Any) -> None:
-        """Put values into W&B's summary of the run; without the mirror, nothing."""
+        """Put values into W&B's summary of the run. Like the methods below it does nothing without the mirror."""
         self._show("summary", values=_plain(values))
 
     def image(self, key: str, path: str | Path) -> None:
-        """Show an image file in W&B under ``key``; without the mirror, nothing. So with all that follow."""
+        """Show an image file in W&B under ``key``."""
         self._show("image", key=key, path=str(Path(path).absolute()))
 
     def formula(self, key: str, text: str, latex: str = "") -> None:
-        """Show a formula in W&B under ``key``: as text, and its LaTeX beneath."""
+        """Show a formula in W&B under ``key``: its text, and its LaTeX below."""
         self._show("formula", key=key, text=text, latex=latex)
 
     def table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -137,11 +174,11 @@ class RunLog:
         self._show("table", key=key, columns=list(columns), rows=_plain(rows))
 
     def artifact(self, name: str, kind: str, path: str | Path) -> None:
-        """Keep a file in W&B as an artifact of type ``kind``. The file stays where it is until W&B has it."""
+        """Keep a file in W&B as an artifact of type ``kind``. The file must stay until W&B has read it."""
         self._show("artifact", name=name, kind=kind, path=str(Path(path).absolute()))
 
     def close(self, failed: bool = False, wait: bool = True) -> None:
-        """Close the log and finish the W&B run; a second time does nothing. ``wait``: until W&B has it, or gave up."""
+        """Close the log and finish the W&B run. Idempotent. ``wait``: until W&B has everything or gave up."""
         self._file.close()
         mirror, self._mirror = self._mirror, None
         if mirror:
@@ -160,7 +197,7 @@ class RunLog:
             self._mirror.send(do, **values)
 
     def _mirror_lines(self) -> None:
-        """Tell W&B of the lines it lacks, those before a resume among them: each is the step of its number in the log."""
+        """Send W&B the lines it lacks, also those before a resume; a line's number in the log is its step."""
         if not self._mirror or self._mirrored == self._end:
             return
         with contextlib.suppress(OSError), self.path.open("rb") as file:
@@ -184,9 +221,10 @@ class RunLog:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of the log in ``folder``; none where there is no log. A half-written last line is left out.
+    """Read the lines of the log in ``folder``; [] where there is no log. A half-written last line is left out.
 
-    RunError naming the line where another one is no JSON object.
+    Raises:
+        RunError: A line is no JSON object; its number is named.
     """
     path = Path(folder) / LOG_NAME
     if not path.exists():
@@ -204,7 +242,7 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: Path) -> int:
-    """The length of the file up to the end of its last whole line."""
+    """Return the size of the file up to the end of its last whole line."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -218,7 +256,7 @@ def _whole_lines(path: Path) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Torch's and NumPy's scalars and arrays, and paths, as JSON has them; anything else as it is."""
+    """Convert torch and NumPy scalars and arrays, and paths, to what JSON can hold."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -229,7 +267,11 @@ def _plain(value: Any) -> Any:
 
 
 def without_nan(value: Any) -> Any:
-    """NaN and ±inf, which JSON lacks, as the texts «nan», «inf», «-inf»: float() reads them."""
+    """Replace NaN and ±inf, which JSON lacks, by the texts "nan", "inf" and "-inf"; float() reads them.
+
+    >>> without_nan({"loss": float("nan"), "epoch": 1})
+    {'loss': 'nan', 'epoch': 1}
+    """
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -238,7 +280,7 @@ def without_nan(value: Any) -> Any:
 
 
 def _numbers(raw: bytes) -> dict[str, float]:
-    """The numbers of one line of the log, as W&B names them; none where it is damaged, which `read_log` will say."""
+    """Return the numbers of one line of the log under W&B's names; {} where the line is damaged."""
     found = {}
     with contextlib.suppress(ValueError, RecursionError, AttributeError):
         line = json.loads(raw)

@@ -1,10 +1,10 @@
-"""What a training is made of: the recipe's images, its timm model, and the batches that one is trained and measured on."""
+"""Make the parts of a training: the recipe's data, its timm model, and the batches to train and measure on."""
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,11 +13,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..config.settings import Data, Recipe
+from ..config.settings import Data, ImageData, Recipe, TextData
 from ..data import text_source
 from ..data.images import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from ..data.streaming import Stream
-from ..data.text import TextBatches, TextData, TextSet, load_text
+from ..data.text import TextBatches, TextParts, TextSet, load_text
 from ..errors import DataError, GrafsError, GrafsWarning, RecipeError, UnknownNameError, first_line, shortened
 from ..models import weights
 from ..utils import parallel, remote
@@ -25,20 +25,24 @@ from ..utils.suggest import nearest
 
 
 def measured_on(recipe: Recipe) -> str:
-    """The split that counts: ``test``, or ``validation`` where the recipe holds data out to choose by and measures that."""
-    if recipe.evaluate.measure_both:
-        return "test"
-    if recipe.data.text:
-        return recipe.data.text.measure
-    return "validation" if recipe.data.validation_images else "test"
+    """Return the split to measure on: "test", or "validation" where the recipe holds data out and measures that."""
+    return "test" if recipe.evaluate.measure_both else recipe.data.measured_on
 
 
-def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSet:
-    """The recipe's ``train``, ``validation`` or ``test`` images on ``device``.
+def load_data(data: ImageData, split: str, device: str | torch.device) -> ImageSet:
+    """Load a recipe's ``train``, ``validation`` or ``test`` images onto ``device``; see `load_sets`."""
+    return load_sets(data, (split,), device)[split]
 
-    Those held out for validation are of the training split and the same for every seed. DataError where it has too few.
+
+def load_sets(data: ImageData, splits: Collection[str], device: str | torch.device) -> dict[str, ImageSet]:
+    """Load a recipe's images of ``splits`` (of ``train``, ``validation``, ``test``) onto ``device``, decoding none twice.
+
+    The images held out for validation are part of the training split and the same for every seed.
+
+    Raises:
+        DataError: The training split has fewer images than are to be trained on and held out.
     """
-    data, info = recipe.data, open_dataset(recipe.data.name)
+    info = open_dataset(data.name)
 
     def load(name: str, limit: int | None) -> ImageSet:
         found = load_split(
@@ -49,34 +53,35 @@ def load_data(recipe: Recipe, split: str, device: str | torch.device) -> ImageSe
             warnings.warn(notice, GrafsWarning)
         return found
 
-    if split == "test":
-        return load(data.test_split, data.test_images)
     held_out = data.validation_images or 0
-    if not held_out:
-        return load(data.train_split, data.train_images)
-    both = load(data.train_split, data.train_images and data.train_images + held_out)
-    wanted = (data.train_images or both.num_classes) + held_out
-    if len(both) < wanted:
-        raise DataError(
-            f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
-            f"need at least {wanted}"
-        )
-    train, validation = both.split(1 - held_out / len(both))
-    return train if split == "train" else validation
+    loaded: dict[str, ImageSet] = {}
+    if held_out and {"train", "validation"} & set(splits):
+        both = load(data.train_split, data.train_images and data.train_images + held_out)
+        wanted = (data.train_images or both.num_classes) + held_out
+        if len(both) < wanted:
+            raise DataError(
+                f"{info.name}: {len(both)} training images; data.validation_images ({held_out}) and the images to train on "
+                f"need at least {wanted}"
+            )
+        loaded["train"], loaded["validation"] = both.split(1 - held_out / len(both))
+    elif "train" in splits:
+        loaded["train"] = load(data.train_split, data.train_images)
+    if "test" in splits:
+        loaded["test"] = load(data.test_split, data.test_images)
+    return loaded
 
 
 def dataset_of(data: Data) -> DatasetInfo | None:
-    """The shards that a recipe's data section names; None for text files. Errors where there is no such data."""
-    if data.text and text_source.is_text(data.name):
+    """Return the shards that a recipe's data section names; None for text files. DataError where there is no such data."""
+    if isinstance(data, TextData) and text_source.is_text(data.name):
         for part in remote.listed(data.name):
             text_source.find_file(part)
         return None
     return open_dataset(data.name)
 
 
-def load_tokens(recipe: Recipe, device: str | torch.device) -> TextData:
-    """The recipe's text, tokenised, on ``device``; what was done to it is warned of. Errors as `load_text`."""
-    data = recipe.data
+def load_tokens(data: TextData, device: str | torch.device) -> TextParts:
+    """Load a recipe's text, tokenised, onto ``device``, with warnings of what was done to it. Errors as `load_text`."""
     found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)
     for notice in found.notices:
         warnings.warn(notice, GrafsWarning)
@@ -84,18 +89,24 @@ def load_tokens(recipe: Recipe, device: str | torch.device) -> TextData:
 
 
 def blank(shape: tuple[int, ...], device: str | torch.device) -> Tensor:
-    """Two inputs of a model: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
+    """Return two empty inputs: images of zeros for a ``shape`` (C, H, W), texts of token 0 for (T,)."""
     return torch.zeros(2, *shape, device=device, dtype=torch.int64 if len(shape) == 1 else torch.float32)
 
 
 def make_model(
     recipe: Recipe, num_classes: int, shape: tuple[int, ...], device: str | torch.device, start_from: str | None = None
 ) -> nn.Module:
-    """The recipe's timm model for images of ``shape`` (C, H, W) and as many classes, or for windows of (T,) tokens of a
-    vocabulary of ``num_classes``; with the weights of ``start_from`` or new ones.
+    """Build the recipe's timm model.
 
-    UnknownNameError with the nearest names; RecipeError where the model can't be built so, or doesn't take such input;
-    WeightsError where ``start_from`` holds no weights of this architecture.
+    Args:
+        num_classes: Classes of the images, or the size of the vocabulary.
+        shape: (C, H, W) of images, or (T,) of windows of tokens.
+        start_from: A folder of `save_pretrained`, or "pretrained"; None: new weights.
+
+    Raises:
+        UnknownNameError: timm has no such model; the message has the nearest names.
+        RecipeError: The model can't be built so, or doesn't take such input.
+        WeightsError: ``start_from`` holds no weights of this architecture.
     """
     from ..models import small_models as models  # noqa: F401  registers the small models of the paper
 
@@ -142,7 +153,7 @@ def make_model(
 
 
 def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
-    """Whether the forward leaves some weights out, which DistributedDataParallel has to know."""
+    """Return whether the forward pass leaves some weights out, which DistributedDataParallel has to know."""
     weights = [p for p in model.parameters() if p.requires_grad]
     was = model.training
     model.eval()  # nothing is drawn, no statistics change
@@ -152,13 +163,13 @@ def has_idle_weights(model: nn.Module, images: Tensor) -> bool:
 
 
 def make_batches(
-    recipe: Recipe, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
+    data: ImageData, images: ImageSet, like: ImageSet, batch_size: int, seed: int, train: bool, share: tuple[int, int] = (0, 1)
 ) -> Batches:
-    """Batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
-    augment = recipe.data.augment if train else ()
+    """Make batches of ``images``, normalised as the recipe says or by the statistics of ``like``; augmented where ``train``."""
+    augment = data.augment if train else ()
     return Batches(
-        images, batch_size, augment=augment, crop_padding=recipe.data.crop_padding, seed=seed,
-        shuffle=train, drop_last=train, mean=recipe.data.mean or like.mean, std=recipe.data.std or like.std, share=share,
+        images, batch_size, augment=augment, crop_padding=data.crop_padding, seed=seed,
+        shuffle=train, drop_last=train, mean=data.mean or like.mean, std=data.std or like.std, share=share,
     )  # fmt: skip
 
 
@@ -171,14 +182,15 @@ class Feed(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images float [B,C,H,W] normalised, labels int64 [B]) of the steps from ``start`` on, this process's part of each;
-        of text (tokens int64 [B,T], the next ones int64 [B,T]).
+        """Yield this process's part of the batches from step ``start`` on.
+
+        Images: (float [B,C,H,W] normalised, labels int64 [B]). Text: (tokens int64 [B,T], the next tokens int64 [B,T]).
         """
         ...
 
 
 def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end, from batch number ``start`` on: pass p of them has the order of epoch p."""
+    """Yield batches without end, from batch number ``start`` on; pass p over the data has the order of epoch p."""
     turn, skip = divmod(start, len(feed))
     while True:
         yield from feed.epoch(turn, skip)
@@ -186,7 +198,7 @@ def forever(feed: Feed, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Paced:
-    """A feed in epochs of ``steps`` batches, each going on where the one before it ended."""
+    """A feed in epochs of ``steps`` batches; each continues where the one before ended."""
 
     def __init__(self, feed: Feed, steps: int) -> None:
         self.feed, self.steps = feed, steps
@@ -199,16 +211,20 @@ class Paced:
 
 
 def paced(feed: Feed, steps: int | None) -> Feed:
-    """``feed`` in epochs of ``steps``; as it is for None."""
+    """Return ``feed`` in epochs of ``steps``; unchanged for None."""
     return Paced(feed, steps) if steps else feed
 
 
 @dataclass(frozen=True)
 class Feeds:
-    """Training batches, and those that are measured, each process's share. ``also``: held-out data measured beside them.
+    """Batches to train and to measure on, each process's share.
 
-    ``shape``: the images' (C, H, W), or (T,) of windows of text, for which ``num_classes`` is the vocabulary, ``mean`` and
-    ``std`` are empty, and ``train_images`` counts tokens.
+    Attributes:
+        num_classes: Classes of the images, or the size of the vocabulary.
+        shape: (C, H, W) of images, or (T,) of windows of tokens.
+        mean, std: For normalising images, by channel; () for text.
+        train_images: Training images, or tokens.
+        also: Held-out data that are measured beside ``measured``.
     """
 
     train: Feed
@@ -233,74 +249,77 @@ class Feeds:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Streamed shards that were left out, whole or in part, with the reason."""
+        """Return the streamed shards that were skipped, whole or in part, with the reason."""
         return {shard: reason for feed in self._streams for shard, reason in feed.skipped.items()}
 
 
 def open_feeds(recipe: Recipe, seed: int, device: str) -> Feeds:
-    """The recipe's data for one training of this process, whole on the device or streamed.
+    """Open the recipe's data for one training of this process, resident on the device or streamed.
 
-    RecipeError where the settings of one are given and the data come the other way.
+    Raises:
+        RecipeError: A setting is only valid for the other way of loading.
     """
-    if recipe.data.text:
-        return _texts(recipe, seed, device)
-    if is_streamed(recipe, open_dataset(recipe.data.name)):
-        return _streams(recipe, seed, device)
-    share = (parallel.rank(), parallel.world())
-    train_set, measured_set = load_data(recipe, "train", device), load_data(recipe, measured_on(recipe), device)
+    data = recipe.data
+    if isinstance(data, TextData):
+        return _texts(recipe, data, seed, device)
+    return (_streams if is_streamed(data, open_dataset(data.name)) else _resident)(recipe, data, seed, device)
+
+
+def _resident(recipe: Recipe, data: ImageData, seed: int, device: str) -> Feeds:
+    share, counted = (parallel.rank(), parallel.world()), measured_on(recipe)
+    sets = load_sets(data, {"train", counted} | ({"validation"} if recipe.evaluate.measure_both else set()), device)
+    train_set, measured_set = sets["train"], sets[counted]
 
     def measured(images: ImageSet) -> Batches:
         own = images.subset(range(share[0], len(images), share[1])) if share[1] > 1 else images
-        return make_batches(recipe, own, train_set, 256, seed, train=False)
+        return make_batches(data, own, train_set, 256, seed, train=False)
 
     return Feeds(
         paced(
-            make_batches(recipe, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
+            make_batches(data, train_set, train_set, recipe.evaluate.batch_size, seed, train=True, share=share),
             recipe.evaluate.steps_per_epoch,
         ),
-        measured(measured_set), train_set.num_classes, train_set.shape, recipe.data.mean or train_set.mean,
-        recipe.data.std or train_set.std, len(train_set), len(measured_set),
-        measured(load_data(recipe, "validation", device)) if recipe.evaluate.measure_both else None,
+        measured(measured_set), train_set.num_classes, train_set.shape, data.mean or train_set.mean,
+        data.std or train_set.std, len(train_set), len(measured_set),
+        measured(sets["validation"]) if recipe.evaluate.measure_both else None,
     )  # fmt: skip
 
 
-def _texts(recipe: Recipe, seed: int, device: str) -> Feeds:
-    data, how = load_tokens(recipe, device), recipe.data.text
-    assert how
-    share = (parallel.rank(), parallel.world())
+def _texts(recipe: Recipe, data: TextData, seed: int, device: str) -> Feeds:
+    parts, context, share = load_tokens(data, device), data.text.context, (parallel.rank(), parallel.world())
 
     def measured(part: TextSet) -> TextBatches:
-        return TextBatches(part, recipe.evaluate.batch_size, context=how.context, train=False, share=share)
+        return TextBatches(part, recipe.evaluate.batch_size, context=context, train=False, share=share)
 
-    counted: TextSet = getattr(data, measured_on(recipe))
-    train = TextBatches(data.train, recipe.evaluate.batch_size, context=how.context, seed=seed, share=share)
+    counted: TextSet = getattr(parts, measured_on(recipe))
+    train = TextBatches(parts.train, recipe.evaluate.batch_size, context=context, seed=seed, share=share)
     return Feeds(
         paced(train, recipe.evaluate.steps_per_epoch),
-        measured(counted), data.vocab_size, (how.context,), (), (), len(data.train), len(counted),
-        measured(data.validation) if recipe.evaluate.measure_both else None,
+        measured(counted), parts.vocab_size, (context,), (), (), len(parts.train), len(counted),
+        measured(parts.validation) if recipe.evaluate.measure_both else None,
     )  # fmt: skip
 
 
 STREAMED_FROM = 1 << 30  # bytes of a training split's shards
 
 
-def is_streamed(recipe: Recipe, info: DatasetInfo) -> bool:
-    """Whether the images come shard by shard: as ``data.loading`` says, or where the shards are large or far away.
+def is_streamed(data: ImageData, info: DatasetInfo) -> bool:
+    """Return whether images are streamed: as ``data.loading`` says; "auto" streams large splits and URLs.
 
-    ``auto`` keeps on the device what ``train_images`` limits.
+    "auto" keeps the images on the device where ``train_images`` limits them.
     """
-    if recipe.data.loading != "auto":
-        return recipe.data.loading == "stream"
-    split = info.splits.get(recipe.data.train_split)
-    if split is None or recipe.data.train_images:
+    if data.loading != "auto":
+        return data.loading == "stream"
+    split = info.splits.get(data.train_split)
+    if split is None or data.train_images:
         return False
     if isinstance(info.folder, str):  # a URL
         return True
     return sum(path.stat().st_size for path in map(Path, map(info.location, split.filenames)) if path.is_file()) > STREAMED_FROM
 
 
-def _streams(recipe: Recipe, seed: int, device: str) -> Feeds:
-    data, info = recipe.data, open_dataset(recipe.data.name)
+def _streams(recipe: Recipe, data: ImageData, seed: int, device: str) -> Feeds:
+    info = open_dataset(data.name)
     for key in ("validation_images", "test_images", "augment"):
         if getattr(data, key):
             raise RecipeError(f"data.{key}: {info.name} is large and streamed, with timm's transform; or set loading: resident")

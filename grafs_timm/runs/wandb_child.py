@@ -1,8 +1,8 @@
-"""The process that speaks with W&B on behalf of a run: whatever happens in there, the run goes on.
+"""The process that talks to W&B for a run, so that nothing that happens here stops the run.
 
-`wandb_mirror.Mirror` starts this file as a script, in which neither this package nor torch is imported. Standard input
-brings one JSON object a line: first the settings, then messages with their ``do``, at last ``finish``; input that ends
-before that means that the run was killed. Standard output takes reports back: ``ready``, ``failed``, ``finished``.
+`wandb_mirror.Mirror` starts this file as a script, which imports neither this package nor torch. Standard input takes one
+JSON object a line: the settings first, then messages with their ``do``, at last ``finish``; input that ends before that
+means that the run was killed. Standard output takes reports back: ``ready``, ``failed``, ``finished``.
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ def _read(messages: queue.SimpleQueue[dict[str, Any]], patience: float) -> None:
 
 
 def _is_whole(path: str) -> bool:
-    """Whether W&B's file goes on to the record of the run's end.
+    """Return whether W&B's file reaches the record of the run's end.
 
-    LevelDB's log format (github.com/google/leveldb, doc/log_format.md): after a header of 7 bytes, blocks of 32 KiB, in
-    them pieces of records, each led by a checksum (4 bytes), its length (2) and its kind (1): whole, first, middle, last.
+    LevelDB's log format (github.com/google/leveldb, doc/log_format.md): a header of 7 bytes, then blocks of 32 KiB with pieces
+    of records. Each piece begins with a checksum (4 bytes), its length (2) and its type (1): whole, first, middle, last.
     """
     from wandb.proto.wandb_internal_pb2 import Record
 

@@ -1,8 +1,8 @@
-"""The mirror of a run's log in W&B, from the run's side: it never waits for W&B while the run lasts, and never raises.
+"""Mirror a run's log in W&B without ever waiting for W&B, or failing, while the run lasts.
 
-W&B runs in a process of its own (`wandb_child`), where it can hang, crash, prompt, be killed or fill a disk: the run
-notices no more than a pipe. Where that process fails, another one writes everything said so far as an offline run, for
-`wandb sync`. All of it costs one warning.
+W&B runs in a process of its own (`wandb_child`), where it can hang, crash, prompt, be killed or fill a disk; the run only
+holds a pipe to it. Where that process fails, another one writes everything sent so far as an offline run, for `wandb sync`.
+All of it costs one warning.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ _BACKLOG = 64 * 2**20  # bytes that a process may leave unread
 
 
 class Mirror:
-    """A W&B run of the run in ``folder``; ``mode`` is online or offline, ``about`` its project, config, name, group, job_type.
+    """A W&B run that mirrors the run in ``folder``.
 
-    W&B may take WANDB_INIT_TIMEOUT seconds (30) to begin, while the run goes on, and at the run's end what is left of
-    them and WANDB_FINISH_TIMEOUT seconds (30) more; then it is given up and the run written offline, a matter of seconds.
+    W&B has WANDB_INIT_TIMEOUT seconds (30) to begin while the run trains. At the run's end it has what is left of them and
+    WANDB_FINISH_TIMEOUT seconds (30) more; then the run is written offline, which takes seconds.
+
+    Args:
+        mode: "online" or "offline".
+        about: Project, config, name, group and job_type.
     """
 
     def __init__(self, folder: Path, mode: Mode, about: dict[str, Any]) -> None:
@@ -56,7 +60,7 @@ class Mirror:
         self._begin(mode)
 
     def send(self, do: str, **values: Any) -> None:
-        """Hand over one message: a method of `wandb_child.Session` and its arguments."""
+        """Send one message: a method of `wandb_child.Session` and its arguments."""
         if self._process is not None:
             line = _line({"do": do, **values})
             self._said.append(line)
@@ -64,7 +68,7 @@ class Mirror:
             self._turn(0)
 
     def close(self, failed: bool = False, wait: bool = True) -> None:
-        """End the W&B run; without ``wait``, leave that to its process."""
+        """Finish the W&B run; without ``wait``, leave that to its process."""
         self._finishing = True
         if self._ready:
             self._deadline = time.monotonic() + self._finish + _START
@@ -75,7 +79,7 @@ class Mirror:
             self._process.leave()
 
     def _begin(self, mode: Mode) -> None:
-        """Start W&B's process, and tell it everything said so far."""
+        """Start W&B's process and send it everything sent so far."""
         if mode == "offline":  # nothing to wait for but this machine, however busy it is
             self._init, self._finish = max(self._init, _OFFLINE), max(self._finish, _OFFLINE)
         self._ready, self._deadline = False, time.monotonic() + self._init + _START
@@ -91,7 +95,7 @@ class Mirror:
             self._fail(error)
 
     def _turn(self, wait: float) -> None:
-        """Pass on what the pipe takes and hear what came back, after at most ``wait`` seconds without either."""
+        """Write what the pipe takes and read what came back; wait at most ``wait`` seconds."""
         assert self._process is not None
         try:
             for report in self._process.exchange(wait):
@@ -116,14 +120,14 @@ class Mirror:
             print(f"W&B shows this run at {report['url']}", file=sys.stderr)
 
     def _fail(self, error: Exception) -> None:
-        """The first time, begin again offline; the second time, give up."""
+        """Begin again offline the first time; give up the second time."""
         self._stop()
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         if not self._reason:
             self._reason = why
             self._begin("offline")
         elif not self._warned:
-            off = "W&B is off for the rest of this run, log.jsonl goes on"
+            off = "W&B is off for the rest of this run; log.jsonl is still written"
             warnings.warn(f"{off} ({self._reason}; then, offline: {why})", MirrorWarning, stacklevel=6)
 
     def _stop(self) -> None:
@@ -133,7 +137,7 @@ class Mirror:
 
 
 class _Process:
-    """W&B's process and the pipes to and from it. ``unsent``: the bytes that it has yet to take."""
+    """W&B's process and the pipes to and from it. ``unsent``: the bytes that it has not taken yet."""
 
     def __init__(self, about: dict[str, Any], log: Path) -> None:
         self.unsent, self._heard, self._log = bytearray(_line(about)), b"", log
@@ -150,7 +154,7 @@ class _Process:
         os.set_blocking(self._out.fileno(), False)
 
     def exchange(self, wait: float) -> list[dict[str, Any]]:
-        """Its reports; EOFError where it died, BufferError where it takes nothing any more."""
+        """Return its reports. EOFError where it died, BufferError where it takes nothing any more."""
         if wait:
             with selectors.DefaultSelector() as ready:
                 ready.register(self._out, selectors.EVENT_READ)
@@ -189,7 +193,7 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def check_mode(mode: str) -> Mode:
-    """``mode``, and what «auto» stands for by W&B's own variables. ValueError for another mode, RunError for a wrong one."""
+    """Return ``mode``, "auto" resolved by W&B's own variables. ValueError for another mode, RunError for a wrong variable."""
     if mode not in get_args(Mode):
         raise ValueError(f"wandb_mode is one of {', '.join(get_args(Mode))}, got {mode!r}")
     if mode != "auto":
@@ -206,9 +210,9 @@ def check_mode(mode: str) -> Mode:
     return found or ("online" if _has_key() else "offline")
 
 
-def told(name: str, usual: str = "") -> str:
-    """What the environment's variable ``name`` says; ``usual`` where it is not set or empty."""
-    return os.environ.get(name, "").strip() or usual
+def told(name: str, default: str = "") -> str:
+    """Return the value of an environment variable, ``default`` where it is unset or empty."""
+    return os.environ.get(name, "").strip() or default
 
 
 def installed() -> bool:
@@ -218,7 +222,7 @@ def installed() -> bool:
 
 
 def _has_key() -> bool:
-    """Whether W&B would find a key without asking: in the environment, or in the netrc file for its server."""
+    """Return whether W&B finds an API key without asking: in the environment, or in the netrc file for its server."""
     import netrc
     from urllib.parse import urlsplit
 
@@ -234,7 +238,7 @@ def _has_key() -> bool:
 
 
 def _settings_file() -> dict[str, str]:
-    """What `wandb login`, `wandb offline`, `wandb disabled` and the like have written: for this user, and for this folder."""
+    """Read what `wandb login`, `wandb offline` and `wandb disabled` wrote for this user and for this folder."""
     import configparser
 
     settings = configparser.ConfigParser(interpolation=None)
@@ -245,7 +249,7 @@ def _settings_file() -> dict[str, str]:
 
 
 def _folder_for(run: Path) -> Path:
-    """Where W&B's files of a run go: WANDB_DIR, where it can be written, else the run's folder."""
+    """Return the folder for W&B's files of a run: WANDB_DIR where it is writable, else the run's folder."""
     if named := told("WANDB_DIR"):
         with contextlib.suppress(OSError, RuntimeError):
             place = Path(named).expanduser().absolute()
@@ -256,7 +260,7 @@ def _folder_for(run: Path) -> Path:
 
 
 def _run_id(folder: Path) -> str:
-    """The id under which W&B knows the run in ``folder``: made once, then kept there."""
+    """Return W&B's id of the run in ``folder``; it is made once and kept there."""
     path = folder / "wandb_id"
     if path.exists():
         kept = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -267,9 +271,9 @@ def _run_id(folder: Path) -> str:
     return made
 
 
-def _seconds(name: str, usual: float) -> float:
-    """A number of seconds that the environment may set."""
+def _seconds(name: str, default: float) -> float:
+    """Return a number of seconds from an environment variable."""
     with contextlib.suppress(KeyError, ValueError):
         if 0 < float(os.environ[name]) < 1e6:
             return float(os.environ[name])
-    return usual
+    return default

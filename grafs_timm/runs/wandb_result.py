@@ -1,4 +1,4 @@
-"""What W&B shows of a finished run: the summary, the formula and its plot, the epochs as a table, the files as artifacts."""
+"""Show a finished run in W&B: the summary, the formula and its plot, the epochs as a table, the files as artifacts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ _LONG = ("genotype", "survivors")  # dictionaries, which have files of their own
 
 
 def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> None:
-    """Show the finished run in ``folder`` where it is mirrored. ``found``: the function it found, or was trained with.
+    """Show the finished run in ``folder`` where it is mirrored. Never raises: the run is complete without W&B.
 
-    Makes plots/function.png and genotype.json where the run did not. Never raises: the run is finished, whole without W&B.
+    Writes plots/function.png and genotype.json where the run did not.
+
+    Args:
+        found: The function that was found, or trained with.
     """
     if not log.mirrored:
         return
@@ -44,7 +47,7 @@ def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> 
 
 
 def _epochs(lines: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the numbers and texts that every epoch's line has."""
+    """Return columns and rows of the numbers and texts that the lines of all epochs share."""
     epochs = [line for line in lines if line.get("kind") == "epoch"]
     columns = [
         key for key, value in (epochs[0] if epochs else {}).items()

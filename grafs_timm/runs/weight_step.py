@@ -1,4 +1,4 @@
-"""One weight step: autocast, loss scaling, clipping, timm's optimiser and schedule; and how well a model does."""
+"""Take weight steps (autocast, loss scaling, clipping, timm's optimiser and schedule), and measure a model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ _DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class WeightStep:
-    """Weight steps of one training: autocast, loss scaling, clipping, schedule; a non-finite step is skipped and counted.
+    """Weight steps of one training: autocast, loss scaling, clipping and schedule.
 
-    ``max_skips`` skipped steps in a row raise RunError with the reason. One schedule update per step taken or skipped.
-    ``network`` is the model as a weight step must call it: in a process group inside DistributedDataParallel, which has to
-    know of ``idle`` weights, those that some steps leave out.
+    A step with a non-finite loss or gradient is skipped and counted; the schedule advances all the same.
+
+    Attributes:
+        network: The model as a step must call it: inside DistributedDataParallel in a process group, which has to know of
+            ``idle`` weights, those that some steps leave out.
+        skipped: Steps skipped so far.
+
+    Raises:
+        RunError: ``max_skips`` steps in a row were skipped; the message has the reason.
     """
 
     def __init__(
@@ -105,7 +111,17 @@ class WeightStep:
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy in nats: logits [B,C] of images, labels int64 [B] or soft [B,C]; or [B,T,C] of tokens, [B,T]."""
+    """Return the mean cross-entropy in nats.
+
+    Args:
+        output: Logits [B,C] of images, or [B,T,C] of tokens.
+        labels: int64 [B], soft labels [B,C], or tokens int64 [B,T].
+        smoothing: Label smoothing, of hard labels.
+
+    >>> import torch
+    >>> f"{loss_of(torch.zeros(2, 4), torch.tensor([0, 3])):.4f}"  # log 4
+    '1.3863'
+    """
     if logits.ndim == 3:
         logits, labels = logits.flatten(0, 1), labels.flatten()
     return F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -113,7 +129,11 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 @torch.no_grad()
 def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> Tensor:
-    """float64 [3]: images or tokens told rightly, summed cross-entropy in nats, their number; the mode is put back."""
+    """Measure a model over batches in eval mode; the mode is restored.
+
+    Returns:
+        float64 [3]: correct predictions, summed cross-entropy in nats, number of images or tokens.
+    """
     was = model.training
     sums = torch.zeros(3, dtype=torch.float64, device="cpu")
     model.eval()
@@ -130,6 +150,6 @@ def measure(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: We
 
 
 def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], step: WeightStep | None = None) -> tuple[float, float]:
-    """Top-1 accuracy in per cent and mean cross-entropy in nats over ``batches``, in eval mode; the mode is put back."""
+    """Return top-1 accuracy in per cent and mean cross-entropy in nats over ``batches``, in eval mode; the mode is restored."""
     right, loss, count = measure(model, batches, step).tolist()
     return 100 * right / count, loss / count

@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     from .table import Grid as Grid
     from .table import lookup as lookup
 
-__all__ = ["ActivationSearch", "Cell", "Grid", "drop_schedule", "lookup"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
-    {
-        "bilevel": ("ActivationSearch",),
-        "cell": ("Cell",),
-        "shrink": ("drop_schedule",),
-        "table": (
-            "Grid",
-            "lookup",
-        ),
-    },
+    {"bilevel": "ActivationSearch", "cell": "Cell", "shrink": "drop_schedule", "table": "Grid lookup"},
 )

@@ -1,8 +1,8 @@
-"""The bilevel search: ActivationSearch goes around anyone's model and training loop.
+"""Search an activation by bilevel optimisation, around any model and training loop.
 
-Source: Strack, Safari, Hutter 2024. Each step, the outer level trains (α, γ) through the relaxed cell on one batch of the
-architecture split, the inner level trains the weights on one batch of theirs, first order only. The two are kept clean:
-the outer backward leaves no gradient on the weights and no trace in the BatchNorm statistics, the inner none on (α, γ).
+Source: Strack, Safari, Hutter 2024 (arXiv 2408.06820). In each step the outer level trains (α, γ) through the relaxed cell on
+a batch of the architecture split, and the inner level trains the weights on a batch of theirs, first order only. The outer
+backward leaves weights' gradients and BatchNorm statistics unchanged, the inner one has no gradient for (α, γ).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ..models.surgery import replace_sites
 from ..utils import parallel
 from .cell import Cell
 from .shrink import drop_schedule
-from .sites import Board, Site
+from .sites import Board, Mode, Site
 from .table import Grid
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
 
 
 class _CompiledForward:
-    """A model's forward, compiled; a copy of the model gets one of its own, as it would not from a compiled function."""
+    """A model's compiled forward, of which a copied model gets its own."""
 
     def __init__(self, forward: Callable[..., Any], board: Board, settings: dict[str, Any]) -> None:
         self._forward, self._board, self._settings = forward, board, settings
@@ -41,7 +41,7 @@ class _CompiledForward:
         model = getattr(self._forward, "__self__", None)
         if self._board.now is not None or not isinstance(model, nn.Module):
             return self.compiled(*inputs, **named)
-        self._board.begin(model)  # called as model.forward
+        self._board.begin(model)  # model.forward was called directly
         try:
             return self.compiled(*inputs, **named)
         finally:
@@ -52,29 +52,47 @@ class _CompiledForward:
 
 
 class ActivationSearch:
-    """Search an activation for ``model`` while it trains. A training loop needs four lines more:
+    """Search an activation for a model while it trains.
 
-        search = ActivationSearch(model, epochs=50)                       # the model's activations become sites
-        for epoch in range(50):
-            for (x, y), (x_arch, y_arch) in zip(train_loader, architecture_loader):
-                search.architecture_step(lambda: loss_fn(model(x_arch), y_arch))   # outer: α and γ
-                loss = loss_fn(model(x), y)                                        # inner: the loop as it was
-                optimizer.zero_grad(); loss.backward(); optimizer.step()
-            search.end_epoch()                                            # warm start, drops
-        genotype = search.genotype()
+    The model's activations become sites. In training mode each site computes with a fresh draw in every forward pass; in eval
+    mode with the discrete cell as it would be chosen now (during the warm start, with the default activation).
 
-    In training mode the model computes with a fresh draw at every site and forward pass; in eval mode with the discrete cell
-    that would be chosen now (the usual activation during the warm start).
+    Args:
+        model: On the device that it will train on.
+        epochs: Number of calls of `end_epoch`; an "epoch" may be any unit, such as iterations for a GPT.
+        warm_start: Epochs in which the weights train with the default activation.
+        shrink_start: The first epoch in which candidates are dropped.
+        lr, betas, weight_decay: Of Adam on (α, γ).
+        usual: The default activation of the warm start, as a name or class; None keeps the model's own.
+        wide: Search the wider set of candidates.
+        grid: Where the cell is tabulated.
+        exact: Evaluate every candidate on the tensors themselves, as a reference; a step takes about 60 plain steps.
+        compiled: Compile the tabulation, where a compiler is found. It takes half a minute the first time on a machine and
+            saves a few hundredths of a step on a CPU (worth it for several thousand steps), more on a GPU. See
+            `compile_model` for the model itself.
+        max_skips: Raise RunError after so many non-finite outer steps in a row.
+        also: As in `replace_activations`.
 
-    model: on the device it will train on. epochs, warm_start, shrink_start: in calls of ``end_epoch`` (an "epoch" may be any
-    unit, iterations for a GPT).
-    lr, betas, weight_decay: Adam on (α, γ). ``usual``: the warm start's activation, by name or what makes it; None keeps what
-    each place had.
-    ``exact``: evaluate every candidate on the tensors themselves, for reference: ~60 plain steps a step.
-    ``compiled``: compile the making of the tables; half a minute the first time on a machine, and it saves several
-    hundredths of a step on a CPU (worth it from some thousand steps on), more on a GPU. Where nothing can be compiled, plain.
-    The model itself may be compiled too, by ``compile_model``.
-    ``max_skips``: so many non-finite outer steps in a row raise RunError. ``also``: as in `replace_activations`.
+    Raises:
+        ValueError: warm_start, shrink_start and epochs do not fit each other.
+        GrafsError: The model has no activation to search.
+        SearchError: The model is being searched already.
+
+    A training loop needs four more lines:
+
+    >>> model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> x = torch.linspace(-1, 1, 32)[:, None]
+    >>> search = ActivationSearch(model, epochs=5)
+    >>> for epoch in range(5):
+    ...     _ = search.architecture_step(lambda: (model(x[1::2]) - x[1::2].abs()).square().mean())  # outer level: α, γ
+    ...     loss = (model(x[::2]) - x[::2].abs()).square().mean()  # inner level: the loop as it was
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     dropped = search.end_epoch()
+    >>> sorted(search.genotype().genes())
+    ['b1', 'b2', 'u1', 'u2', 'u3', 'u4']
     """
 
     def __init__(
@@ -109,14 +127,14 @@ class ActivationSearch:
         self._attach()
 
     def _attach(self) -> None:
-        """Let a call of the model begin and end a pass."""
+        """Make every call of the model a pass."""
         self._hooks = [
             self.model.register_forward_pre_hook(self._board.begin),
             self.model.register_forward_hook(self._board.end, always_call=True),
         ]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActivationSearch:
-        """A search of its own, around a copy of the model."""
+        """Make an independent search around a copy of the model."""
         board = self._board.of_its_own(memo)
         other = memo[id(self)] = ActivationSearch.__new__(ActivationSearch)
         other.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k != "_hooks"}, memo))
@@ -127,23 +145,27 @@ class ActivationSearch:
             for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
                 del own[number]
         other._attach()
+        other.epoch = self.epoch  # ends an outer level that the copy was made in
         return other
 
     @property
     def epoch(self) -> int:
-        """How many epochs have ended."""
+        """Return how many epochs have ended."""
         return self._epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        self._board.warm = epoch < self.warm_start
+        self._board.mode = Mode.DEFAULT if epoch < self.warm_start else Mode.INNER
         self._board.forget()
 
     def compile_model(self, **settings: Any) -> None:
-        """``torch.compile`` the model's forward, one graph for each level and mode; draws and tables stay outside.
+        """Compile the model's forward, one graph for each level and mode; draws and tables stay outside.
 
-        ``settings`` go to ``torch.compile``. (``model.compile()`` works too, with more and smaller graphs.)
+        ``model.compile()`` works too, with more and smaller graphs.
+
+        Args:
+            **settings: Passed to ``torch.compile``.
         """
         self.model.forward = _CompiledForward(self.model.forward, self._board, settings)
 
@@ -159,26 +181,29 @@ class ActivationSearch:
 
     @contextlib.contextmanager
     def architecture(self) -> Iterator[None]:
-        """The outer level: forwards inside reach α and γ; weights get no gradient, BatchNorm uses and forgets its batch."""
-        board = self._board
+        """Enter the outer level: α and γ get gradients, weights get none, and BatchNorm statistics are not updated."""
         with contextlib.ExitStack() as frozen:
-            board.freeze = lambda module: _freeze(module, frozen)
-            board.freeze(self.model)
-            board.outer = True
-            board.forget()
-            try:
+            _freeze(self.model, frozen)
+            with self._board.outer(lambda module: _freeze(module, frozen)):
                 yield
-            finally:
-                board.outer, board.freeze = False, None
-                board.forget()
 
     def architecture_step(self, loss: Loss | Sequence[Loss], scaler: torch.amp.GradScaler | None = None) -> Tensor:
-        """One outer step: ``loss()`` runs the model on a batch of the architecture split and returns its scalar loss.
+        """Take one outer step on α and γ.
 
-        Several of them, in a sequence, are micro-batches of equal size: one step on the mean of their gradients. In a process
-        group (``parallel``) it is the mean over the ranks as well, and the first step begins with rank 0's α and γ.
-        ``scaler``: for float16, one of its own (not the weights'). Returns the mean loss, detached. A non-finite loss or
-        gradient, of any rank, leaves α and γ as they are and is counted; ``max_skips`` in a row raise RunError.
+        A non-finite loss or gradient, of any rank, skips the step and is counted. In a process group the step is on the mean
+        over the ranks, and the first step starts from rank 0's α and γ.
+
+        Args:
+            loss: Runs the model on a batch of the architecture split and returns a scalar loss. A sequence of such functions
+                are micro-batches of equal size: one step on the mean of their gradients.
+            scaler: For float16; another one than the weights'.
+
+        Returns:
+            The mean loss, detached.
+
+        Raises:
+            SearchError: The loss is not a scalar or has no gradient for α and γ.
+            RunError: ``max_skips`` steps in a row were skipped.
         """
         losses = [loss] if callable(loss) else loss
         if not self.optimizer.state:
@@ -188,7 +213,7 @@ class ActivationSearch:
         calls = self._board.calls
         with self.architecture():
             for one in losses:
-                self._board.forget()  # the last loss's backward has used up what it drew
+                self._board.forget()  # the last loss's backward has freed its draws
                 value = _scalar(one()) / len(losses)
                 if value.requires_grad:
                     (scaler.scale(value) if scaler else value).backward()
@@ -196,7 +221,7 @@ class ActivationSearch:
         if mean is None:
             raise ValueError("an architecture step needs at least one loss, got an empty sequence")
         gradients = [p.grad for p in self.cell.parameters() if p.grad is not None]
-        if not gradients and not self.cell.settled:  # settled: nothing is left to learn
+        if not gradients and not self.cell.settled:
             raise SearchError(self._why_no_gradient(self._board.calls > calls))
         parallel.mean_([*gradients, mean])
         if gradients:
@@ -216,7 +241,7 @@ class ActivationSearch:
                 "the model's output was detached on the way to it; return the loss as a tensor, without .detach(), .item() or "
                 "torch.no_grad() in between (reentrant gradient checkpointing detaches too: use_reentrant=False)"
             )
-        return f"the loss of an architecture step has no gradient for α and γ, so nothing would be learnt: {why}"
+        return f"the loss of an architecture step has no gradient for α and γ, so the search would learn nothing: {why}"
 
     def _step(self, gradients: list[Tensor], loss: Tensor, scaler: torch.amp.GradScaler | None) -> None:
         if scaler:
@@ -235,9 +260,13 @@ class ActivationSearch:
             )
 
     def end_epoch(self) -> list[tuple[str, str]]:
-        """Count one epoch and drop what the schedule asks for. Returns the dropped (slot, name) pairs.
+        """End an epoch: drop the candidates that the schedule asks for.
 
-        In a process group α, γ and survivors are compared: RunError where they are not the same bits on every rank.
+        Returns:
+            The dropped (slot, name) pairs.
+
+        Raises:
+            RunError: α, γ or survivors are not the same on every rank of a process group.
         """
         self.epoch += 1
         dropped = [self.cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
@@ -245,7 +274,7 @@ class ActivationSearch:
         return dropped
 
     def finish(self) -> Genotype:
-        """Put the found function into the model in place of the sites, and let go of it: it is a model like any other then."""
+        """Replace the sites by the found activation, which makes the model a plain one again, and return the genotype."""
         found = self.genotype()
         for parent in list(self.model.modules()):
             for name, child in parent._modules.items():
@@ -259,16 +288,16 @@ class ActivationSearch:
         return found
 
     def genotype(self) -> Genotype:
-        """The discrete cell of the largest α, with its γ."""
+        """Return the discrete cell of the largest α, with its γ."""
         return self.cell.genotype()
 
     @property
     def outside(self) -> float:
-        """The share of inputs that lay outside the grid and were extrapolated, the mean of all sites and forward passes."""
+        """Return the share of inputs that were outside the grid and extrapolated, averaged over sites and forward passes."""
         return float(self._board.outside) / max(1, self._board.lookups)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values (loads with ``weights_only=True``)."""
+        """Return what `load_state_dict` needs, as tensors and plain values (loads with ``weights_only=True``)."""
         return {
             "cell": self.cell.state(), "plan": self._plan(), "optimizer": self.optimizer.state_dict(), "epoch": self.epoch,
             "skipped": self.skipped, "in_a_row": self._in_a_row,
@@ -276,22 +305,22 @@ class ActivationSearch:
         }  # fmt: skip
 
     def _plan(self) -> dict[str, int]:
-        """What two searches have to have in common for one to go on where the other stopped."""
+        """Return what two searches must have in common for one to resume the other."""
         return {
             "epochs": self.epochs, "warm_start": self.warm_start, "shrink_start": min(self.schedule),
             "candidates": sum(map(len, self.cell.names.values())), "sites": self._board.sites,
         }  # fmt: skip
 
     def _check(self, state: Mapping[str, Any]) -> None:
-        """SearchError, with nothing changed, for the state of another search."""
+        """Raise SearchError for the state of another search."""
         if missing := sorted({"cell", "optimizer", "epoch", "skipped", "in_a_row", "outside", "lookups"} - state.keys()):
-            raise SearchError(f"this is no state of a search: {missing[0]!r} is missing; give what its state_dict() returned")
-        own, plan = self._plan(), state.get("plan", {})  # states of before have none; the survivors tell then
+            raise SearchError(f"not the state of a search: {missing[0]!r} is missing; give what its state_dict() returned")
+        own, plan = self._plan(), state.get("plan", {})  # older states have none; their survivors are compared
         for key in own:
             if plan.get(key, own[key]) != own[key]:
                 raise SearchError(
-                    f"the state is of a search with {key} {plan[key]}, this one has {own[key]}; make the search as that one "
-                    "was, ActivationSearch(model, ...) with the same numbers, and load it then"
+                    f"the state is of a search with {key} {plan[key]}, this one has {own[key]}; make the search by "
+                    "ActivationSearch(model, ...) with the same numbers and load it then"
                 )
         alive, names = state["cell"]["alive"], self.cell.names
         left = sum(map(len, alive.values()))
@@ -299,11 +328,15 @@ class ActivationSearch:
         if not 0 <= state["epoch"] <= self.epochs or alive.keys() != names.keys() or left != expected:
             raise SearchError(
                 f"the state is of epoch {state['epoch']} with {left} candidates left; this search of {self.epochs} epochs has "
-                f"{expected} by then: it is another search's. Make this one with the same epochs and shrink_start"
+                f"{expected} by then, so it is another search's. Make this one with the same epochs and shrink_start"
             )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a ``state_dict()``. SearchError, with nothing changed, where it is another search's."""
+        """Resume from a ``state_dict()``.
+
+        Raises:
+            SearchError: The state is another search's. This one is unchanged.
+        """
         self._check(state)
         self.cell.load_state(state["cell"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -313,30 +346,30 @@ class ActivationSearch:
 
 
 def _freeze(module: nn.Module, frozen: contextlib.ExitStack) -> None:
-    """Until ``frozen`` is closed the module's weights take no gradient and its BatchNorms use and forget their batch."""
+    """Until ``frozen`` is closed, give the module's weights no gradient and keep its BatchNorm statistics."""
     for weight in module.parameters():
         if weight.requires_grad:
             weight.requires_grad_(False)
             frozen.callback(weight.requires_grad_, True)
     for norm in module.modules():
         if getattr(norm, "track_running_stats", False):
-            norm.track_running_stats = False  # type: ignore[assignment]  # batch statistics, running ones untouched
+            norm.track_running_stats = False  # type: ignore[assignment]  # uses the batch's statistics
             frozen.callback(setattr, norm, "track_running_stats", True)
 
 
 def _maker(usual: Any) -> Callable[[], nn.Module] | None:
-    """What makes the warm start's activation. GrafsError for what does not."""
+    """Return what makes the default activation of the warm start. Raises GrafsError for anything else."""
     if isinstance(usual, nn.Module):
-        raise SearchError(f"usual={usual} is one module, and each place needs its own: give its class, {type(usual).__name__}")
+        raise SearchError(f"usual={usual} is one module, and each site needs its own: give its class, {type(usual).__name__}")
     if usual is None or (callable(usual) and not isinstance(usual, Mapping)):
         return usual
-    from ..zoo.lookup import resolve  # reads the zoo, which a search alone does not need
+    from ..zoo.lookup import resolve  # reads the zoo
 
     return resolve(usual).layer
 
 
 def _scalar(loss: Any) -> Tensor:
-    """The loss that a function of the caller's returned. SearchError for anything but a floating scalar."""
+    """Check the loss that a caller's function returned. Raises SearchError for anything but a floating scalar."""
     if isinstance(loss, Tensor) and loss.is_floating_point() and loss.numel() == 1:
         return loss.reshape(())
     if isinstance(loss, Tensor):

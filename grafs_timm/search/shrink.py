@@ -1,4 +1,4 @@
-"""When candidates are dropped: many early, few late.
+"""Schedule when candidates are dropped: many early, few late.
 
 Source: Strack, Safari, Hutter 2024: N = 110 − 6 = 104 drops at epochs eᵢ = start − 1 + ⌊logspace(0, log₁₀(E − start), N)ᵢ⌋.
 """
@@ -11,11 +11,24 @@ import numpy as np
 
 
 def drop_schedule(start: int, end: int, drops: int = 104) -> dict[int, int]:
-    """How many candidates are dropped when so many epochs (or iterations) are over: {epochs done: drops}.
+    """Return how many candidates to drop after which epoch.
 
-    The last value of the logarithmic series is end − start up to rounding, on which its floor depends; it counts as just
-    below, so that all drops are over when end − 2 epochs are and the discrete cell still trains for two.
-    ValueError where end is less than start + 2 or start less than 1.
+    The last value of the logarithmic series is end − start up to rounding, which decides its floor. It counts as just below:
+    all drops are done after end − 2 epochs, and the discrete cell trains for two more.
+
+    Args:
+        start: The first epoch (or iteration) with drops.
+        end: The number of epochs.
+        drops: The number of drops.
+
+    Returns:
+        {number of epochs done: drops}.
+
+    Raises:
+        ValueError: start < 1 or end < start + 2.
+
+    >>> drop_schedule(start=2, end=6, drops=8)
+    {2: 4, 3: 2, 4: 2}
     """
     if start < 1 or end < start + 2:
         raise ValueError(

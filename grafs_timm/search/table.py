@@ -1,14 +1,14 @@
-"""A function of one number, tabulated: forward is a gather and an interpolation, the table's gradient a histogram.
+"""Tabulate a function of one number: forward is a gather and an interpolation, the table's gradient a histogram.
 
 Every activation site maps x to f(x) elementwise, with f given by a few dozen numbers. So the relaxed cell is evaluated on
-the knots of a grid instead of on the tensor, and the cost of a step no longer depends on how many candidates there are:
+the knots of a grid instead of on the tensor, and the cost of a step does not depend on the number of candidates:
 
     y      = P[j] + S[j]·(x − a)       j the interval of x, a its left knot, (P, S) its value and slope
     ∂L/∂x  = g·S[j]                    the table's own slope
     ∂L/∂P[j] = Σ g,  ∂L/∂S[j] = Σ g·(x − a)      over the elements that fell into interval j: a weighted histogram
 
-From (P, S) autograd goes on to the cell's α and γ. Outside the grid the function goes on linearly with the slope it has at
-the edge; at ±∞ and NaN it is what the cell itself is there. The loops over the elements are in `kernels`; here they become
+From (P, S) autograd continues to the cell's α and γ. Outside the grid the function is extrapolated linearly with its slope at
+the edge; at ±∞ and NaN it has the cell's own value. The loops over the elements are in `kernels`; this module makes them
 operators that autograd, torch.compile and export know: ``torch.ops.grafs_timm.lookup`` and its two backward halves.
 """
 
@@ -27,13 +27,25 @@ from ..kernels import choose, plain
 from ..utils import dtypes
 from ..utils.layout import in_memory, is_freed, together, watched
 
-_EDGE = 1 / 8  # reach of the five-point difference that gives the slope at an edge: error 1e-5 at most, see the tests
-SPECIAL = (-math.inf, math.inf, math.nan)  # where the cell is evaluated beside the knots
+_EDGE = 1 / 8  # step of the five-point difference for the slope at an edge: error 1e-5 at most, see the tests
+SPECIAL = (-math.inf, math.inf, math.nan)  # where the cell is evaluated besides the knots
 
 
 @dataclass(frozen=True)
 class Grid:
-    """``intervals`` equal intervals on [low, high], with a knot at 0 because that is where kinks are."""
+    """Divide [low, high] into equal intervals with a knot at 0, where most kinks are.
+
+    Args:
+        low, high: The range, in units of x.
+        intervals: Their number.
+
+    Raises:
+        ValueError: No knot is at 0, or the numbers make no grid.
+
+    >>> grid = Grid(-2.0, 2.0, intervals=8)
+    >>> grid.width, grid.points().shape
+    (0.5, torch.Size([17]))
+    """
 
     low: float = -16.0
     high: float = 16.0
@@ -52,6 +64,7 @@ class Grid:
 
     @property
     def width(self) -> float:
+        """Return the width of an interval."""
         return (self.high - self.low) / self.intervals
 
     @property
@@ -59,16 +72,20 @@ class Grid:
         return min(_EDGE, (self.high - self.low) / 8)
 
     def points(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-        """Where to evaluate the function: [intervals + 9], the knots and then four points around each edge."""
+        """Return where to evaluate the function: [intervals + 9], the knots and then four points around each edge."""
         knots = self.low + torch.arange(self.intervals + 1, device=device, dtype=torch.float64) * self.width
         around = torch.tensor([-2.0, -1.0, 1.0, 2.0], device=device, dtype=torch.float64) * self._reach
         return torch.cat([knots, self.low + around, self.high + around]).to(dtype)
 
     def rows(self, values: Tensor, special: Tensor | None = None) -> Tensor:
-        """The table that ``lookup`` takes, [sites, intervals + 5, 2] (layout: `kernels.plain`).
+        """Make the table for `lookup` from values.
 
-        values: [sites, intervals + 9] at ``points``. special: [sites, 3] at ``SPECIAL``; without them the function is NaN
-        there.
+        Args:
+            values: [sites, intervals + 9] at `points`.
+            special: [sites, 3] at ``SPECIAL``; NaN if left out.
+
+        Returns:
+            [sites, intervals + 5, 2], laid out as `kernels.plain` says.
         """
         inner, around = values[:, : self.intervals + 1], values[:, self.intervals + 1 :].unflatten(1, (2, 4))
         stencil = values.new_tensor([1.0, -8.0, 8.0, -1.0]) / (12 * self._reach)
@@ -83,9 +100,11 @@ class Grid:
 
 
 def _dense(x: Tensor, like: Tensor) -> Tensor:
-    """The elements of x in the order in which ``like``, a tensor without gaps, has its own in memory: [N], of x's dtype.
+    """Return the elements of x, [N], in the memory order of ``like``, a tensor without gaps.
 
-    ValueError where the two differ in shape, TensorError where the storage of x was given back.
+    Raises:
+        ValueError: The shapes differ.
+        TensorError: The storage of x is not allocated.
     """
     if is_freed(x):
         raise TensorError(f"the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")
@@ -102,11 +121,11 @@ def _flat(x: Tensor) -> Tensor:
 
 @library.custom_op("grafs_timm::lookup", mutates_args=())
 def _lookup(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(y like x; int16 places like x, [0] without ``keep``; int64 scalar: how many x lay outside the grid).
+    """Return (y like x; int16 places like x, or [0] without ``keep``; int64 scalar: number of x outside the grid).
 
-    For a float64 x the places are x itself: its gradients are exact.
+    For a float64 x the places are x itself, which makes its gradients exact.
     """
-    y = torch.empty_like(x)  # of x's own order of dimensions where x has no gaps
+    y = torch.empty_like(x)  # keeps x's order of dimensions where x has no gaps
     values = _dense(x, y)
     result, place, outside = choose(x.device, x.dtype).forward(values, rows, low, high, keep)
     y = result.as_strided(y.shape, y.stride())
@@ -125,7 +144,7 @@ def _(x: Tensor, rows: Tensor, low: float, high: float, keep: bool) -> tuple[Ten
 
 @library.custom_op("grafs_timm::lookup_slope", mutates_args=())
 def _slope(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor:
-    """∂L/∂x like ``place``, of g's dtype."""
+    """Return ∂L/∂x like ``place``, of g's dtype."""
     if place.dtype == torch.float64:
         return _slope_and_rows(g, place, rows, low, high, True)[0]
     result = choose(g.device, g.dtype).slope(_dense(g, place), _flat(place), rows)
@@ -141,7 +160,7 @@ def _(g: Tensor, place: Tensor, rows: Tensor, low: float, high: float) -> Tensor
 def _slope_and_rows(
     g: Tensor, place: Tensor, rows: Tensor, low: float, high: float, need_x: bool
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(∂L/∂x like ``place`` or [0] without ``need_x``; ∂L/∂rows like rows)."""
+    """Return (∂L/∂x like ``place`` or [0] without ``need_x``; ∂L/∂rows like rows)."""
     flat = _dense(g, place)
     if place.dtype == torch.float64:
         slope, gradient = plain.exact(flat, _flat(place), rows, low, high)
@@ -177,7 +196,7 @@ _lookup.register_autograd(_backward, setup_context=_keep_for_backward)
 
 
 class _InPlace(torch.autograd.Function):
-    """``_lookup`` written over x, as an in-place ReLU is: nothing new is held but the places."""
+    """``_lookup`` that overwrites x, like an in-place ReLU; it allocates only the places."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, low: float, high: float, outside: Tensor) -> Tensor:
@@ -197,24 +216,37 @@ class _InPlace(torch.autograd.Function):
 
 
 def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, inplace: bool = False) -> Tensor:
-    """f(x) for a tabulated f, differentiable in x and in the table (once).
+    """Compute f(x) for a tabulated f, differentiable once in x and in the table.
 
-    x: floating, any shape, dtype and memory format; the result has all three of x. rows: [intervals + 5, 2] float32 (or
-    float64 with a float64 x) of one site, from ``Grid.rows``; it gets a histogram of the gradient only if it requires one.
-    ``outside``, a float scalar tensor, is increased by the share of inputs that lie outside the grid. ``inplace`` may write the
-    result over x, on the same terms as an in-place ReLU's (a compiler does as it likes).
-    For backward 16 bits an element are kept: which quarter of which interval it lies in (float64: the element itself).
-    A non-finite x makes its own gradient and the table's NaN, so that the step is known to be spoilt.
-    Accuracy and determinism: `kernels`. Raises TensorError for a dtype that is none of ``dtypes.DTYPES`` and for rows on
-    another device, ValueError for rows that do not fit the grid.
+    Backward keeps 16 bits per element, namely the quarter of an interval that it lies in (for float64 the element itself). A
+    non-finite x makes its own gradient and the table's NaN, which marks the step as spoilt.
+
+    Args:
+        x: float16, bfloat16, float32 or float64; any shape and memory format.
+        rows: [intervals + 5, 2] of one site from `Grid.rows`, float32, or float64 for a float64 x.
+        grid: The grid of the rows.
+        outside: A float scalar tensor; increased by the share of inputs outside the grid.
+        inplace: Allow overwriting x, under the same conditions as for an in-place ReLU; compiled code may ignore it.
+
+    Returns:
+        f(x) with x's shape, dtype and memory format.
+
+    Raises:
+        TensorError: x has another dtype, or rows are on another device.
+        ValueError: The rows do not fit the grid.
+
+    >>> grid = Grid(-2.0, 2.0, intervals=8)
+    >>> rows = grid.rows(grid.points()[None].square())[0]
+    >>> lookup(torch.tensor([-1.0, 0.25, 3.0]), rows, grid)  # exact on knots, linear between and beyond them
+    tensor([1.0000, 0.1250, 8.0000])
     """
     if x.dtype not in dtypes.DTYPES:
         dtypes.refuse("a tabulated function", x.dtype, x.device)
     if not together(rows, x):
-        raise TensorError(f"rows lie on {rows.device}, x on {x.device}; move them with rows.to({str(x.device)!r})")
+        raise TensorError(f"rows are on {rows.device}, x on {x.device}; move them with rows.to({str(x.device)!r})")
     if rows.shape != (grid.intervals + 5, 2):
         raise ValueError(f"rows of this grid have the shape {(grid.intervals + 5, 2)}, got {tuple(rows.shape)}")
-    rows = (rows if x.dtype == torch.float64 else rows.float()).contiguous()  # what the loops read, without another look
+    rows = (rows if x.dtype == torch.float64 else rows.float()).contiguous()  # as the loops read them
     outside = torch.zeros((), dtype=torch.float64, device=x.device) if outside is None else outside
     if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
         return _with_tangent(x, rows, grid, outside)
@@ -227,7 +259,7 @@ def lookup(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor | None = None, i
 
 
 def _with_tangent(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor) -> Tensor:
-    """``lookup`` in forward-mode differentiation by x; by the table it is an error, as is a gradient of the tangent."""
+    """Compute ``lookup`` with forward-mode differentiation by x; by the table, or of the tangent, it is an error."""
     if torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._functorch.is_functorch_wrapped_tensor(rows):
         raise NotImplementedError("a tabulated function has no torch.func.jvp; use torch.autograd.forward_ad or torch.func.vjp")
     (x, tangent), (rows, by_rows) = forward_ad.unpack_dual(x), forward_ad.unpack_dual(rows)
@@ -242,7 +274,7 @@ def _with_tangent(x: Tensor, rows: Tensor, grid: Grid, outside: Tensor) -> Tenso
 
 
 def _may_be_overwritten(x: Tensor) -> bool:
-    """Whether the loops may write over x: all its numbers are in memory, without gaps, and nobody else keeps the books."""
+    """Check whether the loops may overwrite x: its data is in memory without gaps, and no mode of torch watches it."""
     if watched() or not in_memory(x):
         return False
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))

@@ -77,6 +77,13 @@ def _sweep(path: Path) -> None:
                 os.close(handle)
 
 
+def write_changed(path: str | Path, text: str) -> None:
+    """Write ``text`` whole, as `write_whole`, unless the file holds it already."""
+    path = Path(path)
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_whole(path, text)
+
+
 def write_json(path: str | Path, value: Any) -> Path:
     """``value`` as indented JSON, NaN refused, written whole."""
     return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first asked for (PEP 562)."""
+"""Import a package's public names when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def names_from(package: str, places: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for a package whose modules define its public names.
+def names_from(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:  # fmt: skip
+    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose modules define its public names.
 
     Args:
         package: The package's ``__name__``.
-        places: The names that each module, relative to the package, defines.
+        modules: Module, relative to the package -> the names that it defines, with spaces between them.
 
-    >>> find, _ = names_from("grafs_timm.utils", {"suggest": ("nearest",)})
-    >>> find("nearest").__module__
-    'grafs_timm.utils.suggest'
+    >>> find, _, public = names_from("grafs_timm.utils", {"suggest": "nearest"})
+    >>> find("nearest").__module__, public
+    ('grafs_timm.utils.suggest', ['nearest'])
     """
-    place_of = {name: place for place, names in places.items() for name in names}
+    module_of = {name: module for module, names in modules.items() for name in names.split()}
 
     def find(name: str) -> Any:
-        if name not in place_of:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f".{place_of[name]}", package), name)
-        setattr(sys.modules[package], name, found)  # so that it is looked for once
+        found = getattr(importlib.import_module(f".{module_of[name]}", package), name)
+        setattr(sys.modules[package], name, found)  # so that __getattr__ is called once
         return found
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *place_of})
+        return sorted({*vars(sys.modules[package]), *module_of})
 
-    return find, names
+    return find, names, sorted(module_of)

@@ -123,7 +123,7 @@ def joined(device: str) -> Iterator[str]:
             raise
         raise RunError(
             f"contact with another process of this run was lost ({str(error).splitlines()[0][:200]}); from its last "
-            "checkpoint it goes on with --resume, or by itself under torchrun --max-restarts"
+            "checkpoint it resumes with --resume, or by itself under torchrun --max-restarts"
         ) from error
     _ended.append(dist.group.WORLD)
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: parsed with limits, so that a file can be wrong only in ways that have a message."""
+"""Parse JSON from elsewhere within limits, with an error message for everything that can be wrong with it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,42 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 4 << 20  # bytes
-DEEPEST = 40  # brackets within one another
-_LONGEST_INT = 300  # digits; Python refuses to print integers of some thousand
+DEEPEST = 40  # nested brackets
+_LONGEST_INT = 300  # digits; Python does not print integers of several thousand
 
 
 def read(path: Path) -> Any:
-    """The value in a file, of which no more than ``LARGEST`` bytes are read. OSError, and ValueError as `parse`."""
+    """Parse a file's content. Raises OSError, and ValueError as `parse`."""
     with path.open("rb") as file:
         return parse(file.read(LARGEST + 1))
 
 
-def parse(content: bytes) -> Any:
-    """The value in ``content``. ValueError, telling what and where, for whatever JSON of this project never holds: too large
-    or too deep, no UTF-8, a key twice in an object, NaN or an infinity, integers without end.
+def parse(content: bytes, largest: int = LARGEST) -> Any:
+    """Parse JSON.
+
+    Args:
+        content: The text in UTF-8.
+        largest: The largest size that is accepted, in bytes.
+
+    Raises:
+        ValueError: Names what is wrong and where: no JSON, too large, nested too deeply, not UTF-8, a duplicate key, NaN or
+            an infinity, an integer of more than 300 digits.
+
+    >>> parse(b'{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ValueError: duplicate key 'a' in one object
     """
-    if len(content) > LARGEST:
-        raise ValueError(f"too large, at most {LARGEST} bytes are read")
+    if len(content) > largest:
+        raise ValueError(f"too large, at most {largest:,} bytes are read")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8") from None
+        raise ValueError(f"not JSON: byte {error.start} is not UTF-8") from None
     _check_depth(text)
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_int=_int, parse_float=_float)
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise ValueError(f"not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
 
 
 def _check_depth(text: str) -> None:
@@ -53,18 +64,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            raise ValueError(f"duplicate key {key[:60]!r} in one object")
         found[key] = value
     return found
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _int(text: str) -> int:
     if len(text) > _LONGEST_INT:
-        raise ValueError(f"an integer of {len(text)} digits")
+        raise ValueError(f"an integer of {len(text)} digits, at most {_LONGEST_INT} are read")
     return int(text)
 
 

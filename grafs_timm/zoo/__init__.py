@@ -17,19 +17,7 @@ if TYPE_CHECKING:
     from .lookup import list_activations as list_activations
     from .lookup import resolve as resolve
 
-__all__ = ["Contents", "Entry", "act_layer", "entries", "get_activation", "list_activations", "resolve"]
-
-__getattr__, __dir__ = names_from(
+__getattr__, __dir__, __all__ = names_from(
     __name__,
-    {
-        "entry": ("Contents",),
-        "lookup": (
-            "Entry",
-            "act_layer",
-            "entries",
-            "get_activation",
-            "list_activations",
-            "resolve",
-        ),
-    },
+    {"entry": "Contents", "lookup": "Entry act_layer entries get_activation list_activations resolve"},
 )

@@ -1,9 +1,9 @@
-"""A zoo entry as data: what stands in ``zoo/<family>/<name>.json``, field by field, and how a file is read and checked.
+"""A zoo entry as data: the fields of ``zoo/<family>/<name>.json``.
 
 The function is the genotype, and ``facts`` follow from it. Each ``Batch`` is one campaign that ended in it: its searches, the
-choice among them and the trainings of the matrix; all of it is computed from the logs in the evidence that the batch names.
-Accuracies are per cent, losses nats per token, differences points or nats, above 0 where ours is better; durations seconds,
-positions on the x axis of f plain numbers.
+selection among them and the trainings of the matrix, all computed from the logs in the evidence that the batch names.
+Accuracies are in per cent, losses in nats per token, durations in seconds. Differences are in percentage points or nats, above
+0 where ours is better. Positions on the x axis of f are plain numbers.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ Kind = Literal["found", "random", "baseline"]
 
 
 class Cost(Part):
-    """Median seconds of forward and backward, ÷ those of GELU in the same run; the timings stand in the evidence's cost.csv."""
+    """Median time of forward and backward ÷ that of GELU in the same run; the timings are in the evidence's cost.csv."""
 
     ratio: Annotated[float, Field(gt=0)]
     device: Text
 
 
 class Provenance(Part):
-    """Where the batch came from, by a recipe that lies in the evidence. What is of the search is null where no search of the
-    campaign ended in the function, which was given to it then. ``hardware``: hours on each processor; ``date``: of the last
-    line.
+    """Where the batch came from.
+
+    Fields of the search are null where no search of the campaign ended in the function, but it was given. ``recipe`` lies in
+    the evidence; ``hardware``: hours on each processor; ``date``: of the last line.
     """
 
     recipe: Text
@@ -56,10 +57,10 @@ class Provenance(Part):
 
 
 class Difference(Part):
-    """How much better ours is than theirs, over ``n`` training seeds that both have, with the t interval of ``level`` and its p
-    value: points of accuracy, or nats by which the loss is lower.
+    """How much better ours is than theirs: percentage points of accuracy, or nats by which the loss is lower.
 
-    ``low``, ``high`` and ``p`` are null where nothing tells the spread.
+    Over the ``n`` training seeds that both have, with the t interval of ``level`` and its p value; ``low``, ``high`` and ``p``
+    are null where nothing tells the spread.
     """
 
     to: Text
@@ -72,10 +73,10 @@ class Difference(Part):
 
 
 class Metric(Part):
-    """One activation at one place: what the batch is measured by, over training seeds.
+    """Results of one activation on one model and data set, over training seeds.
 
-    ``sd`` is null for one seed. ``each``: by training seed. ``retired``: after how many seeds it was given no further ones, by
-    the campaign's rule; null where it was not. ``repeated``: how many of its trainings were run once more.
+    ``sd`` is null for one seed. ``each``: by training seed. ``retired``: after how many seeds the campaign's rule gave it no
+    further ones; null where it did not. ``repeated``: how many of its trainings were repeated.
     """
 
     model: Text
@@ -93,8 +94,10 @@ class Metric(Part):
 
 
 class Spread(Part):
-    """All searches of the batch, or all random cells, at one place: over their means (``sd``), and over training seeds within
-    one (``seed_sd``, pooled). Searches that ended in one function count each.
+    """All searches of the batch, or all random cells, on one model and data set.
+
+    ``sd`` is over their means, ``seed_sd`` over training seeds within one, pooled. Searches that ended in one function count
+    each.
     """
 
     model: Text
@@ -108,10 +111,12 @@ class Spread(Part):
 
 
 class Search(Part):
-    """One search of the batch, winner or loser. ``label``: what its function is called in the evidence; ``same_as``: the usual
-    activation, or the label of the earlier search, that it is up to scales. ``held_out``: what the batch is measured by, of
-    the discretised function with the search's own weights. ``near``: the nearest of the functions that GRAFS' authors found,
-    and how far ``apart`` they are (L2 under N(0, 1), relative, up to both scales).
+    """One search of the batch, selected or not.
+
+    ``label``: the function's label in the evidence. ``same_as``: the default activation, or the label of the earlier search,
+    that it equals up to scales. ``held_out``: the result of the discretised function with the search's own weights. ``near``:
+    the nearest of the functions that GRAFS' authors found, and ``apart``, its distance (L2 under N(0, 1), relative, up to both
+    scales).
     """
 
     seed: Count
@@ -128,8 +133,10 @@ class Search(Part):
 
 
 class Choice(Part):
-    """How the entry was chosen among the searches, on held-out training images: ``why`` in words, the cost of all of it in full
-    trainings with the usual activation, and how searched functions compare with random cells.
+    """How the entry was selected among the searches, on held-out training images.
+
+    ``why`` in words, the cost of all of it in full trainings with the default activation, and how searched functions compare
+    with random cells.
     """
 
     why: Text
@@ -138,7 +145,7 @@ class Choice(Part):
 
 
 class Verified(Part):
-    """A training that was repeated: what the entry reports for this seed, and what came out again."""
+    """A training that was repeated: what the entry reports for its seed, and what came out again."""
 
     model: Text
     data: Text
@@ -152,8 +159,10 @@ class Verified(Part):
 
 
 class Evidence(Part):
-    """``folder`` below ``zoo/<family>/evidence/``, the sha256 of what stands there beside the ledger, and the ids of the
-    ledger's lines that the batch was computed from: it may have got more since.
+    """The evidence that a batch was computed from.
+
+    ``folder`` below ``zoo/<family>/evidence/``, the sha256 of the files beside the ledger, and the ids of the ledger's lines,
+    which may have grown since.
     """
 
     folder: FileName
@@ -164,9 +173,9 @@ class Evidence(Part):
 class Batch(Part):
     """One campaign that ended in this function, or measured it.
 
-    ``label``: what it is called in the evidence; ``usual``: the family's usual activation; ``measure``: what
-    counts; ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where
-    nothing was timed. ``steps_per_epoch`` is null where an epoch is a pass over the data.
+    ``label``: its label in the evidence. ``usual``: the family's default activation. ``measure``: "accuracy" or "loss".
+    ``train_images`` (null: the whole split) and ``epochs`` of each training of the matrix. ``cost`` is null where nothing was
+    timed, ``steps_per_epoch`` where an epoch is a pass over the data.
     """
 
     label: Text
@@ -199,11 +208,16 @@ class Batch(Part):
 
 
 class Contents(Part):
-    """Everything that an entry's file holds: ``batches[0]`` found the function, later ones found it again or measured it.
+    """Everything that an entry's file holds; ``batches[0]`` found the function, later ones found it again or measured it.
 
     ``alias``: ``grafs_<family>`` loads it, one a family. ``recommended``: it is shown to be better than the default activation
-    where it was searched, at the highest budget that it has.
-    ``sha256`` is that of the canonical form of all other fields.
+    on the model and data set of its search, at the highest budget that it has. ``sha256``: of the canonical form of all other
+    fields.
+
+    >>> from grafs_timm.zoo import get_activation
+    >>> contents = get_activation("grafs_resnet").contents
+    >>> contents.family, contents.batches[0].usual
+    ('resnet', 'relu')
     """
 
     format: Literal["grafs-zoo/2"]

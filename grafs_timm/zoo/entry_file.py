@@ -1,4 +1,4 @@
-"""An entry's file: read and checked whole, written as text. What is wrong with one is said by file and field."""
+"""Read and write an entry's file, checked as a whole; errors name the file and the field."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..activations.formula import Genotype
 from ..errors import GenotypeError
 from ..utils import strict_json
-from ..utils.suggest import nearest
+from ..utils.schema import explain
 from .entry import FORMAT, Batch, Contents, canonical_sha256
 
 _SHOWN = 3  # fields in one message
 
 
 def read(path: str | Path) -> Contents:
-    """The entry in the file ``path``, which is called after it and lies in its family's folder. Errors as `parse`."""
+    """Read the entry in the file ``path``, whose name and folder must be the entry's name and family. Errors as `parse`."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -36,10 +36,15 @@ def read(path: str | Path) -> Contents:
 
 
 def parse(content: bytes | Mapping[str, Any], source: str) -> Contents:
-    """The entry that ``content``, a file's bytes or its parsed object, holds; ``source`` names it in errors.
+    """Parse an entry.
 
-    GenotypeError, naming the field, for what does not fit the format or was altered: the entry's hash, its function's hash,
-    formula and LaTeX, those of its searches. What its numbers are computed from is `verify`'s business.
+    Args:
+        content: A file's bytes, or its parsed object.
+        source: Its name in errors.
+
+    Raises:
+        GenotypeError: The content does not fit the format, or a hash, formula or LaTeX does not fit the data; the field is
+            named. Whether its numbers follow from the evidence is checked by `publishing.verify`.
     """
     try:
         data = strict_json.parse(content) if isinstance(content, bytes) else content
@@ -55,7 +60,7 @@ def parse(content: bytes | Mapping[str, Any], source: str) -> Contents:
 
 
 def check_format(data: Any, source: str) -> None:
-    """GenotypeError where ``data`` is no object of this version's format."""
+    """Raise a GenotypeError where ``data`` is no object of this version's format."""
     if not isinstance(data, Mapping):
         raise GenotypeError(f"{source}: not a zoo entry: expected an object, got {type(data).__name__}")
     own, there = FORMAT.rpartition("/"), data.get("format")
@@ -69,14 +74,14 @@ def check_format(data: Any, source: str) -> None:
 
 
 def text(contents: Contents) -> str:
-    """What the entry's file holds; equal entries have equal texts."""
+    """Return what the entry's file holds; equal entries have equal texts."""
     return json.dumps(contents.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _check(contents: Contents, source: str) -> None:
     if not contents.name.startswith(f"grafs_{contents.family}_"):
         raise GenotypeError(f"{source}: name: must be grafs_{contents.family}_<id>, got {contents.name!r}")
-    genotype = Genotype.from_dict(contents.genotype, f"{source}: genotype")
+    genotype = Genotype.from_dict(contents.genotype, f"{source}: genotype", derived=True)
     if not {"formula", "latex", "sha256"} <= contents.genotype.keys():
         raise GenotypeError(f"{source}: genotype: formula, latex and sha256 stand beside the cell")
     for number, batch in enumerate(contents.batches):
@@ -116,26 +121,15 @@ def _each_once(values: Sequence[Any], what: str) -> None:
     seen = set()
     for value in values:
         if value in seen:
-            raise GenotypeError(f"{what} {value!r} stands there twice")
+            raise GenotypeError(f"{what} {value!r} is there twice")
         seen.add(value)
 
 
 def _explained(error: ValidationError) -> str:
-    """«batches[0].metrics[3].mean: a number is missing or wrong», the first few of the fields that are."""
-    problems = error.errors(include_url=False)
-    said = [_problem(each["loc"], each["type"], each["msg"], each.get("input")) for each in problems[:_SHOWN]]
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(said) + more
-
-
-def _problem(where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    name = _dotted(where)
-    if kind == "missing":
-        return f"{name}: missing"
-    if kind == "extra_forbidden":
-        return f"{name}: no such field{nearest(where[-1], _fields_at(where[:-1]))}"
-    shown = repr(value)
-    return f"{name}: {message.removeprefix('Value error, ')}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    """Explain the first few problems: "batches[0].metrics[3].mean: expected a number, got ..."."""
+    said = [f"{_dotted(path)}: {what}" for path, what in explain(error, Contents)]
+    more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+    return "; ".join(said[:_SHOWN]) + more
 
 
 def _dotted(where: Iterable[int | str]) -> str:
@@ -143,18 +137,3 @@ def _dotted(where: Iterable[int | str]) -> str:
     for part in where:
         name += f"[{part}]" if isinstance(part, int) else f".{str(part)[:60]}" if name else str(part)[:60]
     return name or "the entry"
-
-
-def _fields_at(where: Iterable[int | str]) -> list[str]:
-    """The names of the fields of the object at that path of the schema."""
-    model: Any = Contents
-    for part in where:
-        if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _model_in(annotation: Any) -> Any:
-    """The pydantic class within ``tuple[X, ...]`` or ``X | None``, or what was given."""
-    inside = [each for each in getattr(annotation, "__args__", ()) if isinstance(each, type) and issubclass(each, BaseModel)]
-    return inside[0] if inside else annotation

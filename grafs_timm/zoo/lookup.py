@@ -1,15 +1,14 @@
-"""Found activations by name: read and check the entries, resolve whatever names an activation.
+"""Look activations up by name: read the zoo's entries, and resolve whatever names an activation.
 
-An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the one of the family that
-has the alias. Wherever an activation is asked for, a zoo name, a timm name (``gelu``), the path of a genotype file,
-its parsed dict and a Genotype are interchangeable.
+An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's entry with
+the alias. A zoo name, a timm name ("gelu"), the path of a genotype file, its parsed dict and a Genotype are interchangeable.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +33,19 @@ _WRITTEN = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU", "leaky
 
 @dataclass(frozen=True)
 class Entry:
-    """One zoo entry. What a name needs is read at once, ``contents`` and what is taken from it when it is asked for.
+    """One zoo entry. ``contents`` is read when it is asked for.
 
-    ``alias``: ``grafs_<family>`` loads it. ``recommended``: it is shown to be better than ``default``, the family's default
-    activation, where it was searched.
+    Attributes:
+        name: ``grafs_<family>_<id>``.
+        family: The architecture family it was searched for.
+        genotype: The function.
+        alias: Whether ``grafs_<family>`` loads it.
+        recommended: Whether it is shown to be better than ``default`` on the model and data set of its search.
+        default: The family's default activation.
+
+    >>> entry = get_activation("grafs_resnet")
+    >>> entry.name, entry.default
+    ('grafs_resnet_c10_s2', 'relu')
     """
 
     activation: Activation
@@ -62,34 +70,34 @@ class Entry:
 
     @property
     def notice(self) -> str | None:
-        """«not shown to be better than GELU», for a user who loads it by name; None for a recommended one."""
+        """Return "not shown to be better than GELU", for a user who loads it by name; None for a recommended one."""
         return None if self.recommended else f"not shown to be better than {_WRITTEN.get(self.default, self.default)}"
 
     @functools.cached_property
     def contents(self) -> Contents:
-        """The whole file, checked. GenotypeError naming the field where something in it does not fit."""
+        """Return the whole file, checked. GenotypeError naming the field where something in it does not fit."""
         from . import entry_file
 
         return entry_file.read(self.path)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What was measured: a row for each activation at each place, of all batches."""
+        """Return the results of all batches: a row for each activation, model and data set."""
         return tuple(row for batch in self.contents.batches for row in batch.metrics)
 
     @property
     def searches(self) -> tuple[Search, ...]:
-        """Every search of every batch, the losers too."""
+        """Return every search of every batch, selected or not."""
         return tuple(search for batch in self.contents.batches for search in batch.searches)
 
     @property
     def provenance(self) -> Provenance:
-        """Of the search that found it first."""
+        """Return the provenance of the search that found it first."""
         return self.contents.batches[0].provenance
 
     @classmethod
     def read(cls, path: Path) -> Entry:
-        """What the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
+        """Read what the name needs. GenotypeError, naming the file and the field, where the file is not an entry."""
         try:
             data = strict_json.read(path)
         except (OSError, ValueError, RecursionError) as error:
@@ -115,7 +123,7 @@ class Entry:
 
     @classmethod
     def of(cls, contents: Contents, source: str | Path) -> Entry:
-        """The entry of contents that are checked already; it keeps them, whatever its file holds later."""
+        """Make the entry of contents that are checked already; it keeps them, whatever its file holds later."""
         genotype = Genotype.from_dict(contents.genotype, source=f"{contents.name}: genotype", derived=False)
         entry = cls(
             Activation(contents.name, genotype), contents.family, alias=False, recommended=contents.recommended,
@@ -127,7 +135,11 @@ class Entry:
 
 @functools.cache
 def entries() -> dict[str, Entry]:
-    """All entries of the package's zoo by name, the one with the alias first in each family."""
+    """Return all entries of the package's zoo by name, the one with the alias first in each family.
+
+    >>> "grafs_resnet_c10_s2" in entries()
+    True
+    """
     read = [Entry.read(path) for path in sorted(resources.folder("zoo").glob("*/grafs_*.json"))]
     alias: dict[str, Entry] = {}
     for entry in read:
@@ -145,18 +157,29 @@ def add(new: Mapping[str, Entry]) -> None:
 
 
 def names() -> dict[str, Entry]:
-    """Every name the zoo answers to: entries, ``grafs_<family>`` for the one with the alias, and what was added."""
+    """Return every name of the zoo: entries, ``grafs_<family>`` for the one with the alias, and what `add` added."""
     known = {f"grafs_{e.family}": e for e in entries().values() if e.alias}
     return known | entries() | _added
 
 
 def list_activations(pattern: str = "*") -> list[str]:
-    """Zoo names that match a shell pattern, such as ``grafs_vit*``."""
+    """Return the zoo's names that match a shell pattern.
+
+    >>> list_activations("grafs_resnet*")
+    ['grafs_resnet', 'grafs_resnet_c10_s2']
+    """
     return [name for name in names() if fnmatch.fnmatch(name, pattern.lower())]
 
 
 def get_activation(name: str) -> Entry:
-    """The entry of a zoo name. UnknownNameError with the nearest names."""
+    """Return the entry of a zoo name, in upper or lower case.
+
+    Raises:
+        UnknownNameError: There is none; the message has the nearest names.
+
+    >>> get_activation("grafs_vit").family
+    'vit'
+    """
     known = names()
     try:
         return known[name.lower()]
@@ -179,7 +202,7 @@ def resolve(activation: Any) -> Activation:
     if isinstance(activation, Entry):
         return activation.activation
     if isinstance(activation, Mapping):
-        activation = Genotype.from_dict(activation)
+        activation = Genotype.from_dict(activation, derived=True)
     if isinstance(activation, Genotype):
         return Activation("found", activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
@@ -191,7 +214,7 @@ def resolve(activation: Any) -> Activation:
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        return Activation(Path(activation).stem, formula.load(activation))
+        return Activation(Path(activation).stem, formula.load(activation, derived=True))
     if isinstance(activation, str):
         return _by_name(activation)
     if isinstance(activation, nn.Module):
@@ -211,15 +234,32 @@ def _by_name(name: str) -> Activation:
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
 
 
-def known_as(genotype: Genotype) -> str | None:
-    """The usual activation or zoo entry that is the same function up to an outer and an inner scale, if there is one."""
-    for name in (*USUAL, "relu2", *entries()):
-        other = resolve(name)
-        if formula.same_function(genotype, other.genotype or other.layer()):
-            return name
-    return None
+def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
+    """Return which of ``names`` is the same function up to an outer and an inner scale; None where none is.
+
+    Args:
+        names: Default: the five default activations, relu2 and the zoo's entries.
+    """
+    named = ((name, resolve(name)) for name in names or (*USUAL, "relu2", *entries()))
+    return next((name for name, other in named if _same(genotype, other.genotype or other.layer)), None)
+
+
+@functools.cache
+def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> bool:
+    try:
+        return formula.same_function(genotype, other if isinstance(other, Genotype) else other())
+    except ValueError:  # not finite everywhere
+        return False
 
 
 def act_layer(activation: Any) -> Callable[..., nn.Module]:
-    """The module class of an activation, for timm's ``act_layer=`` argument."""
+    """Return the module class of an activation, for timm's ``act_layer=`` argument.
+
+    Args:
+        activation: Whatever `resolve` takes.
+
+    >>> import torch
+    >>> act_layer("grafs_resnet")()(torch.zeros(2)).shape
+    torch.Size([2])
+    """
     return resolve(activation).layer

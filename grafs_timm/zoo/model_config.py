@@ -1,4 +1,4 @@
-"""A folder's config.json, which somebody else may have written: read with limits, and every value that timm goes by checked."""
+"""Read a folder's config.json, which others may have written: with limits, and every value that timm uses checked."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEEPEST = 5
 
 
 class _Described(BaseModel):
-    """What of timm's ``pretrained_cfg`` decides how a model is built and images are prepared; further keys are timm's own."""
+    """What of timm's ``pretrained_cfg`` decides how a model is built and images are prepared; other keys are timm's own."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -71,7 +71,7 @@ class _Described(BaseModel):
 
 
 class _Arguments(BaseModel):
-    """What most architectures take; the architecture itself refuses what else does not fit it."""
+    """Arguments that most architectures take; the architecture itself refuses what else does not fit it."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -101,7 +101,7 @@ class _Config(BaseModel):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config.json. WeightsError where it is missing, damaged, or names files of its own; it names the key."""
+    """Read the folder's config.json. WeightsError, naming the key, where it is missing, damaged, or names files of its own."""
     path = folder / CONFIG
     try:
         with path.open("rb") as file:
@@ -149,7 +149,7 @@ def _check_described(config: dict[str, Any], path: Path) -> None:
 
 
 def _check_arguments(value: Any, where: str, depth: int = 0) -> None:
-    """WeightsError for what no model is built with: numbers that would take all memory, text that is a page long."""
+    """Raise a WeightsError for what no model is built with: sizes that would take all memory, pages of text."""
     if depth > _DEEPEST:
         raise WeightsError(f"{where}: lists within lists, more than {_DEEPEST} deep")
     if isinstance(value, dict | list):

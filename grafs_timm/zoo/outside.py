@@ -30,7 +30,7 @@ _CHUNK = 1 << 16
 
 
 def is_entry(path: str | Path) -> bool:
-    """Whether a file is a zoo entry's, by how it begins."""
+    """Return whether a file is a zoo entry's, by how it begins."""
     with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
         return '"grafs-zoo/' in file.read(1000)
     return False

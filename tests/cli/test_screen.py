@@ -266,6 +266,8 @@ def test_what_is_told_while_the_package_is_imported(tmp_path, command):
     (tmp_path / "sitecustomize.py").write_text(own, encoding="utf-8")
     there = environment(PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     done = subprocess.run([sys.executable, *command], capture_output=True, encoding="utf-8", env=there, check=True)
-    said = "timm has an activation 'grafs_resnet' of its own, which stays; the zoo's is grafs_timm.act_layer('grafs_resnet')"
+    said = (
+        "timm has an activation 'grafs_resnet' of its own, which is kept; use the zoo's by grafs_timm.act_layer('grafs_resnet')"
+    )
     (line,) = [line for line in done.stderr.splitlines() if said in line]
     assert line == f"note: {said}" if command[0] == "-m" else "GrafsWarning: " in line

@@ -15,6 +15,7 @@ from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
 from grafs_timm.config.recipe import parse_recipe
 from grafs_timm.errors import RecipeError, RunError, UnknownNameError
+from grafs_timm.jobs.options import Launch
 
 GIVEN = ["relu", "gelu", "silu", "elu", "leaky_relu", "authors_wrn", "random0"]
 NEW = ["searches_s0", "searches_s3"]  # of the five functions found the others are GELU, ReLU and SiLU
@@ -157,9 +158,10 @@ def test_retirement(tmp_path, apart, below, gone):
     assert own.kept() == ["relu", "searches_s0"] + ([] if gone else ["gelu"])
     if gone:
         found = own.retired()["gelu"]
-        assert (found.label, found.after, round(found.mean, 3)) == ("gelu", 3, round(statistics.fmean(apart), 3))
-        assert found.low < found.mean < found.high < -below
-        assert "retired after 3 seeds: gelu, held-out difference -" in campaign_text.status_text(own)
+        held_out = found.verdict.difference
+        assert (found.label, found.after, round(held_out.mean, 3)) == ("gelu", 3, round(statistics.fmean(apart), 3))
+        assert held_out.low < held_out.mean < held_out.high < -below
+        assert "retired after 3 seeds: gelu, held-out difference −" in campaign_text.status_text(own)
 
 
 def test_before_its_seeds_are_there_nothing_is_retired(tmp_path):
@@ -249,7 +251,7 @@ def test_what_a_campaign_needs():
     with pytest.raises(RecipeError, match="campaign: this recipe has no such section"):
         campaign_files.resolved(parse_recipe({name: each for name, each in RECIPE.items() if name != "campaign"}))
     data = {"name": "digits", "train_images": 300, "test_images": 100}
-    with pytest.raises(RecipeError, match=r"campaign\.held_out: a campaign chooses by images held out"):
+    with pytest.raises(RecipeError, match=r"campaign\.held_out: a campaign selects by held-out images"):
         campaign_files.resolved(parse_recipe(RECIPE | {"data": data}))
     held_out = RECIPE | {"data": data, "campaign": RECIPE["campaign"] | {"held_out": 50}}
     own = campaign_files.resolved(parse_recipe(held_out))
@@ -337,7 +339,7 @@ def test_a_folder_that_is_no_ledger(begun, tmp_path, name):
     (other / name).unlink()
     before = contents(tmp_path)
     for folder in (other, tmp_path / "none", tmp_path):
-        with pytest.raises(RunError, match=rf"{folder} is no ledger: it holds no recipe\.yaml and activations\.json"):
+        with pytest.raises(RunError, match=rf"{folder} is not a ledger: it has no recipe\.yaml and activations\.json"):
             own.merge(folder)
     assert contents(tmp_path) == before
 
@@ -557,8 +559,8 @@ def test_what_the_command_line_refuses(begun, tmp_path):
         (("plan", "resnet", "--zoo", tmp_path / "file"), "is a file"),
         (("status", "resnett", "--zoo", zoo), "no campaign for the family 'resnett'"),
         (("status", "--zoo", tmp_path / "none"), "no ledger yet; grafs-timm campaign run FAMILY begins one"),
-        (("merge", tmp_path / "none", "resnet", "--zoo", zoo), "is no ledger"),
-        (("merge", tmp_path, "resnet", "--zoo", zoo), "is no ledger"),
+        (("merge", tmp_path / "none", "resnet", "--zoo", zoo), "is not a ledger"),
+        (("merge", tmp_path, "resnet", "--zoo", zoo), "is not a ledger"),
         (("merge", tmp_path / "file", "resnet", "--zoo", zoo), "is a file"),
         (("collect", "resnet", "--zoo", zoo, "--runs", tmp_path / "file"), "is a file"),
     ):
@@ -639,7 +641,7 @@ def test_status_as_text(whole, begun):
     assert [line.split()[1] for line in lines if line.startswith("    relu ")] == ["n=4", "n=3"]
     assert "  search s1: GELU(x) (is gelu), held-out " in text
     assert "; nearest of the authors' authors_" in text
-    assert "  retired after 3 seeds: random0, held-out difference -" in text
+    assert "  retired after 3 seeds: random0, held-out difference −" in text
     assert lines[-3:] == ["  nothing is left", f"  spent, a core each: {(39 * 4 + 5 * 20) / 3600:.1f} h on {HARDWARE}", ""]
     assert "repeated" not in text
     left = campaign_text.status_text(begun)
@@ -673,7 +675,7 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
     own = copied(begun, tmp_path / "zoo")
     printed = call("campaign", "run", "resnet", "--zoo", tmp_path / "zoo", "--runs", tmp_path / "runs", "--print-jobs").stdout
     assert len(printed.splitlines()) == len(waiting(own)) == 7
-    assert f" evaluate {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
+    assert f" train {tmp_path}/runs/recipes/{own.recipe.for_training().sha256[:12]}.yaml --activation " in printed
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["activations", "recipes"]
     assert contents(own.folder) == contents(begun.folder)
 
@@ -684,7 +686,8 @@ def test_jobs_to_run_elsewhere(begun, tmp_path):
 def run(folder, root, **more):
     """What it says, and what failed; of a campaign that takes half a minute."""
     said = []
-    how = {"options": OPTIONS, "warm": True, "workers": 2, "quiet": True} | more
+    launch = Launch(warm=True, workers=more.pop("workers", 2), quiet=True)
+    how = {"options": OPTIONS, "launch": launch} | more
     return said, campaign_run.run(planned(folder, **REAL), root, say=said.append, **how)
 
 

@@ -19,6 +19,7 @@ from tiny_runs import ROOT, contents
 from grafs_timm.comparison import campaign_run
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
+from grafs_timm.jobs.options import Launch
 
 pytestmark = pytest.mark.slow
 KILLS = 10
@@ -28,8 +29,8 @@ UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}")  # the hidden file of a write tha
 def main(zoo, root):
     """In a process of its own: the campaign, to its end."""
     failed = campaign_run.run(
-        planned(folder_in(zoo), **REAL), root, options=OPTIONS, say=lambda text: print(text, flush=True), warm=True, workers=2,
-        quiet=True,
+        planned(folder_in(zoo), **REAL), root, options=OPTIONS, say=lambda text: print(text, flush=True),
+        launch=Launch(warm=True, workers=2, quiet=True),
     )  # fmt: skip
     sys.exit(bool(failed))
 

@@ -258,9 +258,9 @@ BAD = {
     "a format of later": (lambda line: forged(line, format="grafs-ledger/10", more=[1]), "newer format grafs-ledger/10"),
     "another format": (lambda line: forged(line, format="grafs-zoo/1"), "format: "),
     "no format": (lambda line: _without(line.text(), "format"), "format: Field required"),
-    "NaN": (lambda line: line.text().replace('"train_loss":1.0', '"train_loss":NaN'), "NaN is no number of JSON"),
+    "NaN": (lambda line: line.text().replace('"train_loss":1.0', '"train_loss":NaN'), "NaN is not a number in JSON"),
     "an infinity": (lambda line: line.text().replace('"train_loss":1.0', '"train_loss":1e999'), "too large for a number"),
-    "a key twice": (lambda line: '{"seed":0,' + line.text()[1:], "the key 'seed' stands twice"),
+    "a key twice": (lambda line: '{"seed":0,' + line.text()[1:], "duplicate key 'seed'"),
     "half a surrogate pair": (lambda line: line.text().replace('"0000000"', '"\\ud800"'), "damaged: .*surrogates not allowed"),
     "the same in a genotype": (
         lambda line: line.text().replace('"grafs-cell/1"', '"grafs-cell/1","formula":"\\ud800"'), "surrogates not allowed",
@@ -293,8 +293,8 @@ BAD = {
     "a hidden name": (lambda line: forged(line, model=".x"), "model: String should match"),
     "a list": (lambda line: "[]\n", "expected an object, got list"),
     "a text": (lambda line: '"x"\n', "expected an object, got str"),
-    "no JSON": (lambda line: "{\n", "is damaged: line 1, column"),
-    "an empty line": (lambda line: "\n", "is damaged: line 1, column"),
+    "no JSON": (lambda line: "{\n", "is damaged: not JSON: line 1, column"),
+    "an empty line": (lambda line: "\n", "is damaged: not JSON: line 1, column"),
     "too deep": (lambda line: "[" * 100_000 + "\n", "nested more than"),
     "no UTF-8": (lambda line: line.text().replace("0000000", "\udcff"), "is not UTF-8"),
 }  # fmt: skip

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 from tiny_runs import SETTINGS, call, contents, recipe, refused
+from written_results import read_results
 
 from grafs_timm.activations.named import Activation
 from grafs_timm.comparison import contenders, selection
 from grafs_timm.comparison.contenders import Contender
-from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
 from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RecipeError, RunError
@@ -27,7 +27,7 @@ EVALUATE = SETTINGS["evaluate"] | {"epochs": 2}
 RECIPE = recipe(search=SHORT, select={"final_seeds": 2, "seeds": 1, "keep": 1}, evaluate=EVALUATE)
 
 
-def in_this_process(jobs, on_outcome=None, **where):
+def in_this_process(jobs, *where):
     """`run_jobs` without a process for each job."""
     outcomes = []
     for job in jobs:
@@ -65,7 +65,7 @@ def test_from_searches_to_a_ranking(chosen):
     assert set(opened) == {"train"}
     assert (summary["searches"], summary["usual"], summary["measured_on"]) == (3, "relu", "validation")
     # three searches and three random cells, halved until one is left: 6 -> 3 -> 1
-    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 go on", "1 go on"]
+    assert [line.split("; ")[1] for line in summary["rounds"]] == ["3 remain", "1 remain"]
     assert len(summary["ranking"]) == 1
     assert summary["ranking"][0]["n"] == 2
     assert summary["recommended"] in ("relu", summary["ranking"][0]["activation"])
@@ -109,7 +109,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
     out, summary, _ = chosen
     left = [3, 6, 99]
 
-    def stopped(jobs, **where):
+    def stopped(jobs, *where):
         for job in jobs:
             if left[0] == 0:
                 left.pop(0)
@@ -130,7 +130,7 @@ def test_a_stopped_one_goes_on(chosen, tmp_path, monkeypatch):
 
 
 def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
-    def one_fails(jobs, **where):
+    def one_fails(jobs, *where):
         return [
             Outcome(job, "failed", "error: no") if job.name in ("search s0", "random0 s1") else in_this_process([job])[0]
             for job in jobs
@@ -143,7 +143,7 @@ def test_what_fails_is_said_and_stops_nothing(tmp_path, monkeypatch):
     assert (summary["distinct"], summary["rounds"]) == (1, [])
     assert {row["activation"]: row["n"] for row in summary["ranking"]} == {"searches_s1": 2, "random0": 1}
     assert "not compared" in summary["searched_against_random"]
-    monkeypatch.setattr(selection, "run_jobs", lambda jobs, **where: [Outcome(job, "failed", "error: no") for job in jobs])
+    monkeypatch.setattr(selection, "run_jobs", lambda jobs, *where: [Outcome(job, "failed", "error: no") for job in jobs])
     with pytest.raises(RunError, match="none of the 2 searches ended: error: no"):
         run_selection(RECIPE, tmp_path / "all", 2)
 
@@ -202,7 +202,7 @@ def test_on_the_command_line(chosen, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     said = refused("search", tmp_path / "tiny.yaml", "--seeds", 2, "--select", "--out", tmp_path / "full", "--device", "cpu")
-    assert "is not empty and holds no choice" in said
+    assert "is not empty and is no selection" in said
     out, summary, _ = chosen
     (tmp_path / "same.yaml").write_text(RECIPE.to_yaml(), encoding="utf-8")
     ended = call("search", tmp_path / "same.yaml", "--seeds", 3, "--select", "--out", out, "--device", "cpu")

@@ -10,8 +10,10 @@ import pytest
 import scipy.stats
 
 from grafs_timm.comparison import ranking, statistics
-from grafs_timm.comparison.ranking import rank, recommend, verdict
+from grafs_timm.comparison.measure import ACCURACY, LOSS
+from grafs_timm.comparison.ranking import rank, recommend
 from grafs_timm.comparison.statistics import Difference, Place, Result, difference, group_difference, group_mean
+from grafs_timm.comparison.verdict import Side, Verdict
 from grafs_timm.errors import RunError
 
 NAN = math.nan
@@ -146,11 +148,36 @@ def test_group_difference_by_hand() -> None:
 def test_a_group_too_small_has_no_interval(members: list[dict[int, float]], theirs: dict[int, float]) -> None:
     own = group_difference(members, theirs)
     assert (own.low, own.high, own.p) == (None, None, None)
-    assert "better" not in verdict(own, "relu", "searches")
+    assert "better" not in Verdict(own, "relu").sentence("searches")
 
 
 def test_ranks_share_and_skip() -> None:
     assert statistics.ranks({"a": 3.0, "b": 1.0, "c": 3.0, "d": None}) == {"a": 1.5, "c": 1.5, "b": 3.0}
+
+
+def test_the_lower_loss_is_the_better_one() -> None:
+    """Everything that knows a direction, with the same figures as accuracy and as loss."""
+    ours, theirs = {0: 72.0, 1: 72.0, 2: 73.0}, {0: 70.0, 1: 70.0, 2: 70.5}
+    more, less = (Verdict(difference(ours, theirs, measure), "relu", measure) for measure in (ACCURACY, LOSS))
+    assert (more.side, less.side) == (Side.BETTER, Side.WORSE)
+    assert more.difference.mean == 6.5 / 3 == -(less.difference.mean or 0.0)
+    assert (more.difference.low, more.difference.p) == (-(less.difference.high or 0.0), less.difference.p)
+    members = [ours, {0: 72.0, 1: 72.0, 2: 73.0}]
+    assert group_difference(members, theirs, LOSS).mean == -(group_difference(members, theirs).mean or 0.0)
+    assert statistics.ranks({"a": 3.0, "b": 1.0, "c": None}, LOSS) == {"a": 2.0, "b": 1.0}
+    assert LOSS.best_first({"a": 3.0, "b": 1.0, "c": 1.0}) == ["b", "c", "a"]
+    losses = [replace(row, loss=row.accuracy, compared_by="loss") for row in rows("relu", theirs) + rows("s0", ours, "found")]
+    assert (
+        recommend(rank([replace(row, activation={"relu": "s0", "s0": "relu"}[row.activation]) for row in losses], USUAL))[0]
+        == "s0"
+    )
+    assert recommend(rank(losses, USUAL))[1].startswith(
+        "Keep relu: the other activation is not shown to be better. The lowest, s0"
+    )
+    assert losses[0].value == losses[0].loss
+    own = statistics.searched_against_random([{0: 80.0 + i} for i in range(5)], [{0: 60.0 + i} for i in range(5)])
+    assert own is not None
+    assert ranking.contrast_sentence(own, LOSS).endswith("the random ones are better")
 
 
 def test_holm_by_hand() -> None:
@@ -168,10 +195,10 @@ def test_searched_against_random() -> None:
     ours, theirs = [{0: 80.0}, {0: 82.0, 1: 84.0}, {0: NAN}], [{0: 60.0}, {0: 62.0}, {0: 70.0}]
     own = statistics.searched_against_random(ours, theirs)
     assert own == statistics.Contrast(81.5, 62.0, 2, 3, pytest.approx(0.2))  # 1 of 10 orders, on two sides
-    assert "not distinguishable" in ranking.contrast_verdict(own)
+    assert "not distinguishable" in ranking.contrast_sentence(own)
     many = statistics.searched_against_random([{0: 80.0 + i} for i in range(5)], [{0: 60.0 + i} for i in range(5)])
     assert many is not None
-    assert ranking.contrast_verdict(many).endswith("the searched ones are better")
+    assert ranking.contrast_sentence(many).endswith("the searched ones are better")
     assert statistics.searched_against_random([], theirs) is None
 
 
@@ -195,7 +222,7 @@ def test_order_of_activations_and_groups() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "stands there twice"),
+        ({}, "is there twice"),
         ({"seed": 1, "split": "validation"}, "can't be compared"),
         ({"seed": 1, "epochs": 5}, "of 20 and of 5 epochs"),
         ({"seed": 1, "kind": "found"}, "names two activations"),
@@ -208,31 +235,38 @@ def test_rows_that_cannot_be_compared(changes: dict[str, object], message: str) 
 
 
 WORDS = [
-    (Difference(1.2, 0.3, 2.1, 0.02, 4, 0), "better than relu by 1.20 [0.30, 2.10] points over 4 paired seeds"),
-    (Difference(-1.2, -2.1, -0.3, 0.02, 4, 0), "worse than relu by 1.20 [0.30, 2.10] points over 4 paired seeds"),
-    (Difference(0.3, -0.9, 1.5, 0.5, 4, 1), "not distinguishable from relu: +0.30 [−0.90, +1.50] points over 4 paired seeds"),
-    (Difference(1.0, 0.0, 2.0, 0.05, 4, 0), "not distinguishable from relu: +1.00 [0.00, +2.00] points over 4 paired seeds"),
-    (Difference(1.0, 0.0004, 2.0, 0.05, 4, 0), "better than relu by 1.00 [0.0004, 2.00] points over 4 paired seeds"),
+    (Difference(1.2, 0.3, 2.1, 0.02, 4, 0), "better than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds"),
+    (Difference(-1.2, -2.1, -0.3, 0.02, 4, 0), "worse than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds"),
+    (
+        Difference(0.3, -0.9, 1.5, 0.5, 4, 1),
+        "not distinguishable from relu: +0.30 [−0.90, +1.50] percentage points over 4 paired seeds",
+    ),
+    (
+        Difference(1.0, 0.0, 2.0, 0.05, 4, 0),
+        "not distinguishable from relu: +1.00 [0.00, +2.00] percentage points over 4 paired seeds",
+    ),
+    (Difference(1.0, 0.0004, 2.0, 0.05, 4, 0), "better than relu by 1.00 [0.0004, 2.00] percentage points over 4 paired seeds"),
     (
         Difference(1.2, None, None, None, 1, 0),
-        "+1.20 points beside relu over 1 paired seed: one pair shows no spread, so nothing is claimed",
+        "+1.20 percentage points beside relu over 1 paired seed: one pair shows no spread, so nothing is claimed",
     ),
     (Difference(0.0, None, None, None, 3, 0), "equal to relu in each pair over 3 paired seeds"),
     (
         Difference(0.2, None, None, None, 3, 0),
-        "+0.20 points beside relu over 3 paired seeds, the same in each pair: that shows no spread, so nothing is claimed",
+        "+0.20 percentage points beside relu over 3 paired seeds, the same in each pair: that shows no spread, "
+        "so nothing is claimed",
     ),
     (Difference(None, None, None, None, 0, 2), "not compared with relu: no seed was trained with both"),
     (
         Difference(1.2, 0.3, 2.1, 0.02, 4, 0, 5),
-        "better than relu by 1.20 [0.30, 2.10] points over 5 searches with 4 paired seeds each",
+        "better than relu by 1.20 [0.30, 2.10] percentage points over 5 searches with 4 paired seeds each",
     ),
 ]
 
 
 @pytest.mark.parametrize(("own", "words"), WORDS)
 def test_words_of_a_difference(own: Difference, words: str) -> None:
-    assert verdict(own, "relu", "searches") == words
+    assert Verdict(own, "relu").sentence("searches") == words
 
 
 def test_words_follow_the_interval_and_nothing_else() -> None:
@@ -240,7 +274,7 @@ def test_words_follow_the_interval_and_nothing_else() -> None:
     seen = set()
     for i in range(500):
         own = difference(drawn(2 * i, source.randint(1, 5), 70 + source.gauss(0, 2)), drawn(2 * i + 1, 5))
-        words = verdict(own, "x")
+        words = Verdict(own, "x").sentence()
         side = "none" if own.low is None or own.high is None else "up" if own.low > 0 else "down" if own.high < 0 else "both"
         seen.add(side)
         assert ("better" in words) == (side == "up")
@@ -286,8 +320,8 @@ def test_one_lucky_interval_of_many_is_too_little() -> None:
     for i in range(8):
         results += rows(f"s{i}", offset(base, -0.1 * i, 1.0 + i), "found")
     own = rank(results, USUAL)
-    assert own.rows[0].difference.low is not None
-    assert own.rows[0].difference.low > 0
+    assert own.rows[0].verdict.difference.low is not None
+    assert own.rows[0].verdict.difference.low > 0
     name, text = recommend(own)
     assert name == "relu"
     assert "adjusted for 9 comparisons" in text
@@ -298,8 +332,8 @@ def test_seeds_that_chose_are_left_out() -> None:
     base = drawn(1, 8)
     lucky = {seed: value + (5.0 if seed < 3 else 0.1 * (-1) ** seed) for seed, value in base.items()}
     own = rank(rows("relu", base) + rows("s0", lucky, "found"), USUAL, chosen_on=range(3))
-    assert (own.fresh, own.left_out, own.rows[0].difference.n) == (True, (0, 1, 2), 5)
-    assert own.rows[0].difference.mean == pytest.approx(0.0, abs=0.1)
+    assert (own.fresh, own.left_out, own.rows[0].verdict.difference.n) == (True, (0, 1, 2), 5)
+    assert own.rows[0].verdict.difference.mean == pytest.approx(0.0, abs=0.1)
     assert "had no part" in ranking._leaning(own)
     nothing = rank(rows("relu", base) + rows("s0", lucky, "found"), USUAL, chosen_on=range(8))
     assert recommend(nothing) == ("relu", "Keep relu: nothing was compared with it.")
@@ -320,15 +354,15 @@ def test_ranking_over_several_places_pairs_whole_seeds() -> None:
     results += rows("s0", offset(base, 3.0) | {3: NAN}, "found", model="vit")
     own = rank(results, {"resnet20": "relu", "vit": "gelu"})
     s0 = next(row for row in own.rows if row.activation == "s0")
-    assert own.usual == "the usual activation"
-    assert s0.difference.mean == pytest.approx(2.0, abs=0.1)
-    assert (s0.difference.n, s0.difference.unpaired, s0.lost) == (3, 1, 1)
+    assert own.usual == "the default activation"
+    assert s0.verdict.difference.mean == pytest.approx(2.0, abs=0.1)
+    assert (s0.verdict.difference.n, s0.verdict.difference.unpaired, s0.lost) == (3, 1, 1)
 
 
 def test_ranking_without_something_to_compare_with() -> None:
     with pytest.raises(RunError, match="no training to rank"):
         rank([], USUAL)
-    with pytest.raises(RunError, match="resnet20 has no usual activation"):
+    with pytest.raises(RunError, match="resnet20 has no default activation"):
         rank([ROW], {"vit": "gelu"})
     with pytest.raises(RunError, match="gelu was not trained there"):
         rank([ROW], {"resnet20": "gelu"})

@@ -172,10 +172,12 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
         if (cell.activation, cell.seed) != ("relu", 1):
             folder = matrix.job_folder(cell)
             folder.mkdir(parents=True)
-            summary = {"measured_on": "test", "test_accuracy": 50.0 + cell.seed, "test_loss": 1.0, "epochs": 3}
+            figures = {"test_accuracy": 50.0 + cell.seed, "test_loss": 1.0}
+            summary = {"measured_on": "test", **figures, "epochs": 2}
             (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
             (folder / "log.jsonl").write_text(
-                '{"kind": "epoch", "seconds": 2.0}\n{"kind": "epoch", "seconds": 3.0}\n', encoding="utf-8"
+                "".join(json.dumps({"kind": "epoch", "seconds": each, **figures}) + "\n" for each in (2.0, 3.0)),
+                encoding="utf-8",
             )
     rows = transfer.results(matrix, [matrix.job_folder(Cell("relu", "test_resnet", "digits", 1))])
     figures = {(row.activation, row.seed): (row.search_seed, row.accuracy, row.seconds) for row in rows}
@@ -230,7 +232,7 @@ def test_two_processes_a_job(here, tmp_path):
     more = ("--set", "transfer.activations=[]", "--set", "evaluate.epochs=12", "--device", "cpu", "--processes", 2, "--quiet")
     command = ("transfer", here / "tiny.yaml", "--out", out, *more)
     (line,) = call(*command, "--print-jobs").stdout.splitlines()
-    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm evaluate " in line
+    assert " -m torch.distributed.run --standalone --nproc_per_node 2 -m grafs_timm train " in line
     with start(*command) as launcher:
         assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 90)
         assert len(processes(out)) == 4  # the launcher, torchrun and its two
@@ -394,8 +396,10 @@ def test_several_processes(here, tmp_path, monkeypatch):
 def test_a_folder_of_something_else(here, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
     before = contents(tmp_path)
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
-    assert "holds no matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run")
+    assert "not empty and not a matrix" in refused("transfer", here / "tiny.yaml", "--out", tmp_path, "--device", "cpu")
+    assert "not empty and not a matrix" in refused(
+        "transfer", here / "tiny.yaml", "--out", tmp_path / "thesis.txt", "--dry-run"
+    )
     assert contents(tmp_path) == before
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from grafs_timm.comparison import campaign
 from grafs_timm.config import strict_yaml
 from grafs_timm.config.recipe import load_recipe, parse_recipe
-from grafs_timm.config.settings import Recipe, Transfer
+from grafs_timm.config.settings import ImageData, Recipe, TextData, Transfer
 from grafs_timm.errors import RecipeError
 from grafs_timm.utils.resources import folder
 
@@ -410,12 +410,35 @@ def test_impossible_text(text, problem):
 
 
 def test_what_speaks_of_images_is_refused_beside_text():
-    what = "says something of images; beside data.text leave it out"
+    what = "only valid for images; remove it when data.text is set"
     assert problems(of_text({}, image_size=32, augment=["flip"], loading="stream")) == [
         f"r.yaml: data.{key}: {what}" for key in ("augment", "image_size", "loading")
     ]
     found = problems({**of_text({}), "channels_last": True, "evaluate": {"mixup": 0.1}})
     assert [line.split(": ")[1] for line in found] == ["evaluate.mixup", "channels_last"]
+
+
+def test_a_data_section_is_of_images_or_of_text(written):
+    assert isinstance(parse_recipe(of_text({})).data, TextData)
+    assert isinstance(parse_recipe(of_text(None)).data, ImageData)
+    both = parse_recipe(of_text({}) | {"transfer": {"data": ["b.txt", {"name": "c.txt", "text": {"context": 8}}]}})
+    assert [type(each) for each in both.transfer.data] == [ImageData, TextData]
+    assert problems(of_text({}, crop_paddin=3)) == ["r.yaml: data.crop_paddin: unknown key; nearest: crop_padding, loading"]
+    assert problems({"model": "m", "data": {"name": "n", "txt": {}}}) == ["r.yaml: data.txt: unknown key; nearest: text"]
+    with pytest.raises(RecipeError, match=r"data\.image_size: only valid for images; .* \(set by --set\)"):
+        load_recipe(written("model: gpt_mini\ndata: {name: a.txt, text: {}}"), ["data.image_size=8"])
+
+
+def test_recipes_of_text_keep_the_hash_that_was_made_with_the_keys_of_images():
+    recipe = parse_recipe(of_text({}))
+    assert recipe.sha256 == "41d4d4ccdbb82b94028ea3e09bd4986f32d966936c55eb43a520bc330488382e"
+    assert list(recipe.model_dump()["data"]) == [*ImageData.model_fields, "text"]
+    defaults = ImageData(name="stories.txt.gz").model_dump(mode="json")
+    assert parse_recipe(of_text({}, **defaults)).sha256 == recipe.sha256
+    for key, value in (("crop_padding", 4.0), ("augment", None), ("on_bad_shard", "skip"), ("mean", [0.5])):
+        assert problems(of_text({}, **defaults | {key: value})) == [
+            f"r.yaml: data.{key}: only valid for images; remove it when data.text is set"
+        ]
 
 
 def test_recipes_whose_searches_are_the_same_search_by_equal_recipes():

@@ -12,14 +12,15 @@ from tiny_runs import call
 
 from grafs_timm.comparison.matrix import Matrix
 from grafs_timm.config.recipe import load_recipe
+from grafs_timm.config.settings import ImageData, TextData
 from grafs_timm.data.pack_text import TextPacking, pack_text
 from grafs_timm.runs import checkpoint
 from grafs_timm.runs.training import make_model, open_feeds
 from grafs_timm.utils.resources import folder
 
 ALL = {path.stem: load_recipe(path) for path in sorted(folder("recipes").glob("*.yaml"))}
-NAMES = [name for name, recipe in ALL.items() if recipe.transfer.models and not recipe.data.text]
-OF_TEXT = [name for name, recipe in ALL.items() if recipe.data.text]
+NAMES = [name for name, recipe in ALL.items() if recipe.transfer.models and isinstance(recipe.data, ImageData)]
+OF_TEXT = [name for name, recipe in ALL.items() if isinstance(recipe.data, TextData)]
 COLOUR = (32, 32, 3)
 SETS = {"cifar10": (10, COLOUR), "cifar100": (100, COLOUR), "svhn": (10, COLOUR), "fashion-mnist": (10, (28, 28))}
 WNIDS = [f"n{number:08d}" for number in range(1000)]

@@ -108,7 +108,7 @@ JPEG = encoded(colour(0), "jpg")
         ({"gif": b"GIF89a", "cls": b"0", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
         ({"bmp": b"BM", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
         ({"cls": b"0", "txt": b"a caption"}, "no image (webp, png, jpg, jpeg), only"),
-        ({"txt": b"a caption whose image is lost"}, "no image, only text, as 1 samples"),
+        ({"txt": b"a caption whose image is lost"}, "no image, only text, as in 1 samples"),
     ],
 )
 def test_a_caption_does_not_make_an_image_text(tmp_path, files, said):

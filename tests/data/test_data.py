@@ -11,9 +11,10 @@ from PIL import Image
 from shard_files import colour, encoded, only, samples, two_shards, write_info, write_tar
 from tiny_runs import recipe
 
+from grafs_timm.data import shards
 from grafs_timm.data.images import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from grafs_timm.errors import DataError
-from grafs_timm.runs.training import load_data
+from grafs_timm.runs.training import load_data, open_feeds
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -168,10 +169,24 @@ def test_recipe_settings_reach_the_loader(folder):
     (folder / "a.tar").unlink()
     data = {"name": str(folder), "image_size": 12, "channels": 1, "on_bad_shard": "skip"}
     with pytest.warns(UserWarning, match="train: ") as caught:
-        found = load_data(recipe(data=data), "train", "cpu")
+        found = load_data(recipe(data=data).data, "train", "cpu")
     assert found.images.shape == (6, 1, 12, 12)
     assert [str(warning.message) for warning in caught] == list(found.notices)
     assert len(found.notices) == 3
+
+
+@pytest.mark.parametrize(("both", "expected"), [(False, 1437), (True, 1437 + 360)])
+def test_no_image_is_decoded_twice_where_some_are_held_out(monkeypatch, both, expected):
+    decoded, decode = [], shards.decode_image
+    monkeypatch.setattr(shards, "decode_image", lambda sample, where: decoded.append(where) or decode(sample, where))
+    chosen = recipe(data={"name": "digits", "validation_images": 200}, evaluate={"epochs": 1, "measure_both": both})
+    feeds = open_feeds(chosen, 0, "cpu")
+    assert len(decoded) == len(set(decoded)) == expected
+    alone = {split: load_data(chosen.data, split, "cpu") for split in ("train", "validation", "test")}
+    assert torch.equal(feeds.train.imageset.images, alone["train"].images)
+    assert torch.equal(feeds.measured.imageset.images, alone["test" if both else "validation"].images)
+    if both:
+        assert torch.equal(feeds.also.imageset.images, alone["validation"].images)
 
 
 # ------------------------------------------------------------------------------------------- sets and batches
@@ -321,7 +336,7 @@ def test_digits_are_what_the_tool_makes(tmp_path):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     tool.make(tmp_path)
-    committed = ROOT / "grafs_timm" / "digits"
+    committed = ROOT / "grafs_timm" / "data" / "digits"
     names = sorted(path.name for path in committed.iterdir())
     assert names == sorted(path.name for path in tmp_path.iterdir())
     for name in names:

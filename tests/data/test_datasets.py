@@ -388,7 +388,7 @@ def test_a_torchvision_set_that_cannot_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GRAFS_TIMM_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    message = r"svhn can't be downloaded .* not known\..* grafs-timm data pack svhn OUT --root FOLDER"
+    message = r"torchvision cannot download svhn to .* not known\..* grafs-timm data pack svhn OUT --root FOLDER"
     with pytest.raises(DataError, match=message):
         open_dataset("svhn")
     assert not (tmp_path / "data").exists()

@@ -181,7 +181,7 @@ def test_svhn_from_its_own_files(tmp_path, monkeypatch):
     naught = torch.from_numpy(images["train"][..., 9]).permute(2, 0, 1)
     assert train.labels[(train.images == naught).flatten(1).all(1)].tolist() == [0]
     assert train.labels.bincount().tolist() == [3] * 10
-    with pytest.raises(DataError, match=r"torchvision can't read svhn in .*not found or corrupted"):
+    with pytest.raises(DataError, match=r"torchvision cannot read svhn in .*not found or corrupted"):
         pack("svhn", tmp_path / "extra", Packing(splits={"train": "extra"}), root=tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_every_ending_of_a_jpeg_is_taken(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".heic", ".avif", ".svg", ".jpg_large", ".txt", ""])
 def test_files_that_are_left_out_are_counted(tmp_path, ending):
     folder = photos(tmp_path / "photos", "a/1.jpg", f"a/2{ending}", f"b/3{ending}", "b/1.jpg", "b/.hidden")
-    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is none of .jpg"):
+    with pytest.warns(UserWarning, match=f"left out 2 files with {ending or 'no ending'}, which is not one of .jpg"):
         open_source(str(folder))
 
 
@@ -335,14 +335,14 @@ def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path, fol
 def test_folders_that_hold_nothing_to_pack(tmp_path, folder):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match=r"empty: no folders of classes; wanted is train/CLASS/IMAGE\.jpg"):
+    with pytest.raises(DataError, match=r"empty: no folders of classes; expected train/CLASS/IMAGE\.jpg"):
         pack(str(empty), tmp_path / "out")
     (empty / "ant").mkdir()
     (empty / "ant" / "._0.png").write_bytes(b"what a Mac leaves")
     with pytest.raises(DataError, match=r"empty/ant: no images \(\.jpg"):
         pack(str(empty), tmp_path / "out")
     (empty / "ant" / "0.png").write_bytes(encoded(colour(0)))
-    with pytest.raises(DataError, match="one class, 'ant', is nothing to tell apart"):
+    with pytest.raises(DataError, match="only one class, 'ant', and at least two are needed"):
         pack(str(empty), tmp_path / "out")
     (folder / "val" / "cow").rename(folder / "val" / "cows")
     with pytest.raises(DataError, match=r"val: class 'cows' is not in train; nearest: cow"):
@@ -404,7 +404,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, folder, monkeypatch):
         add(self, *arguments)
 
     monkeypatch.setattr(module.Shards, "add", full)
-    with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing of it was left"):
+    with pytest.raises(RunError, match=r"cannot write .*out: No space left on device; nothing was left"):
         pack(str(folder), tmp_path / "out", Packing(shard_size=5))
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 

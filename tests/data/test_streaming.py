@@ -542,9 +542,9 @@ def test_a_connection_that_always_drops(tmp_path, server, monkeypatch):
     ("address", "message"),
     [
         ("pipe:touch ran; cat ", "commands named by a data set are not run"),
-        ("PIPE://touch ran; cat ", "webdataset opens no pipe:// addresses"),
-        ("file:///", "webdataset opens no file:// addresses; it does .*https"),
-        ("s3://bucket/", "webdataset opens no s3:// addresses"),
+        ("PIPE://touch ran; cat ", "webdataset does not open pipe:// addresses"),
+        ("file:///", "webdataset does not open file:// addresses, only .*https"),
+        ("s3://bucket/", "webdataset does not open s3:// addresses"),
     ],
 )
 def test_addresses_that_are_not_opened(tmp_path, monkeypatch, address, message):
@@ -582,7 +582,7 @@ def test_an_imagenet_like_set(tmp_path):
     tests = stream(info, 4, train=False, transform=settings, **shape)
     with pytest.warns(UserWarning, match="grey"):
         assert sum(len(labels) for _, labels in tests.epoch(0)) == 18
-    with pytest.raises(DataError, match=r"image of \d+×\d+, the first one 40×60; with image_size the images"):
+    with pytest.raises(DataError, match=r"image of \d+×\d+, the first one 40×60; set image_size to resize all"):
         list(stream(info, 6, channels=3, workers=1, transform={}).epoch(0))
 
 
@@ -627,10 +627,10 @@ def test_images_are_normalised_with_mean_and_std(tmp_path):
     ("options", "kind", "message"),
     [
         ({"transform": {"colour_jitter": 0.1}}, UnknownNameError, "no argument 'colour_jitter'; nearest: color_jitter"),
-        ({"transform": {"mean": [0, 0, 0]}}, DataError, r"transform\.mean is set by the stream; mean says that"),
+        ({"transform": {"mean": [0, 0, 0]}}, DataError, r"transform\.mean is set by the stream; set mean instead"),
         ({"transform": {"use_prefetcher": True}}, DataError, r"transform\.use_prefetcher is set by the stream; arguments"),
-        ({"transform": {"auto_augment": "rnad-m9"}}, DataError, r"timm makes no transform of \{auto_augment: rnad-m9\}"),
-        ({"transform": {"train_crop_mode": "rcr"}}, DataError, "timm makes no transform of"),
+        ({"transform": {"auto_augment": "rnad-m9"}}, DataError, r"timm cannot make a transform of \{auto_augment: rnad-m9\}"),
+        ({"transform": {"train_crop_mode": "rcr"}}, DataError, "timm cannot make a transform of"),
         ({"mean": (0.5,), "std": (0.5,)}, DataError, "mean of 1 channels for images of 3"),
         ({"std": (0, 1, 1)}, DataError, "std must be above 0"),
         ({"workers": 0}, DataError, "workers must be at least 1, got 0"),

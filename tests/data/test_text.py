@@ -9,14 +9,15 @@ import pytest
 import timm
 import torch
 from shard_files import write_info, write_tar
-from tiny_runs import ROOT
+from tiny_runs import ROOT, recipe
 from torch.nn import functional as F
 
 from grafs_timm.config.settings import Text
 from grafs_timm.data import tokens
-from grafs_timm.data.text import TextBatches, TextSet, check_model, load_text
+from grafs_timm.data.text import TextBatches, TextSet, load_text
 from grafs_timm.data.text_source import is_text, read_parts
-from grafs_timm.errors import DataError, GrafsError, UnknownNameError
+from grafs_timm.errors import DataError, GrafsError, RecipeError, UnknownNameError
+from grafs_timm.runs.training import make_model
 
 SHARED = ROOT.parent / "shared" / "data" / "text"
 STORY = "Lily found a needle — “sharp!” — and sewed a button on.\nThe end.\n<|endoftext|>\nTim’s café had 3 naïve cats.\n"
@@ -111,7 +112,7 @@ def test_shards_keep_their_splits_and_lend_what_is_missing(tmp_path, splits):
         assert (parts.train + parts.validation, parts.test) == (joined["train"], joined["test"])
     else:
         assert (parts.train, parts.validation, parts.test) == tuple(joined.values())
-    with pytest.raises(DataError, match="never scored on itself"):
+    with pytest.raises(DataError, match="must not be tested on itself"):
         read_parts(tmp_path, 0.2, "train", "train")
 
 
@@ -134,9 +135,9 @@ def test_not_utf8(tmp_path):
 
 
 def test_empty(tmp_path):
-    with pytest.raises(DataError, match=r"bad\.txt: empty"):
+    with pytest.raises(DataError, match=r"bad\.txt: the file is empty"):
         load_text(bad(tmp_path, b""))
-    with pytest.raises(DataError, match=r"bad\.txt\.gz: empty"):
+    with pytest.raises(DataError, match=r"bad\.txt\.gz: the file is empty"):
         load_text(bad(tmp_path, gzip.compress(b""), "bad.txt.gz"))
 
 
@@ -211,7 +212,7 @@ def test_byte_pairs_are_learnt_from_the_training_part_alone(tmp_path):
     again = load_text(file, how.model_copy(update={"vocabulary": str(saved)}))
     assert again.notices == ()
     assert torch.equal(again.train.tokens, data.train.tokens)
-    with pytest.raises(DataError, match=r"a vocabulary of 265 tokens, data\.text\.vocab_size allows 260; say 265"):
+    with pytest.raises(DataError, match=r"a vocabulary of 265 tokens, data\.text\.vocab_size allows 260; set it to 265"):
         load_text(file, how.model_copy(update={"vocabulary": str(saved), "vocab_size": 260}))
 
 
@@ -236,13 +237,13 @@ def test_too_little_text_for_the_vocabulary_is_said(story):
 
 def test_a_vocabulary_file_that_is_none(tmp_path, story):
     pytest.importorskip("tokenizers")
-    for content, message in ((b"{}", "no vocabulary of the tokenizers library"), (b"\xff\xfe", "not UTF-8 at byte 0")):
+    for content, message in ((b"{}", "not a vocabulary of the tokenizers library"), (b"\xff\xfe", "not UTF-8 at byte 0")):
         how = Text(tokenizer="bpe", vocab_size=300, vocabulary=str(bad(tmp_path, content, "v.json")))
         with pytest.raises(DataError, match=rf"v\.json: .*{message}"):
             load_text(story, how)
     with pytest.raises(DataError, match=r"none\.json: the vocabulary cannot be read: No such file"):
         load_text(story, Text(tokenizer="bpe", vocab_size=300, vocabulary=str(tmp_path / "none.json")))
-    with pytest.raises(DataError, match="save_vocabulary is for byte pairs that are learnt here"):
+    with pytest.raises(DataError, match="save_vocabulary needs byte pairs that are learnt here"):
         load_text(story, save_vocabulary=tmp_path / "v.json")
 
 
@@ -323,7 +324,7 @@ def test_split_in_two():
     assert (weights.tokens.tolist(), architecture.tokens.tolist()) == (list(range(75)), list(range(75, 100)))
     assert (weights.num_bytes, architecture.num_bytes) == (75, 25)
     for fraction in (0.0, 1.0, 0.001):
-        with pytest.raises(DataError, match="can't be split at the fraction"):
+        with pytest.raises(DataError, match="cannot be split at the fraction"):
             counted(100).split(fraction)
 
 
@@ -332,11 +333,10 @@ def test_split_in_two():
 
 def test_a_vocabulary_that_does_not_fit_the_model():
     pytest.importorskip("transformers")
-    model = timm.create_model("gpt_mini")
-    check_model(TextSet(torch.arange(4), 256, 4), model)
-    message = r"vocabulary has 300 tokens, GPT is built for 256; build it with model_kwargs: \{vocab_size: 300\}"
-    with pytest.raises(DataError, match=message):
-        check_model(TextSet(torch.arange(4), 300, 4), model)
+    chosen = recipe(model="gpt_mini", model_kwargs={"vocab_size": 256})
+    assert make_model(chosen, 256, (8,), "cpu").num_classes == 256
+    with pytest.raises(RecipeError, match=r"the vocabulary has 300: model_kwargs\.vocab_size must be at least that"):
+        make_model(chosen, 300, (8,), "cpu")
 
 
 def test_gpt_mini_learns_shakespeare_by_bytes():

@@ -12,7 +12,7 @@ from torch import nn
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.errors import DataError, RunError
 from grafs_timm.runs import checkpoint, run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.weight_step import WeightStep
 from grafs_timm.search.bilevel import ActivationSearch
 from grafs_timm.utils import parallel
@@ -183,14 +183,14 @@ def stopped_search(recipe_file, out, saves):
 def stopped_training(recipe_file, out, saves):
     _gone_after(saves)
     with contextlib.suppress(RunError):
-        run_evaluate(load_recipe(recipe_file), "relu", out, quiet=True)
+        run_training(load_recipe(recipe_file), "relu", out, quiet=True)
 
 
 def broken_on_one_rank(recipe_file, out):
     """The command line where rank 1 alone cannot read its data."""
     from grafs_timm.cli.main import main
 
-    def load_data(recipe, split, device):
+    def load_data(data, split, device):
         raise DataError("train-000001.tar: truncated")
 
     if parallel.launched() > 1 and not parallel.is_main():

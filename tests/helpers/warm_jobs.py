@@ -2,6 +2,7 @@
 
 from grafs_timm.jobs.job import Job
 from grafs_timm.jobs.launch import run_jobs
+from grafs_timm.jobs.options import Launch
 
 TINY = {
     "data.train_images": 64, "data.test_images": 50, "data.image_size": 16,
@@ -18,4 +19,5 @@ def job(folder, activation="relu", recipe="resnet_digits", settings=TINY, **more
 
 
 def run(*jobs, **options):
-    return run_jobs(jobs, quiet=True, **{"warm": True} | options)
+    on_outcome = options.pop("on_outcome", None)
+    return run_jobs(jobs, Launch(quiet=True, **{"warm": True} | options), on_outcome)

@@ -19,6 +19,7 @@ from grafs_timm.errors import RunError
 from grafs_timm.jobs import job, launch, ray_launch
 from grafs_timm.jobs.job import Job
 from grafs_timm.jobs.launch import run_jobs
+from grafs_timm.jobs.options import Launch
 from grafs_timm.runs import checkpoint
 from grafs_timm.utils.files import locked
 
@@ -42,7 +43,8 @@ def script(path, code=DONE, cost=1.0):
 
 
 def run(*jobs, **options):
-    return run_jobs(jobs, quiet=True, **options)
+    on_outcome = options.pop("on_outcome", None)
+    return run_jobs(jobs, Launch(quiet=True, **options), on_outcome)
 
 
 def alive(pid):
@@ -374,7 +376,7 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     killer = threading.Thread(target=kill)
     killer.start()
     on_ray = run_jobs(
-        evaluations(tmp_path / "ray", recipe, 2), launcher="ray", address=cluster.address, quiet=True,
+        evaluations(tmp_path / "ray", recipe, 2), Launch("ray", address=cluster.address, quiet=True),
         on_outcome=lambda outcome: tell(f"{outcome.job.name} {outcome.state} on {outcome.where}"),
     )  # fmt: skip
     killer.join()
@@ -388,7 +390,7 @@ def test_ray_node_that_is_killed_mid_job(cluster, tmp_path, capsys):
     first, second = (line for line in printed[moved].splitlines() if "begun on" in line)
     assert lost in first
     assert lost not in second
-    alone = run_jobs(evaluations(tmp_path / "here", recipe, 2), workers=2, quiet=True)
+    alone = run_jobs(evaluations(tmp_path / "here", recipe, 2), Launch(workers=2, quiet=True))
     assert [outcome.state for outcome in alone] == ["done"] * 2
     for seed in range(2):
         ours, theirs = (tmp_path / side / f"s{seed}" for side in ("ray", "here"))

@@ -117,7 +117,7 @@ def test_weights_are_saved_tied_and_come_back(tmp_path):
 def test_num_classes_is_the_vocabulary():
     assert timm.create_model("gpt_mini", num_classes=300, in_chans=1).vocab_size == 300
     assert timm.create_model("gpt_mini", num_classes=300, vocab_size=300).get_classifier().out_features == 300
-    with pytest.raises(ValueError, match="vocab_size=256 and num_classes=10 are two words for one number"):
+    with pytest.raises(ValueError, match="vocab_size=256 and num_classes=10 mean the same number"):
         timm.create_model("gpt_mini", num_classes=10, vocab_size=256)
 
 

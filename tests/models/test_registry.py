@@ -100,7 +100,7 @@ def test_twice_changes_nothing(maps):
 def test_a_name_of_timms_own_stays(maps, key):
     maps[key][NAME] = own = torch.nn.Tanh if "LAYER" in key else torch.tanh
     before = {each: maps[each].get(NAME) for each in MAPS}
-    with pytest.warns(UserWarning, match="'grafs_resnet' of its own, which stays"):
+    with pytest.warns(UserWarning, match="'grafs_resnet' of its own, which is kept"):
         registry.register()
     assert {each: maps[each].get(NAME) for each in MAPS} == before
     assert maps[key][NAME] is own

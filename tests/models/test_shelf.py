@@ -91,8 +91,8 @@ def test_a_taken_name_is_refused_with_both_functions(made, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": "grafs-zoo/1", "format": "grafs-zoo/1"}', "'format' stands twice"),
-        ('{"format": NaN}', "NaN is no number"),
+        ('{"format": "grafs-zoo/1", "format": "grafs-zoo/1"}', "duplicate key 'format'"),
+        ('{"format": NaN}', "NaN is not a number"),
         ("[" * 100_000, "not a zoo entry"),
         ("", "not a zoo entry"),
         ('{"format": "grafs-cell/1"}', "genotype"),

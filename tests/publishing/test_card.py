@@ -7,7 +7,7 @@ import pytest
 from made_campaign import FACTS, made_entry
 
 from grafs_timm.config.recipe import load_recipe
-from grafs_timm.publishing import card, card_evidence, claims
+from grafs_timm.publishing import card, claims
 from grafs_timm.zoo import lookup as zoo
 from grafs_timm.zoo.entry import Cost, Difference, Verified
 
@@ -52,7 +52,7 @@ def test_the_sections_stand_in_the_promised_order(entry, shelf):
         (0.1, 2.0, "better than relu where"),
         (-2.0, -0.1, "worse than relu where"),
         (-0.1, 2.0, "no difference from relu shown where"),
-        (None, None, "which tell no interval"),
+        (None, None, "too few for an interval"),
     ],
 )
 def test_the_sentence_says_no_more_than_the_interval(entry, low, high, words):
@@ -75,14 +75,11 @@ def test_places_elsewhere_are_counted(entry):
 def test_every_training_and_every_search_is_in_the_tables(entry, shelf):
     text, batch = card.text(entry, shelf), entry.batches[0]
     for row in batch.metrics:
-        assert (
-            f"| {card_evidence.mean(row.mean, row.sd, claims.of(batch))} | {row.n} | {claims.interval(row.difference)} |"
-            in text
-        )
+        assert f"| {claims.of(batch).text(row.mean, row.sd)} | {row.n} | {claims.verdict(batch, row).interval} |" in text
     for each in batch.searches:
         assert f"| {each.seed} | `{each.label}` |" in text
     assert text.count("**yes**") == sum(each.chosen for each in batch.searches) == 1
-    assert text.count("the usual one") == len(batch.places)
+    assert text.count("`, the default") == len(batch.places)
 
 
 def test_intervals_are_counted_as_they_are_shown(entry, shelf):
@@ -110,7 +107,7 @@ def test_a_function_without_any_difference_is_not_recommended_over_the_usual(ent
     none = Difference(to="relu", mean=0.1, low=-1.0, high=1.2, p=0.8, n=3)
     rows = tuple(row.model_copy(update={"difference": none}) if row.kind == "found" else row for row in batch.metrics)
     said = " ".join(claims.warnings(with_batch(entry, metrics=rows)))
-    assert "No difference from relu is shown at any of 2 places" in said
+    assert "No difference from relu is shown for any of 2 pairs of model and data set: use relu" in said
     assert "worse" not in said
 
 
@@ -136,7 +133,7 @@ def test_what_was_repeated_stands_beside_what_was_reported(entry, shelf):
     )  # fmt: skip
     text = card.text(entry.model_copy(update={"verified": (again,)}), shelf)
     assert "| 1 | 90.12 | 89.50 | torch 2.13.0, another machine, 2026-12-01 |" in text
-    assert "No training was repeated" not in text
+    assert "No training has been repeated" not in text
 
 
 def batches(entry, *budgets, seeds=3):
@@ -169,7 +166,7 @@ def test_the_highest_budget_with_enough_pairs_makes_the_headline(entry, shelf, b
     assert f"at the {budgets[headline]} budget (see below)" in card.sentence(made)
     folded = text[text.index("<details>") : text.index("</details>")]
     assert "## Further evidence: b" + str(1 - headline) in text[: text.index("<details>")]
-    assert claims.interval(claims.home(made.batches[0]).difference) in folded
+    assert claims.at_home(made.batches[0]).interval in folded
 
 
 @pytest.mark.parametrize(("low", "recommended"), [(0.1, True), (-0.1, False)])
@@ -185,10 +182,10 @@ def test_a_retired_activation_is_named_with_its_rule(entry, shelf):
     batch = entry.batches[0]
     (stopped,) = (row for row in batch.metrics if row.retired)
     assert (stopped.activation, stopped.retired, stopped.difference.level) == ("random0", 3, 0.975)  # 20 points below
-    assert "Given no further seeds, by the rule" in card.text(entry, shelf)
+    assert "Stopped early by the rule" in card.text(entry, shelf)
     assert "`random0` after 3 seeds" in card.text(entry, shelf)
     rows = tuple(row.model_copy(update={"retired": None}) for row in batch.metrics)
-    assert "Given no further seeds" not in card.text(with_batch(entry, metrics=rows), shelf)
+    assert "Stopped early" not in card.text(with_batch(entry, metrics=rows), shelf)
 
 
 def test_hostile_text_stays_text(entry, shelf):

@@ -183,7 +183,7 @@ def test_the_command_writes_the_folder(tmp_path):
     assert timm.create_model(f"local-dir:{out}").num_classes == 7
     assert "--alias goes without --hub-dir" in refused("publish", ZOO, "--hub-dir", out, "--alias")
     assert "--model goes with --hub-dir" in refused("publish", ZOO, "--model", "test_resnet")
-    assert "is no ledger" in refused("publish", tmp_path)
+    assert "is not a ledger" in refused("publish", tmp_path)
     assert cli_publish.parsed(("a=1", "b=x", "c=[1, 2]")) == {"a": 1, "b": "x", "c": [1, 2]}
     for pair in ("a", "a-b=1", "=2"):
         with pytest.raises(GrafsError, match="key=value"):

@@ -30,8 +30,8 @@ def test_a_row_an_entry_the_one_with_the_alias_first_in_its_family(entry):
 
 def test_a_row_holds_effect_elsewhere_cost_and_budget(entry):
     (row,) = rows(leaderboard.text([entry]))
-    own, counted = claims.home(entry.batches[0]).difference, claims.elsewhere(entry.batches[0])
-    assert f"{claims.interval(own)} points, {claims.side(own)}" in row
+    own, counted = claims.at_home(entry.batches[0]), claims.elsewhere(entry.batches[0])
+    assert f"{own.measured}, {own.side}" in row
     assert re.search(
         rf"better {counted.better} \(\d\), worse {counted.worse} \(\d\), no difference shown {counted.not_shown} of", row
     )

@@ -68,10 +68,24 @@ def test_a_ledger_that_grew_is_valid_before_and_after_it_is_published(zoo):
     made_ledger(folder, {"searches_s0": 92.0})
     grown = next(each for each in verify(zoo) if each.name == NAME)
     assert (before.lines, before.notes) == (grown.lines, ())
-    assert "further lines: grafs-timm publish takes them in" in grown.notes[0]
+    assert "more lines: grafs-timm publish adds them" in grown.notes[0]
     publish(folder)
     assert claims.home(entries(zoo)[NAME].batches[0]).n == 4
     assert not next(each for each in verify(zoo) if each.name == NAME).notes
+
+
+def test_only_pictures_of_entries_that_changed_are_drawn_and_once(zoo, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(card_plots, "draw", lambda contents, folder: drawn.append(contents.name))
+    folder = made_campaign(zoo)
+    publish(folder)
+    assert drawn == [NAME]
+    publish(folder)
+    assert drawn == [NAME]
+    others = (FOUND[3], FOUND[1], FOUND[4], FOUND[2], FOUND[3])
+    own = publish(made_campaign(zoo, "second", others, cost="searches_s0", seed=7), name="grafs_resnet_b", label="searches_s0")
+    assert drawn == [NAME, "grafs_resnet_b"]
+    assert [each.name for each in own.entries] == ["grafs_resnet_b"]
 
 
 def test_the_same_function_from_another_campaign_is_further_evidence(zoo):
@@ -161,7 +175,7 @@ def test_the_command(zoo):
     folder = made_campaign(zoo)
     said = call("publish", folder).stdout
     assert f"{NAME}: f(x) = " in said
-    assert "is no ledger: it holds no recipe.yaml" in refused("publish", zoo)
+    assert "is not a ledger: it has no recipe.yaml" in refused("publish", zoo)
     assert "--hub-dir" in refused("publish", folder, "--model", "resnet18")
 
 
@@ -203,8 +217,8 @@ def test_a_given_function_that_a_search_finds_again_is_published_under_its_label
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("nowhere", "nowhere is no ledger: it holds no recipe.yaml; ledgers: "),
-        ("zoo", "is no ledger: it holds no recipe.yaml; ledgers: "),
+        ("nowhere", "nowhere is not a ledger: it has no recipe.yaml; ledgers: "),
+        ("zoo", "is not a ledger: it has no recipe.yaml; ledgers: "),
         ("grafs_resnet", "grafs_resnet is an entry of the zoo, not a ledger; --hub-dir DIR makes"),
         ("grafs_vit", "is an entry of the zoo"),
         (next(ROOT.glob("zoo/resnet/grafs_*.json")), "is an entry of the zoo"),

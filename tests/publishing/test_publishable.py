@@ -10,12 +10,12 @@ from made_ledger import FOUND, X, made_ledger
 from grafs_timm.activations.formula import Gene, Genotype
 from grafs_timm.comparison import statistics
 from grafs_timm.comparison.campaign import Campaign
-from grafs_timm.comparison.contenders import usual_as
 from grafs_timm.comparison.statistics import Place
 from grafs_timm.errors import RunError
 from grafs_timm.publishing import evidence
 from grafs_timm.publishing.requirements import batch, best, budget, genotype_of, lacking
 from grafs_timm.zoo.entry import Evidence
+from grafs_timm.zoo.lookup import USUAL, known_as
 
 
 def of(folder, label=None):
@@ -90,8 +90,8 @@ def test_no_interval_is_narrowed_by_stopping(folder):
     assert (row.retired, row.n, row.difference.level) == (3, 3, 0.975)
     campaign = Campaign.read(folder)
     rows = [each for each in campaign.results("test") if each.place == campaign.home]
-    scores = {label: {each.seed: each.score for each in rows if each.activation == label} for label in ("random0", "relu")}
-    usual, wide = (statistics.difference(scores["random0"], scores["relu"], level) for level in (0.95, 0.975))
+    scores = {label: {each.seed: each.value for each in rows if each.activation == label} for label in ("random0", "relu")}
+    usual, wide = (statistics.difference(scores["random0"], scores["relu"], level=level) for level in (0.95, 0.975))
     assert row.difference.low == pytest.approx(wide.low, abs=1e-6)
     assert wide.high - wide.low > 1.3 * (usual.high - usual.low)
 
@@ -118,7 +118,7 @@ def test_the_best_on_held_out_data_is_taken_and_never_a_usual_activation(tmp_pat
     folder = tmp_path / "zoo" / "resnet" / "evidence" / "c"
     campaign = made_ledger(folder, figures)
     assert best(campaign) == "searches_s3"
-    assert usual_as(genotype_of(campaign, "searches_s1")) == "gelu"
+    assert known_as(genotype_of(campaign, "searches_s1"), USUAL) == "gelu"
     assert campaign.home == Place("cifar_resnet20", "digits")
 
 
@@ -129,7 +129,7 @@ def test_the_best_on_held_out_data_is_taken_and_never_a_usual_activation(tmp_pat
         ({"transfer": {"random": 0}}, "0 random cells"),
         ({"campaign": {"seeds": 2, "keep_seeds": 2, "retire_after": 2}}, "2 of 3 trainings"),
         ({"transfer": {"random": 1, "baselines": ["relu", "gelu"]}}, "no silu, elu, leaky_relu"),
-        ({"found": (FOUND[1],) * 5}, "every search ended in a usual activation"),
+        ({"found": (FOUND[1],) * 5}, "every search ended in a baseline"),
     ],
 )
 def test_too_little_to_publish(tmp_path, changes, said):
@@ -167,8 +167,8 @@ def test_evidence_that_is_missing_or_was_changed(folder):
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("cost.csv", "float32,gelu", ",gelu", "no table of timings"),
-        ("recipe.yaml", "epochs: 2", "epoch: 2", "is no recipe"),
+        ("cost.csv", "float32,gelu", ",gelu", "not a table of timings"),
+        ("recipe.yaml", "epochs: 2", "epoch: 2", "is not a recipe"),
         ("recipe.yaml", "epochs: 2", "epochs: 3", "its key does not fit"),
         ("activations.json", '"op": "relu"', '"op": "rellu"', "is damaged"),
         ("activations.json", "grafs-campaign/1", "grafs-campaign/2", "this version reads 'grafs-campaign/1'"),

@@ -12,7 +12,7 @@ from grafs_timm.publishing import requirements as publishable
 from grafs_timm.publishing.publish import publish
 from grafs_timm.publishing.retrain import retrain
 from grafs_timm.publishing.verify import verify
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.zoo import entry_file
 
 NAME = "grafs_resnet_digits_standard_s0"
@@ -35,7 +35,7 @@ def test_a_seed_is_trained_again_by_the_recipe_of_the_evidence(published, again,
     batch = contents.batches[0]
     campaign = Campaign.read(published / "resnet" / "evidence" / batch.evidence.folder)
     genotype = publishable.genotype_of(campaign, batch.label)
-    expected = run_evaluate(campaign.trainings_by[campaign.home], genotype, tmp_path / "own", seed=1, quiet=True)
+    expected = run_training(campaign.trainings_by[campaign.home], genotype, tmp_path / "own", seed=1, quiet=True)
     assert again.verified.again == expected["test_accuracy"]
     reported = batch.metric("cifar_resnet20", "digits", batch.label).each["1"]
     assert again.verified.reported == reported

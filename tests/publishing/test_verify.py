@@ -104,8 +104,8 @@ def test_a_number_that_the_evidence_does_not_give(shelf, change, said):
         ("resnet/evidence/c0/activations.json", b"{}", "the evidence was changed"),
         ("resnet/evidence/c0/more.jsonl", b"{}", "line 1 is cut short"),
         ("resnet/evidence/c0/more.jsonl", b"{}\n", "more.jsonl, line 1: format"),
-        ("resnet/evidence/c0/more.csv", b"a,b", "no part of a ledger"),
-        ("resnet/evidence/other/more.csv", b"a,b", "is no ledger"),
+        ("resnet/evidence/c0/more.csv", b"a,b", "not part of a ledger"),
+        ("resnet/evidence/other/more.csv", b"a,b", "is not a ledger"),
         (f"resnet/{NAME}.json", b"{}", "format must be"),
     ],
 )

@@ -16,7 +16,7 @@ from tiny_runs import ROOT, SETTINGS, call, full_disk, recipe
 
 from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.tracking import read_log
 
 EVERYTHING = {"accumulate": 2, "smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "ema_decay": 0.9, "checkpoint_steps": 4}
@@ -74,7 +74,7 @@ def whole(tmp_path_factory):
     folder, kept, threads = tmp_path_factory.mktemp("training") / "run", compiled.plain_only, torch.get_num_threads()
     compiled.plain_only = True
     torch.set_num_threads(1)
-    run_evaluate(RECIPE, "relu", folder, quiet=True)
+    run_training(RECIPE, "relu", folder, quiet=True)
     compiled.plain_only = kept
     torch.set_num_threads(threads)
     return folder
@@ -148,12 +148,12 @@ def test_what_is_not_whole_is_seen(whole, tmp_path):
 def test_a_training_on_a_full_disk(whole, tmp_path, room):
     out = tmp_path / "run"
     with pytest.raises(RunError, match=r"cannot write .*/run/(checkpoint\.pt|log\.jsonl): .*No space left"), full_disk(room):
-        run_evaluate(RECIPE, "relu", out, quiet=True)
+        run_training(RECIPE, "relu", out, quiet=True)
     kept = checkpoint.load(out / "checkpoint.pt")
     assert (kept["epoch"], kept["done"]) == ((0, 4), (0, 8))[(room - 2) // 2 - 1]
     assert len(read_log(out)) == (room - 2) // 2 + 1
     assert not [file for file in out.iterdir() if file.name.startswith(".")]
-    run_evaluate(RECIPE, "relu", out, quiet=True, resume=True)
+    run_training(RECIPE, "relu", out, quiet=True, resume=True)
     assert differences(out, whole) == []
 
 
@@ -212,10 +212,10 @@ def test_a_clock_that_jumps(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            run_evaluate(RECIPE, "relu", out, quiet=True)
+            run_training(RECIPE, "relu", out, quiet=True)
     for number, file in enumerate(sorted(out.iterdir(), reverse=True)):
         os.utime(file, (4e9 - number * 1e9, 4e9 - number * 1e9))
-    run_evaluate(RECIPE, "relu", out, quiet=True, resume=True)
+    run_training(RECIPE, "relu", out, quiet=True, resume=True)
     assert differences(out, whole) == []
     times = [line["time"] for line in read_log(out)]
     assert times != sorted(times)

@@ -15,7 +15,7 @@ from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
 from grafs_timm.runs import run_search as module
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.tracking import read_log
+from grafs_timm.runs.tracking import Wandb, read_log
 
 pytestmark = pytest.mark.usefixtures("plain")
 RECIPE = recipe()
@@ -211,7 +211,9 @@ def test_micro_batches(whole, tmp_path, monkeypatch):
     assert lines[-1]["inner_loss"] < lines[1]["inner_loss"]
 
 
-@pytest.mark.parametrize(("amp", "model"), [("bf16", "cifar_resnet20"), ("fp16", "test_resnet")])
+@pytest.mark.parametrize(
+    ("amp", "model"), [("bf16", "cifar_resnet20"), pytest.param("fp16", "test_resnet", marks=pytest.mark.slow)]
+)
 def test_half_precision(tmp_path, amp, model):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"
@@ -229,7 +231,7 @@ def test_wandb_offline_writes_into_the_run_folder(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a mirror that fails says so by one
-        run_search(RECIPE, tmp_path / "run", quiet=True, wandb="offline")
+        run_search(RECIPE, tmp_path / "run", quiet=True, wandb=Wandb("offline"))
     same_result(tmp_path / "run", whole)
     (record,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"epoch/inner_loss" in record.read_bytes()
@@ -242,7 +244,7 @@ def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch):
     (tmp_path / "broken" / "wandb.py").write_text('raise OSError("no route to host")', encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     with pytest.warns(RuntimeWarning, match=r"W&B is off .*OSError: no route to host") as caught:
-        run_search(RECIPE, tmp_path / "run", quiet=True, wandb="online")
+        run_search(RECIPE, tmp_path / "run", quiet=True, wandb=Wandb("online"))
     assert len([w for w in caught if "W&B" in str(w.message)]) == 1
     same_result(tmp_path / "run", whole)
 
@@ -272,7 +274,7 @@ def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     assert timeless(tmp_path / "auto") == timeless(tmp_path / "model")
 
 
-@pytest.mark.parametrize("command", [("search",), ("train", "--activation", "relu")])
+@pytest.mark.parametrize("command", [("search",), pytest.param(("train", "--activation", "relu"), marks=pytest.mark.slow)])
 def test_versions_that_changed_are_told_of_when_a_run_resumes(command, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"

@@ -9,16 +9,17 @@ import pytest
 import torch
 from text_runs import WORDS, recipe
 from tiny_runs import ROOT, refused
+from written_results import read_results
 
 from grafs_timm.comparison import estimate
 from grafs_timm.comparison.matrix import Matrix
-from grafs_timm.comparison.report import read_results
 from grafs_timm.comparison.selection import held_out, run_selection
 from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.data.pack_text import TextPacking, pack_text
 from grafs_timm.errors import DataError, RecipeError
+from grafs_timm.jobs.options import Launch
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.tracking import read_log
 from grafs_timm.runs.training import Paced, measured_on
 
@@ -57,19 +58,19 @@ def test_a_search_over_shards_of_tinystories_in_byte_pairs(tmp_path):
     losses = {}
     for name, activation in {"found": found, "gelu": "gelu"}.items():
         with pytest.warns(UserWarning, match="byte pairs learnt from"):
-            summary = run_evaluate(recipe(data["name"], data=data), activation, tmp_path / name, quiet=True)
+            summary = run_training(recipe(data["name"], data=data), activation, tmp_path / name, quiet=True)
         losses[name] = summary["test_loss"]
         assert summary["test_tokens"] > 5_000
     assert all(0 < loss < math.log(300) for loss in losses.values()), losses
 
 
 def test_a_training_is_measured_by_loss_and_learns(text, tmp_path):
-    summary = run_evaluate(recipe(text), "relu", tmp_path, quiet=True)
+    summary = run_training(recipe(text), "relu", tmp_path, quiet=True)
     losses = [line["test_loss"] for line in read_log(tmp_path) if line["kind"] == "epoch"]
     assert losses[-1] < losses[0]
     assert summary["test_loss"] == losses[-1]
     assert summary["train_tokens"] > 10 * summary["test_tokens"]
-    again = run_evaluate(recipe(text), "relu", tmp_path / "again", quiet=True)
+    again = run_training(recipe(text), "relu", tmp_path / "again", quiet=True)
     assert again["test_loss"] == summary["test_loss"]
 
 
@@ -95,7 +96,7 @@ def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
     matrix.write()
     for cell in matrix.wanted[:3]:
         own = matrix.cell_recipe(cell.model, cell.data)
-        run_evaluate(own, cell.activation, matrix.job_folder(cell), seed=cell.seed, quiet=True)
+        run_training(own, cell.activation, matrix.job_folder(cell), seed=cell.seed, quiet=True)
     done = run_transfer(asked, tmp_path, options=("--device", "cpu", "--wandb", "disabled"))
     assert sorted(each.state for each in done.outcomes) == ["done", "skipped", "skipped", "skipped"]
     results = read_results(tmp_path / "results.csv")
@@ -125,7 +126,7 @@ def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
     assert measured_on(recipe(text)) == "test"
     assert measured_on(held_out(recipe(text))) == "validation"
     options = ("--device", "cpu", "--wandb", "disabled")
-    summary = run_selection(recipe(text), tmp_path, 1, options=options, warm=True, workers=1)
+    summary = run_selection(recipe(text), tmp_path, 1, options=options, launch=Launch(warm=True, workers=1))
     assert summary["measured_on"] == "validation"
     assert "nats" in summary["why"]
     assert "Measured on text held out" in (tmp_path / "report.md").read_text(encoding="utf-8")
@@ -142,7 +143,7 @@ def test_a_choice_is_made_on_the_validation_part(text, tmp_path):
 )
 def test_what_does_not_fit_text(text, tmp_path, changes, said):
     with pytest.raises((RecipeError, DataError), match=said):
-        run_evaluate(recipe(text, **changes), "relu", tmp_path / "run")
+        run_training(recipe(text, **changes), "relu", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -154,7 +155,7 @@ def test_texts_that_cannot_be_trained_on(tmp_path, content, said):
     (tmp_path / "t.txt").write_bytes(content)
     for run in (
         lambda: run_search(recipe(tmp_path / "t.txt"), tmp_path / "run"),
-        lambda: run_evaluate(recipe(tmp_path / "t.txt"), "relu", tmp_path / "run"),
+        lambda: run_training(recipe(tmp_path / "t.txt"), "relu", tmp_path / "run"),
     ):
         with pytest.raises(DataError, match=said):
             run()

@@ -40,7 +40,7 @@ def test_before_the_first_checkpoint_it_begins_anew(begun):
 def test_half_done(begun):
     begun.checkpoint_file.touch()
     before = contents(begun.path)
-    with pytest.raises(RunError, match="half done; add --resume to go on, or name another --out"):
+    with pytest.raises(RunError, match="half done; add --resume to continue it, or name another --out"):
         RunFolder.open(begun.path, RECIPE, FACTS)
     assert RunFolder.open(begun.path, RECIPE, FACTS, resume=True).half_done
     assert contents(begun.path) == before

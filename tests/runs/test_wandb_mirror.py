@@ -315,7 +315,9 @@ def test_a_process_that_takes_nothing_is_given_up(tmp_path, monkeypatch):
             assert log._mirror._process is None
             write_epochs(log, 0, 6)
     (text,) = warned(caught)
-    assert text.startswith("W&B is off for the rest of this run, log.jsonl goes on (its process takes nothing any more; then")
+    assert text.startswith(
+        "W&B is off for the rest of this run; log.jsonl is still written (its process takes nothing any more; then"
+    )
     assert len(read_log(tmp_path)) == 6
 
 
@@ -335,7 +337,7 @@ def test_a_folder_that_wandb_cannot_write(tmp_path):
         with RunLog(tmp_path, "offline") as log:
             write_epochs(log, 0, 6)
     (text,) = warned(caught)
-    assert text.startswith("W&B is off for the rest of this run, log.jsonl goes on (")
+    assert text.startswith("W&B is off for the rest of this run; log.jsonl is still written (")
     assert len(read_log(tmp_path)) == 6
 
 
@@ -376,7 +378,7 @@ def test_a_disk_too_full_for_wandb_costs_one_warning(tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert [line["epoch"] for line in read_log(tmp_path / "run")] == list(range(20))
-    assert output.count("MirrorWarning: W&B is off for the rest of this run, log.jsonl goes on") == 1, output
+    assert output.count("MirrorWarning: W&B is off for the rest of this run; log.jsonl is still written") == 1, output
     assert output.count("Warning") == 1, output
 
 
@@ -531,9 +533,16 @@ def test_wandb_mode_in_any_case_is_mirrored(tmp_path, monkeypatch, recwarn):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("WANDB_BASE_URL", "nowhere"), ("WANDB_BASE_URL", "ftp://x"), ("WANDB_BASE_URL", "https://app.wandb.ai"),
-        ("WANDB_BASE_URL", "http://[::1"), ("WANDB_QUIET", "perhaps"), ("WANDB_X_STATS_SAMPLING_INTERVAL", "often"),
-        ("WANDB_API_KEY", f" {KEY} "), ("WANDB_MODE", "OFFLINE"), ("WANDB_MODE", "none"),
+        ("WANDB_BASE_URL", "nowhere"),
+        ("WANDB_QUIET", "perhaps"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # seconds each, as each has two processes of W&B
+            for case in (
+                ("WANDB_BASE_URL", "ftp://x"), ("WANDB_BASE_URL", "https://app.wandb.ai"), ("WANDB_BASE_URL", "http://[::1"),
+                ("WANDB_X_STATS_SAMPLING_INTERVAL", "often"), ("WANDB_API_KEY", f" {KEY} "), ("WANDB_MODE", "OFFLINE"),
+                ("WANDB_MODE", "none"),
+            )
+        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("mode", ["offline", "online"])

@@ -10,8 +10,8 @@ from wandb_file import files, media, read_offline
 
 from grafs_timm.runs import wandb_result
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_evaluate
-from grafs_timm.runs.tracking import read_log
+from grafs_timm.runs.run_training import run_training
+from grafs_timm.runs.tracking import Wandb, read_log
 
 pytest.importorskip("wandb")
 
@@ -53,7 +53,7 @@ def test_a_search(tmp_path):
     run = tmp_path / "first"
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        run_search(recipe(), run, quiet=True, wandb="offline", group="batch")
+        run_search(recipe(), run, quiet=True, wandb=Wandb("offline", "batch"))
     found, kinds = check(run, "search", "batch")
     assert kinds == {"result/formula": "html-file", "result/epochs": "table-file", "result/function": "image-file",
                      "result/shrinking": "image-file"}  # fmt: skip
@@ -65,7 +65,7 @@ def test_a_search(tmp_path):
 @pytest.mark.parametrize("activation", ["grafs_resnet", "relu"])
 def test_an_evaluation(tmp_path, activation):
     run = tmp_path / "one"
-    run_evaluate(recipe(), activation, run, quiet=True, wandb="offline", group="matrix")
+    run_training(recipe(), activation, run, quiet=True, wandb=Wandb("offline", "matrix"))
     found, kinds = check(run, "evaluate", "matrix")
     assert kinds == {"result/formula": "html-file", "result/epochs": "table-file", "result/function": "image-file"}
     kinds = {item["type"] for item in found.artifacts}
@@ -75,7 +75,7 @@ def test_an_evaluation(tmp_path, activation):
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [(("search",), "run_search.run_search"), (("evaluate", "--activation", "relu"), "run_training.run_evaluate")],
+    [(("search",), "run_search.run_search"), (("evaluate", "--activation", "relu"), "run_training.run_training")],
 )
 def test_the_command_line_passes_mode_and_group_on(tmp_path, monkeypatch, command, function):
     passed = []
@@ -83,18 +83,18 @@ def test_the_command_line_passes_mode_and_group_on(tmp_path, monkeypatch, comman
     for options in ([], ["--wandb", "offline", "--wandb-group", "matrix"]):
         with pytest.raises(ZeroDivisionError):
             call(*command, "--out", tmp_path, *options)
-    assert [(one["wandb"], one["group"]) for one in passed] == [("auto", None), ("offline", "matrix")]
+    assert [one["wandb"] for one in passed] == [Wandb("auto"), Wandb("offline", "matrix")]
 
 
 def test_a_result_that_cannot_be_shown_costs_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb_result.plots, "plot_functions", lambda *_: 1 / 0)
     with pytest.warns(RuntimeWarning, match="W&B is not shown the result of .*division by zero"):
-        summary = run_evaluate(recipe(), "relu", tmp_path, quiet=True, wandb="offline")
+        summary = run_training(recipe(), "relu", tmp_path, quiet=True, wandb=Wandb("offline"))
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
 
 
 def test_without_wandb_nothing_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr(wandb_result, "plots", None)
-    run_evaluate(recipe(), "relu", tmp_path, quiet=True)
+    run_training(recipe(), "relu", tmp_path, quiet=True)
     assert not (tmp_path / "plots").exists()

@@ -138,9 +138,7 @@ def test_the_last_survivor_of_a_slot_has_all_of_it_however_low_its_alpha() -> No
         for alpha in cell.alpha.values():
             alpha.fill_(-1e6)
             alpha[0] = -5.0
-    for slot, alive in cell.alive.items():
-        cell.alive[slot] = alive[:1]
-    cell.mask = cell._masks()
+    cell._keep({slot: alive[:1] for slot, alive in cell.alive.items()})
     for slot, weight in cell.draw(500).items():
         assert (weight[:, cell.alive[slot][0]] == 1).all()
         assert weight.sum() == 500

@@ -38,7 +38,7 @@ def test_a_searched_model_is_refused_as_it_is(how: str) -> None:
     model = network()
     search = ActivationSearch(model, 10)
     before = [(name, id(module)) for name, module in model.named_modules()]
-    with pytest.raises(GrafsError, match=r"finish\(\).* or build or load the model anew"):
+    with pytest.raises(GrafsError, match=r"finish\(\).* or build or load the model again"):
         AGAIN[how](model)
     assert [(name, id(module)) for name, module in model.named_modules()] == before
     assert search.architecture_step(lambda: model(X).square().mean()).isfinite()
@@ -113,8 +113,8 @@ STATES: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "another set of candidates": (lambda: ended(8, 3, wide=True), "candidates"),
     "of more epochs, from before plans were kept": (lambda: without_plan(ended()), "of epoch 13 with"),
     "of fewer epochs, from before": (lambda: without_plan(ended(6, 4)), "candidates left"),
-    "the cell's alone": (lambda: ended(8, 3)["cell"], "no state of a search"),
-    "an optimiser's": (lambda: ended(8, 3)["optimizer"], "no state of a search"),
+    "the cell's alone": (lambda: ended(8, 3)["cell"], "not the state of a search"),
+    "an optimiser's": (lambda: ended(8, 3)["optimizer"], "not the state of a search"),
 }
 
 

@@ -23,7 +23,11 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("tool", QUICK, ids=lambda tool: tool.__name__)
+@pytest.mark.parametrize(
+    "tool",
+    [pytest.param(tool, marks=pytest.mark.slow) if tool is bench_loader else tool for tool in QUICK],
+    ids=lambda tool: tool.__name__,
+)
 @pytest.mark.usefixtures("plain")
 def test_a_benchmark_writes_rows_of_the_schema(tool, tmp_path, monkeypatch):
     if tool is bench_search:

@@ -505,7 +505,7 @@ def test_more_problems_than_anybody_reads_are_counted(tmp_path, monkeypatch):
     folder = dataset(tmp_path / "set", tarred([(f"{n}.cls", b"0") for n in range(9)]), 9)
     problems = check.check(folder, quiet=True)[1][0].problems
     assert len(problems) == 4
-    assert problems[-1] == "train: 7 problems more"  # six samples, and their number
+    assert problems[-1] == "train: 7 more problems"  # six samples, and their number
 
 
 def test_weights_of_another_size_are_refused_unread(tmp_path):

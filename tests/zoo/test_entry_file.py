@@ -54,9 +54,9 @@ def resealed(data):
         (lambda d: d["genotype"].pop("formula"), "genotype: formula, latex and sha256"),
         (lambda d: d.update(format="grafs-zoo/3"), "format: grafs-zoo/3 is of a newer grafs-timm"),
         (lambda d: d.update(format="other/1"), "format must be"),
-        (lambda d: d.update(recomended=True), "recomended: no such field; nearest: recommended"),
-        (lambda d: d["batches"][0]["metrics"][2].update(meen=1.0), "batches[0].metrics[2].meen: no such field; nearest: mean"),
-        (lambda d: d["batches"][0]["cost"].update(rati=1.0), "batches[0].cost.rati: no such field; nearest: ratio"),
+        (lambda d: d.update(recomended=True), "recomended: unknown key; nearest: recommended"),
+        (lambda d: d["batches"][0]["metrics"][2].update(meen=1.0), "batches[0].metrics[2].meen: unknown key; nearest: mean"),
+        (lambda d: d["batches"][0]["cost"].update(rati=1.0), "batches[0].cost.rati: unknown key; nearest: ratio"),
         (lambda d: d["facts"].pop("gain"), "facts.gain: missing"),
         (lambda d: d["facts"].update(monotone="yes"), "facts.monotone"),
         (lambda d: d["batches"][0]["metrics"][1].update(mean="90"), "batches[0].metrics[1].mean"),
@@ -65,8 +65,8 @@ def resealed(data):
         (lambda d: d["batches"][0]["searches"][1].update(formula="x"), "batches[0].searches[1].formula"),
         (lambda d: d["batches"][0]["searches"][1].update(sha256="0" * 64), "batches[0].searches[1].sha256"),
         (lambda d: d["batches"][0]["searches"][1].update(chosen=True), "batches[0].searches: chosen"),
-        (lambda d: d["batches"][0]["searches"].append(d["batches"][0]["searches"][0]), "stands there twice"),
-        (lambda d: d["batches"][0]["metrics"].append(d["batches"][0]["metrics"][0]), "stands there twice"),
+        (lambda d: d["batches"][0]["searches"].append(d["batches"][0]["searches"][0]), "is there twice"),
+        (lambda d: d["batches"][0]["metrics"].append(d["batches"][0]["metrics"][0]), "is there twice"),
         (lambda d: d["batches"].append(d["batches"][0]), "evidence.folder"),
         (lambda d: d["batches"][0]["evidence"].update(folder="../up"), "batches[0].evidence.folder"),
         (lambda d: d["batches"][0]["evidence"]["files"].update({"../up": "0" * 64}), "batches[0].evidence.files"),
@@ -117,7 +117,7 @@ def test_mutations_are_never_a_crash(data, tmp_path, count):
             named = re.match(r"[a-z0-9_]+", field)
             # no entry at all, told by position; a field of the format; or one that the format has not
             known = bool(named) and named[0] in Contents.model_fields
-            assert known or field.startswith("not a zoo entry") or "no such field" in field, said
+            assert known or field.startswith("not a zoo entry") or "unknown key" in field, said
             by_kind[kind] = by_kind.get(kind, 0) + 1
         else:
             accepted += 1

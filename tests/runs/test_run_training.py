@@ -18,7 +18,7 @@ from grafs_timm.runs import checkpoint, training
 from grafs_timm.runs import run_training as module
 from grafs_timm.runs.folder import RunFolder
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_evaluate
+from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.tracking import read_log
 from grafs_timm.runs.training import load_data, make_model
 
@@ -34,7 +34,7 @@ def result(folder):
 
 
 def test_what_an_evaluation_leaves(tmp_path):
-    summary = run_evaluate(RECIPE, "gelu", tmp_path, quiet=True)
+    summary = run_training(RECIPE, "gelu", tmp_path, quiet=True)
     assert summary["epochs"] == 3
     assert summary["train_images"] == 300
     assert summary["test_images"] == 100
@@ -44,9 +44,9 @@ def test_what_an_evaluation_leaves(tmp_path):
     assert lines[-1]["test_accuracy"] == summary["test_accuracy"]
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
     before = contents(tmp_path)
-    assert run_evaluate(RECIPE, "gelu", tmp_path, resume=True) == summary
+    assert run_training(RECIPE, "gelu", tmp_path, resume=True) == summary
     with pytest.raises(RunError, match='activation: "gelu" there, "relu" here'):
-        run_evaluate(RECIPE, "relu", tmp_path)
+        run_training(RECIPE, "relu", tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -55,24 +55,24 @@ def test_with_images_held_out_the_test_split_is_never_opened(tmp_path, monkeypat
     load = training.load_split
     monkeypatch.setattr(training, "load_split", lambda info, split, **more: opened.append(split) or load(info, split, **more))
     held_out = recipe(data=SETTINGS["data"] | {"validation_images": 200})
-    summary = run_evaluate(held_out, "relu", tmp_path, quiet=True)
+    summary = run_training(held_out, "relu", tmp_path, quiet=True)
     assert set(opened) == {"train"}
     assert summary["measured_on"] == "validation"
     assert summary["validation_accuracy"] == read_log(tmp_path)[-1]["validation_accuracy"]
     assert "test_accuracy" not in summary
-    train, validation = load_data(held_out, "train", "cpu"), load_data(held_out, "validation", "cpu")
+    train, validation = load_data(held_out.data, "train", "cpu"), load_data(held_out.data, "validation", "cpu")
     assert (len(train), len(validation)) == (summary["train_images"], summary["validation_images"])
     assert abs(len(train) - 300) <= 10
     assert not {image.numpy().tobytes() for image in train.images} & {image.numpy().tobytes() for image in validation.images}
     with pytest.raises(GrafsError, match=r"validation_images \(9000\)"):
-        load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}), "train", "cpu")
+        load_data(recipe(data=SETTINGS["data"] | {"validation_images": 9000}).data, "train", "cpu")
 
 
 def test_both_splits_are_measured_by_one_training(tmp_path):
     held_out = recipe(data=SETTINGS["data"] | {"validation_images": 200})
-    alone = run_evaluate(held_out, "relu", tmp_path / "alone", quiet=True)
+    alone = run_training(held_out, "relu", tmp_path / "alone", quiet=True)
     both = recipe(data=SETTINGS["data"] | {"validation_images": 200}, evaluate=SETTINGS["evaluate"] | {"measure_both": True})
-    summary = run_evaluate(both, "relu", tmp_path / "both", quiet=True)
+    summary = run_training(both, "relu", tmp_path / "both", quiet=True)
     assert summary["measured_on"] == "test"
     assert summary["validation_loss"] == alone["validation_loss"]  # measuring more does not change what is trained
     assert all(
@@ -82,23 +82,23 @@ def test_both_splits_are_measured_by_one_training(tmp_path):
 
 
 def test_fine_tuning_begins_with_saved_weights(tmp_path, caplog):
-    first = run_evaluate(RECIPE, "relu", tmp_path / "relu", quiet=True)
+    first = run_training(RECIPE, "relu", tmp_path / "relu", quiet=True)
     folder = str(tmp_path / "relu" / "weights")
     still = SETTINGS["evaluate"] | {"epochs": 1, "weights": WEIGHTS | {"lr": 1e-12, "warmup_epochs": 0}}
-    begun = run_evaluate(recipe(evaluate=still | {"start_from": folder}), "relu", tmp_path / "same", quiet=True)
-    anew = run_evaluate(recipe(evaluate=still), "relu", tmp_path / "anew", quiet=True)
+    begun = run_training(recipe(evaluate=still | {"start_from": folder}), "relu", tmp_path / "same", quiet=True)
+    anew = run_training(recipe(evaluate=still), "relu", tmp_path / "anew", quiet=True)
     assert abs(begun["test_loss"] - first["test_loss"]) < 0.5 * abs(anew["test_loss"] - first["test_loss"])
     assert begun["start_from"] == folder
     assert begun["trained_with"] == "relu"
     assert "start_from" not in anew
     model = make_model(recipe(), 10, (1, 8, 8), "cpu", folder)
     assert not caplog.text  # timm says there what of weights and model disagrees
-    data = load_data(RECIPE, "train", "cpu")
+    data = load_data(RECIPE.data, "train", "cpu")
     cfg = json.loads((tmp_path / "relu" / "weights" / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
     assert (cfg["input_size"], cfg["mean"], cfg["std"]) == ([1, 8, 8], list(data.mean), list(data.std))
     kept = safetensors.torch.load_file(tmp_path / "relu" / "weights" / "model.safetensors")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
-    other = run_evaluate(recipe(evaluate=still | {"start_from": folder}), "gelu", tmp_path / "gelu", quiet=True)
+    other = run_training(recipe(evaluate=still | {"start_from": folder}), "gelu", tmp_path / "gelu", quiet=True)
     assert other["trained_with"] == "relu"
     assert weights.activation_of(weights.create_from(tmp_path / "gelu" / "weights", pretrained=True)).name == "gelu"
 
@@ -125,7 +125,7 @@ def test_weights_to_begin_with_that_are_none(tmp_path, start_from, said):
     (tmp_path / "empty" / "model.safetensors").unlink()
     settings = SETTINGS["evaluate"] | {"start_from": str(tmp_path / start_from)}
     with pytest.raises(GrafsError, match=said):
-        run_evaluate(recipe(evaluate=settings), "relu", tmp_path / "run")
+        run_training(recipe(evaluate=settings), "relu", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -133,7 +133,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
     settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 8}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     whole, out = tmp_path / "whole", tmp_path / "run"
-    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", whole, quiet=True)
+    run_training(recipe(evaluate=settings["evaluate"]), "relu", whole, quiet=True)
     command = ["evaluate", tmp_path / "tiny.yaml", "--activation", "relu", "--quiet"]
     kill_after(start(*command, "--out", out), out / "log.jsonl", 2)
     ended = call(*command, "--out", out, "--resume")
@@ -146,7 +146,7 @@ EVERYTHING = {"accumulate": 2, "smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "e
 
 def test_all_of_timms_parts_at_once(tmp_path):
     everything = recipe(evaluate=SETTINGS["evaluate"] | EVERYTHING, channels_last=True)
-    summary = run_evaluate(everything, "gelu", tmp_path, quiet=True)
+    summary = run_training(everything, "gelu", tmp_path, quiet=True)
     state = checkpoint.load(tmp_path / "checkpoint.pt")
     kept = weights.create_from(tmp_path / "weights", pretrained=True).state_dict()
     assert state["ema"].keys() == state["model"].keys()
@@ -160,15 +160,15 @@ def test_all_of_timms_parts_at_once(tmp_path):
 
 def test_a_moving_average_of_no_memory_is_the_model(tmp_path):
     evaluate = SETTINGS["evaluate"] | {"epochs": 1, "weights": WEIGHTS | {"warmup_epochs": 0}}
-    plain = run_evaluate(recipe(evaluate=evaluate), "relu", tmp_path / "plain", quiet=True)
-    averaged = run_evaluate(recipe(evaluate=evaluate | {"ema_decay": 1e-12}), "relu", tmp_path / "ema", quiet=True)
+    plain = run_training(recipe(evaluate=evaluate), "relu", tmp_path / "plain", quiet=True)
+    averaged = run_training(recipe(evaluate=evaluate | {"ema_decay": 1e-12}), "relu", tmp_path / "ema", quiet=True)
     assert averaged["test_accuracy"] == plain["test_accuracy"]
     assert averaged["test_loss"] == pytest.approx(plain["test_loss"], rel=1e-4)
 
 
 def test_mixing_needs_pairs(tmp_path):
     with pytest.raises(GrafsError, match=r"evaluate\.batch_size: mixup and cutmix pair images, and 31"):
-        run_evaluate(recipe(evaluate=SETTINGS["evaluate"] | {"batch_size": 31, "mixup": 0.1}), "relu", tmp_path, quiet=True)
+        run_training(recipe(evaluate=SETTINGS["evaluate"] | {"batch_size": 31, "mixup": 0.1}), "relu", tmp_path, quiet=True)
 
 
 def stopped_after(saves, run):
@@ -191,26 +191,26 @@ def stopped_after(saves, run):
 def test_killed_within_an_epoch_it_goes_on_to_the_same_bits(tmp_path):
     """Everything that draws or remembers is on; the kill falls between two epochs, where only checkpoint_steps saves."""
     settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | EVERYTHING, "amp": "off"}
-    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "whole", quiet=True)
+    run_training(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "whole", quiet=True)
     assert stopped_after(
-        8, lambda: run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True)
+        8, lambda: run_training(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True)
     ) == (1, 6)
     torch.manual_seed(77)  # what comes in between must not matter
-    run_evaluate(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True, resume=True)
+    run_training(recipe(evaluate=settings["evaluate"]), "relu", tmp_path / "run", quiet=True, resume=True)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
 def test_streamed_it_goes_on_within_an_epoch_too(tmp_path):
     evaluate = SETTINGS["evaluate"] | {"epochs": 2, "checkpoint_steps": 10}
     streamed = recipe(data=STREAMED, evaluate=evaluate)
-    summary = run_evaluate(streamed, "relu", tmp_path / "whole", quiet=True)
+    summary = run_training(streamed, "relu", tmp_path / "whole", quiet=True)
     assert (summary["train_images"], summary["test_images"]) == (1437, 360)
-    assert stopped_after(3, lambda: run_evaluate(streamed, "relu", tmp_path / "run", quiet=True)) == (0, 30)
-    run_evaluate(streamed, "relu", tmp_path / "run", quiet=True, resume=True)
+    assert stopped_after(3, lambda: run_training(streamed, "relu", tmp_path / "run", quiet=True)) == (0, 30)
+    run_training(streamed, "relu", tmp_path / "run", quiet=True, resume=True)
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     # the same weights on the same images, whole on the device
     kept = weights.create_from(tmp_path / "run" / "weights", pretrained=True)
-    resident = training.load_data(recipe(data={"name": "digits"}), "test", "cpu")
+    resident = training.load_data(recipe(data={"name": "digits"}).data, "test", "cpu")
     images = (resident.images.float() / 255 - 0.3) / 0.35
     with torch.no_grad():
         right = (kept.eval()(images).argmax(1) == resident.labels).float().mean()
@@ -226,9 +226,9 @@ def test_shards_that_are_skipped_are_counted(tmp_path):
     for loading in ("resident", "stream"):
         data = STREAMED | {"name": str(folder)} if loading == "stream" else {"name": str(folder)}
         with pytest.raises(GrafsError, match=damaged):
-            run_evaluate(recipe(data=data), "relu", tmp_path / loading, quiet=True)
+            run_training(recipe(data=data), "relu", tmp_path / loading, quiet=True)
     with pytest.warns(UserWarning, match=damaged):
-        summary = run_evaluate(recipe(data=STREAMED | {"name": str(folder), "on_bad_shard": "skip"}), "relu", tmp_path / "skip")
+        summary = run_training(recipe(data=STREAMED | {"name": str(folder), "on_bad_shard": "skip"}), "relu", tmp_path / "skip")
     assert [Path(shard).name for shard in summary["skipped_shards"]] == [damaged]
     assert read_log(tmp_path / "skip")[-1]["skipped_shards"] == 1
 
@@ -236,8 +236,8 @@ def test_shards_that_are_skipped_are_counted(tmp_path):
 def test_settings_of_the_other_way_of_loading(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "STREAMED_FROM", 10)
     with pytest.raises(GrafsError, match=r"data\.augment: digits is large and streamed"):
-        run_evaluate(recipe(data={"name": "digits", "augment": ["crop"]}), "relu", tmp_path)
-    assert not training.is_streamed(recipe(), open_dataset("digits"))  # train_images says how much is held
+        run_training(recipe(data={"name": "digits", "augment": ["crop"]}), "relu", tmp_path)
+    assert not training.is_streamed(recipe().data, open_dataset("digits"))  # train_images says how much is held
     with pytest.raises(GrafsError, match=r"data\.loading: a search keeps its images on the device"):
         run_search(recipe(data=STREAMED), tmp_path)
 
@@ -251,15 +251,15 @@ def test_out_of_memory(tmp_path, monkeypatch, asked):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return losses(self, images, labels)
 
-    same = run_evaluate(recipe(evaluate=SETTINGS["evaluate"] | {"accumulate": 4}), "relu", tmp_path / "four", quiet=True)
+    same = run_training(recipe(evaluate=SETTINGS["evaluate"] | {"accumulate": 4}), "relu", tmp_path / "four", quiet=True)
     monkeypatch.setattr(module._Training, "_losses", too_large)
     if not asked:
         with pytest.raises(RunError, match=r"out of memory with 32 images at a time on cpu: evaluate.accumulate=2 .*halve"):
-            run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True)
+            run_training(RECIPE, "relu", tmp_path / "run", quiet=True)
         return
     halving = recipe(evaluate=SETTINGS["evaluate"] | {"out_of_memory": "halve"})
-    with pytest.warns(UserWarning, match="goes on with") as warned:
-        summary = run_evaluate(halving, "relu", tmp_path / "run", quiet=True)
+    with pytest.warns(UserWarning, match="continuing with") as warned:
+        summary = run_training(halving, "relu", tmp_path / "run", quiet=True)
     assert len(warned) == 2
     assert summary["accumulate"] == 4
     assert summary["test_loss"] == same["test_loss"]
@@ -274,19 +274,19 @@ def test_out_of_memory(tmp_path, monkeypatch, asked):
 )
 def test_a_checkpoint_of_another_recipe(tmp_path, other, said):
     for name, changes in (("run", {}), ("other", other)):
-        run_evaluate(recipe(**changes), "relu", tmp_path / name, quiet=True)
+        run_training(recipe(**changes), "relu", tmp_path / name, quiet=True)
     (tmp_path / "run" / "summary.json").unlink()
     theirs = (tmp_path / "other" / "checkpoint.pt").read_bytes()
     (tmp_path / "run" / "checkpoint.pt").write_bytes(theirs if other else theirs[:-100])
     before = contents(tmp_path / "run")
     with pytest.raises(RunError, match=rf"checkpoint\.pt .*{said}"):
-        run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True, resume=True)
+        run_training(RECIPE, "relu", tmp_path / "run", quiet=True, resume=True)
     assert contents(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("where", ["before the first checkpoint", "after the last one"])
 def test_stopped_at_either_end(tmp_path, monkeypatch, where):
-    run_evaluate(RECIPE, "relu", tmp_path / "whole", quiet=True)
+    run_training(RECIPE, "relu", tmp_path / "whole", quiet=True)
 
     def stop(*arguments):
         raise ConnectionResetError("the machine is gone")
@@ -294,8 +294,8 @@ def test_stopped_at_either_end(tmp_path, monkeypatch, where):
     with monkeypatch.context() as patch:
         patch.setattr(*((checkpoint, "save") if where.startswith("before") else (RunFolder, "finish")), stop)
         with pytest.raises(ConnectionResetError):
-            run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True)
-    run_evaluate(RECIPE, "relu", tmp_path / "run", quiet=True, resume=where.startswith("after"))
+            run_training(RECIPE, "relu", tmp_path / "run", quiet=True)
+    run_training(RECIPE, "relu", tmp_path / "run", quiet=True, resume=where.startswith("after"))
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
@@ -326,5 +326,5 @@ def test_a_result_that_is_not_finite_is_still_one(tmp_path, monkeypatch):
 )
 def test_models_that_do_not_fit(tmp_path, changes, said):
     with pytest.raises(GrafsError, match=said):
-        run_evaluate(recipe(**changes), "relu", tmp_path / "run")
+        run_training(recipe(**changes), "relu", tmp_path / "run")
     assert not (tmp_path / "run").exists()

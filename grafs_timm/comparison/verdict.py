@@ -1,0 +1,97 @@
+"""What a paired difference shows: better, worse, or no difference. Reports, cards and leaderboards are templates over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .measure import ACCURACY, Measure
+from .statistics import Difference
+
+
+class Side(StrEnum):
+    """The three things that an interval can show."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NOT_SHOWN = "no difference shown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One activation beside another by paired training seeds.
+
+    Args:
+        difference: by how much it is better, in the measure's unit, with its interval.
+        to: the activation that it is compared with.
+        measure: what both are measured by, and so which way is better.
+
+    >>> own = Verdict(Difference(1.2, 0.3, 2.1, 0.02, 4, 0), "relu")
+    >>> print(own.side, own.interval)
+    better +1.20 [+0.30, +2.10]
+    >>> own.sentence()
+    'better than relu by 1.20 [0.30, 2.10] percentage points over 4 paired seeds'
+    """
+
+    difference: Difference
+    to: str
+    measure: Measure = ACCURACY
+
+    @property
+    def side(self) -> Side:
+        """Return better or worse only where the whole interval lies on that side of 0."""
+        low, high = self.difference.low, self.difference.high
+        if low is None or high is None:
+            return Side.NOT_SHOWN
+        return Side.BETTER if low > 0 else Side.WORSE if high < 0 else Side.NOT_SHOWN
+
+    @property
+    def has_interval(self) -> bool:
+        return self.difference.low is not None
+
+    @property
+    def interval(self) -> str:
+        """Write the difference with its interval: "+0.30 [−0.90, +1.50]", "+0.30" without one, "–" without a difference."""
+        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
+        if mean is None:
+            return "–"
+        if low is None or high is None:
+            return self.measure.apart(mean)
+        return f"{self.measure.apart(mean)} [{self.measure.apart(low)}, {self.measure.apart(high)}]"
+
+    @property
+    def measured(self) -> str:
+        """Write the difference with its interval and unit."""
+        return f"{self.interval} {self.measure.unit}"
+
+    def sentence(self, noun: str = "activations", mark: Callable[[str], str] = str) -> str:
+        """Write what the difference shows as the middle of a sentence.
+
+        Args:
+            noun: what the members of a group are.
+            mark: how the other activation's name is written, such as `markdown.code`.
+        """
+        own, measure, to = self.difference, self.measure, mark(self.to)
+        if own.mean is None:
+            return f"not compared with {to}: no seed was trained with both"
+        over = f"{own.n} paired seed" + ("s" if own.n > 1 else "")
+        if own.members is not None:
+            over = f"{own.members} {noun} with {over} each"
+        if own.low is None or own.high is None:
+            return self._without_interval(to, over, noun)
+        if self.side is Side.NOT_SHOWN:
+            return f"not distinguishable from {to}: {self.measured} over {over}"
+        low, mean, high = (measure.apart(value, sign=False) for value in sorted(map(abs, (own.low, own.mean, own.high))))
+        return f"{self.side} than {to} by {mean} [{low}, {high}] {measure.unit} over {over}"
+
+    def _without_interval(self, to: str, over: str, noun: str) -> str:
+        own = self.difference
+        beside = f"{self.measured} beside {to} over {over}"
+        if own.n < 2:
+            return f"{beside}: one pair shows no spread, so nothing is claimed"
+        if own.members == 1:
+            return f"{beside}: one of the {noun} shows no spread over them, so nothing is claimed"
+        if own.mean == 0:
+            return f"equal to {to} in each pair over {over}"
+        return f"{beside}, the same in each pair: that shows no spread, so nothing is claimed"
