@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from .formula import Gene as Gene
     from .formula import Genotype as Genotype
     from .formula import random_genotype as random_genotype
-    from .formula import same_function as same_function
+    from .similarity import same_function as same_function
 
 __getattr__, __dir__, __all__ = names_from(
     __name__,
     {
         "activation": "FoundActivation activation_class",
         "facts": "Facts",
-        "formula": "Gene Genotype random_genotype same_function",
+        "formula": "Gene Genotype random_genotype",
+        "similarity": "same_function",
     },
 )

@@ -1,15 +1,13 @@
 """Represent a found activation as data: six operations and their constants, looked up in a table, never run as text.
 
 The cell (Strack, Safari, Hutter 2024, arXiv 2408.06820): b(x) = B1(U1(x), U2(x)); f(x) = B2(U3(b(x)), U4(x)).
-This module has its file format ``grafs-cell/1``, its value on tensors, its formula as text and LaTeX, and the comparison
-of two functions up to the scales that a neighbouring layer absorbs.
+This module has its file format ``grafs-cell/1``, its value on tensors, and its formula as text and LaTeX.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
@@ -18,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy  # loads its parts when they are used
 import torch
 from torch import Tensor
 
 from ..errors import GenotypeError
 from ..utils import dtypes, strict_json, suggest
 from ..utils.files import write_json
-from ..utils.layout import undisturbed
 from . import ops
 
 FORMAT = "grafs-cell/1"
@@ -33,8 +29,6 @@ MAX_BYTES = 1_000_000
 _DERIVED = ("formula", "latex", "sha256")
 _KEYS = ("format", *ops.SLOTS, "bound", *_DERIVED)
 _KIND = {1: "unary", 2: "binary"}
-
-Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -324,90 +318,3 @@ def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
         op = ops.get(names[rng.integers(len(names))], ops.SLOTS[slot])
         genes[slot] = Gene(op.name, float(rng.normal(*op.gamma_init)) if op.gamma_init else None)
     return Genotype(**genes)
-
-
-# x ~ N(0, 1) as a midpoint rule: 640 cells on [−5, 5]; 0, the kink of most functions, falls between two of them.
-with undisturbed():
-    _X = torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")[:-1] + 5 / 640
-    _WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
-    _SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64, device="cpu")
-_CONSTANT = 1e-9  # relative spread below which values count as one constant
-
-
-def distance(f: Function, g: Function, refine: bool = True) -> float:
-    """Compute min over c and k of ‖g(x) − c·f(kx)‖ ÷ ‖g‖ for x ~ N(0, 1): how far f is from g up to scales.
-
-    Args:
-        f, g: Map float64 tensors elementwise.
-        refine: Optimise k; otherwise it is one of 97 values of each sign, which is faster and gives an upper bound.
-
-    Returns:
-        A number from 0 to 1. k has either sign and 1/16 ≤ |k| ≤ 16; c is any number, found in closed form. A constant is 1
-        from any other function; two constants are 0 apart if both or neither are zero.
-
-    Raises:
-        ValueError: g is not finite on [−5, 5].
-    """
-    target = g(_X)
-    if not target.isfinite().all():
-        raise ValueError("the function to compare with is not finite on [−5, 5]")
-    target = target / target.abs().max().clamp(min=torch.finfo(target.dtype).tiny)
-    f_constant, g_constant = _constant(f(_X)), _constant(target)
-    if f_constant is not None or g_constant is not None:
-        same = f_constant is not None and g_constant is not None and (f_constant == 0) == (g_constant == 0)
-        return 0.0 if same else 1.0
-
-    def at(scales: Tensor) -> Tensor:
-        return _residual(f(scales[:, None] * _X), target)
-
-    def refined(sign: float) -> float:
-        coarse = at(sign * _SCALES)
-        best = int(coarse.argmin())
-        if not refine:
-            return float(coarse[best])
-        low, high = (math.log2(_SCALES[i]) for i in (max(best - 1, 0), min(best + 1, len(_SCALES) - 1)))
-        fine = scipy.optimize.minimize_scalar(
-            lambda log: at(_X.new_tensor([sign * 2.0**log])).item(),
-            bounds=(low, high), method="bounded", options={"xatol": 1e-7},
-        )  # fmt: skip
-        return min(float(coarse[best]), float(fine.fun))
-
-    return min(refined(1.0), refined(-1.0))
-
-
-def _constant(values: Tensor) -> float | None:
-    """Return the value that all of these have, up to rounding, or None where they differ."""
-    size = float(values.abs().max())
-    return float(values[0]) if float(values.max() - values.min()) <= _CONSTANT * size else None
-
-
-def _residual(values: Tensor, target: Tensor) -> Tensor:
-    """Compute ‖target − c·values‖ ÷ ‖target‖ with the best c for each row of values; 1 where a row is 0 or not finite."""
-    values = torch.where(values.isfinite().all(-1, keepdim=True), values, 0.0)
-    values = values / values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    c = (values * target * _WEIGHT).sum(-1) / (values.square() * _WEIGHT).sum(-1).clamp(min=1e-300)
-    left = (target - c[:, None] * values).square() * _WEIGHT
-    return (left.sum(-1) / (target.square() * _WEIGHT).sum()).sqrt()
-
-
-def same_function(a: Function, b: Function, tolerance: float = 1e-3) -> bool:
-    """Check whether each function is within ``tolerance`` of the other by `distance`, that is up to scales.
-
-    >>> same_function(torch.relu, lambda x: -2 * torch.relu(3 * x))
-    True
-    >>> same_function(torch.relu, torch.tanh)
-    False
-    """
-    return max(distance(a, b), distance(b, a)) <= tolerance
-
-
-def leans_on_bound(genotype: Genotype, tolerance: float = 1e-2) -> bool:
-    """Check whether lifting the search's limits changes the function by more than ``tolerance`` of its norm.
-
-    Compares f under ``ops.SEARCH`` and under ``ops.LIFTED`` for x ~ N(0, 1), |x| ≤ 4, in float64; the genotype's own bound is
-    not used. Such a function must keep the bound that it was found under.
-    """
-    x, weight = _X[_X.abs() <= 4], _WEIGHT[_X.abs() <= 4]
-    bounded, lifted = evaluate(genotype, x, ops.SEARCH), evaluate(genotype, x, ops.LIFTED)
-    apart = ((lifted - bounded).square() * weight).sum().sqrt()
-    return bool(apart > tolerance * (bounded.square() * weight).sum().sqrt())

@@ -1,4 +1,4 @@
-"""An activation under a name: what zoo, models, comparisons and published folders hold of one."""
+"""Name an activation: the one value that zoo, models, comparisons and published folders share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["found", "random", "baseline"]
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation function and the name it goes by.
+    """Hold an activation function and its name.
 
     Args:
         name: A zoo name, timm's lower-case name, a file's stem or the label of a comparison.
@@ -48,12 +48,16 @@ class Activation:
 
     @property
     def formula(self) -> str:
-        """The text of the function; the name where there is no genotype."""
+        """Return the text of the function, or the name where there is no genotype."""
         return self.genotype.text if self.genotype else self.name
 
     @property
     def layer(self) -> Callable[..., nn.Module]:
-        """The module class, which takes no arguments. UnknownNameError where only the name of the function is known."""
+        """Return the module class, which needs no arguments.
+
+        Raises:
+            UnknownNameError: Only the name or hash of the function is known.
+        """
         if self.module is not None:
             return self.module
         if self.genotype is not None:

@@ -52,6 +52,8 @@ class Named(sympy.Function):
 
 
 class ReLU(Named):
+    """max(x, 0)"""
+
     sign, tex = 1, r"\operatorname{ReLU}"
 
     @classmethod
@@ -76,6 +78,8 @@ class NegPart(Named):
 
 
 class Sigmoid(Named):
+    """σ(x)"""
+
     sign, tex = 1, r"\sigma"
 
     @classmethod
@@ -87,6 +91,8 @@ class Sigmoid(Named):
 
 
 class Softplus(Named):
+    """log(1 + eˣ)"""
+
     sign, tex = 1, r"\operatorname{softplus}"
 
     def _sympystr(self, printer: StrPrinter) -> str:
@@ -94,14 +100,20 @@ class Softplus(Named):
 
 
 class SiLU(Named):
+    """x·σ(x)"""
+
     tex = r"\operatorname{SiLU}"
 
 
 class GELU(Named):
+    """x·(1 + erf(x/√2))/2"""
+
     tex = r"\operatorname{GELU}"
 
 
 class ELU(Named):
+    """max(x, 0) + min(eˣ − 1, 0)"""
+
     tex = r"\operatorname{ELU}"
 
     @classmethod
@@ -110,6 +122,8 @@ class ELU(Named):
 
 
 class LeakyReLU(Named):
+    """max(x, 0.01x)"""
+
     tex = r"\operatorname{LeakyReLU}"
 
     @classmethod
@@ -130,6 +144,8 @@ class Root(Named):
 
 
 class Sinc(Named):
+    """sin(x)/x"""
+
     tex = r"\operatorname{sinc}"
 
     def _sympystr(self, printer: StrPrinter) -> str:

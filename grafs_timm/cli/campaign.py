@@ -86,11 +86,10 @@ def run_command(family: str, budget: str, zoo: Path | None, root: Path | None, m
     own = _open(family, budget, zoo)
     root = root or campaign_run.default_runs(own)
     if print_jobs:
-        options = ("--device", device, "--wandb", "disabled")
         import shlex
 
         waiting = next((left for stage in own.stages() if (left := own.left(stage))), [])
-        for job in campaign_run.launch_jobs(root, waiting, options):
+        for job in campaign_run.launch_jobs(root, waiting, ("--device", device, "--wandb", "disabled")):
             if not job.done:
                 click.echo(shlex.join(job.command))
         return
@@ -115,8 +114,7 @@ def status(families: tuple[str, ...], zoo: Path | None, as_json: bool) -> None:
       grafs-timm campaign status resnet
       grafs-timm campaign status --json
     """
-    from ..comparison.campaign import all_campaigns
-    from ..comparison.campaign_text import rows, status_text
+    from ..comparison.campaign_text import all_campaigns, rows, status_text
     from ..errors import GrafsError
     from ..runs.tracking import without_nan
     from ..utils import resources

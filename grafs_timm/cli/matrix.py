@@ -70,8 +70,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
         return
     tracked = options.chosen_wandb(wandb, None, out.resolve().name)
     if print_jobs:
-        arguments = ["--device", device, *tracked.arguments]
-        for line in matrix.print_jobs(chosen, out, arguments, processes):
+        for line in matrix.print_jobs(chosen, out, ["--device", device, *tracked.arguments], processes):
             click.echo(line)
         return
     own = options.chosen_launch(device, quiet=quiet, **where)

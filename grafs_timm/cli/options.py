@@ -84,7 +84,7 @@ run_options = section(
 )
 _GROUP = click.option("--wandb-group", "group", metavar="NAME", help="Group of the run in W&B.")
 logging_options = section("Logging", WANDB, _GROUP, QUIET)
-# the names are those of `jobs.launch.run_jobs`
+# the names are those of `jobs.options.Launch`
 job_options = (
     WORKERS,
     LAUNCHER,
@@ -143,7 +143,11 @@ def say_if(finished: bool, out: Path) -> None:
 
 
 def chosen_launch(device: str, **where: Any) -> Launch:
-    """Return where jobs run, by the options; a local launcher needs devices of this machine."""
+    """Return the `Launch` of the options, its devices found on this machine unless jobs run elsewhere.
+
+    Raises:
+        RunError: A device isn't there.
+    """
     from ..jobs.launch import devices
     from ..jobs.options import Launch
 
@@ -152,7 +156,7 @@ def chosen_launch(device: str, **where: Any) -> Launch:
 
 
 def chosen_wandb(mode: Mode, group: str | None, name: str) -> Wandb:
-    """Return W&B's options of many runs, in the group ``name`` if no other is given.
+    """Return the W&B options of many runs, in the group ``name`` if no option or variable names one.
 
     Raises:
         RunError: W&B's variables are wrong; no run has started then.

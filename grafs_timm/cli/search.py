@@ -11,7 +11,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..runs.tracking import Mode
+    from ..jobs.options import Launch
+    from ..runs.tracking import Mode, Wandb
 
 
 @click.command(cls=options.Command)
@@ -53,8 +54,11 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
         raise click.UsageError("--select selects among several searches: give --seeds N")
     if seeds:
         chosen = options.changed_recipe(recipe, **changes)
-        where = {"workers": workers, "launcher": launcher, "address": address, "gpus_per_job": gpus_per_job, "retries": retries}
-        _searches(recipe, chosen, out, device, (wandb, group), quiet, seeds, select, where)
+        launch = options.chosen_launch(
+            device, workers=workers, launcher=launcher, address=address, gpus_per_job=gpus_per_job, retries=retries, quiet=quiet
+        )  # fmt: skip
+        out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
+        _searches(recipe, chosen, out, seeds, select, launch, options.chosen_wandb(wandb, group, out.name))
         return
     chosen, device = options.prepare(recipe, device, **changes)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
@@ -76,14 +80,11 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     click.echo(f"next      grafs-timm train {recipe} --activation {out}/genotype.json")
 
 
-def _searches(recipe: str, chosen: Any, out: Path | None, device: str, wandb: tuple[Mode, str | None], quiet: bool, seeds: int,
-              select: bool, where: dict[str, Any]) -> None:  # fmt: skip
+def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, launch: Launch, wandb: Wandb) -> None:
     """Run several searches, and with ``select`` select among them."""
     from ..comparison import selection
 
-    out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
-    launch = options.chosen_launch(device, quiet=quiet, **where)
-    arguments = ["--device", launch.device, *options.chosen_wandb(*wandb, out.name).arguments]
+    arguments = ["--device", launch.device, *wandb.arguments]
     if not select:
         failed = selection.run_searches(chosen, out, seeds, options=arguments, launch=launch)
         options.say_failed(failed)

@@ -46,7 +46,8 @@ def train(recipe: str, activation: str, seed: int, out: Path | None, resume: boo
     label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
     out = out or Path("runs") / f"train_{Path(recipe).stem}_{label}_s{seed}"
     finished = (out / "summary.json").exists()
-    summary = run_training(chosen, found, out, seed=seed, device=device, resume=resume, wandb=Wandb(wandb, group), quiet=quiet)
+    tracked = Wandb(wandb, group)
+    summary = run_training(chosen, found, out, seed=seed, device=device, resume=resume, wandb=tracked, quiet=quiet)
     options.say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")

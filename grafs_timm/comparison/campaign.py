@@ -7,7 +7,7 @@ every activation with one seed before any activation with the next, so that each
 from __future__ import annotations
 
 import statistics as means
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +26,10 @@ from ..zoo import lookup
 from . import campaign_files, contenders, ledger
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Contender
-from .ledger import Ledger, Line
-from .measure import MEASURES, Measure
-from .results import parse
-from .statistics import Place, Result, difference
-from .verdict import Verdict
+from .ledger import Job, Ledger, Line
+from .results import Place, Result, parse
+from .statistics import difference
+from .verdict import MEASURES, Measure, Verdict
 
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
@@ -45,44 +44,6 @@ RECIPES: dict[str, dict[str, str]] = {
         ("mlp_mixer", "mlp_mixer_cifar10"),
     )
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """One search or training of a campaign.
-
-    Args:
-        kind: "search" or "training".
-        label: of the activation; of a search its seed.
-        genotype: None for timm's own activations and for searches.
-        function: sha256 or name, as in the lines of the ledger.
-        model: label of the model.
-        data: label of the data set.
-        seed: of the search or the training.
-        recipe: reduced to what the run depends on.
-        split: what is measured.
-    """
-
-    kind: Literal["search", "training"]
-    label: str
-    genotype: Genotype | None
-    function: str
-    model: str
-    data: str
-    seed: int
-    recipe: Recipe
-    split: str
-
-    @property
-    def key(self) -> str:
-        return ledger.key(self.kind, self.recipe.sha256, self.function, self.model, self.data, self.seed, self.split)
-
-    @property
-    def place(self) -> Place:
-        return Place(self.model, self.data)
-
-    def __str__(self) -> str:
-        return f"search s{self.seed}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -225,10 +186,7 @@ class Campaign:
 
         Args:
             line: of a ledger or a run.
-            where: its file and line, for the message.
-
-        Raises:
-            RunError: where it was not.
+            where: its file and line, for the message of the RunError.
         """
         if line.recipe in self._recipes:
             return
@@ -423,25 +381,6 @@ class Campaign:
     def _training(self, label: str, place: Place, seed: int) -> Job:
         each, recipe = self.activations[label], self.trainings_by[place]
         return Job("training", label, each.genotype, function_of(each), *place, seed, recipe, "both")
-
-
-def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
-    """Read every campaign with a ledger in the zoo folder, ordered by family.
-
-    Args:
-        zoo: the zoo folder.
-        families: only these, if given.
-
-    Raises:
-        UnknownNameError: for a family without a campaign.
-        RunError: as `Campaign.read`.
-    """
-    found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
-    there = {path.parent.parent.name for path in found}
-    for family in families:
-        if family not in there | set(RECIPES):
-            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, [*there, *RECIPES])}")
-    return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]
 
 
 def _unknown(line: Line) -> Contender:

@@ -17,7 +17,7 @@ from ..utils import strict_json
 from ..utils.files import write_changed
 from . import contenders
 from .contenders import Contender
-from .statistics import Place
+from .results import Place
 
 FORMAT = "grafs-campaign/1"
 RECIPE, ACTIVATIONS, FURTHER, COST = "recipe.yaml", "activations.json", "recipes", "cost.csv"

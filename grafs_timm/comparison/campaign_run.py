@@ -24,9 +24,9 @@ from ..runs import folder as runs
 from ..utils import hardware
 from ..utils.files import locked, write_changed
 from . import estimate, ledger
-from .campaign import Campaign, Job
+from .campaign import Campaign
 from .campaign_files import data_label
-from .ledger import Line
+from .ledger import Job, Line
 from .results import read_epochs, run_seconds
 
 # What a line keeps of a log's epoch: the rest (times of day, survivors) is the run's own business.

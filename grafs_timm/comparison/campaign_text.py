@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..activations import formula
 from ..activations.formula import Genotype
-from ..errors import GrafsError
+from ..activations.similarity import distance
+from ..errors import GrafsError, UnknownNameError
 from ..utils import resources
+from ..utils.suggest import nearest
 from . import campaign_run
-from .campaign import Campaign, Job
-from .statistics import Place, Result, difference, mean
+from .campaign import RECIPES, Campaign
+from .campaign_files import ACTIVATIONS
+from .ledger import Job
+from .results import Place, Result
+from .statistics import difference, mean
 from .verdict import Verdict
 
 AUTHORS = "functions/authors_*.json"  # below recipes/: functions that the authors of GRAFS found, as genotypes
@@ -154,11 +160,30 @@ def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
     apart = {}
     for name, other in authors().items():
         try:  # coarsely, to find the nearest
-            apart[name] = max(formula.distance(genotype, other, refine=False), formula.distance(other, genotype, refine=False))
+            apart[name] = max(distance(genotype, other, refine=False), distance(other, genotype, refine=False))
         except (ValueError, GrafsError):
             continue
     if not apart:
         return "", math.inf
     name = min(apart, key=lambda each: apart[each])
     other = authors()[name]
-    return name, max(formula.distance(genotype, other), formula.distance(other, genotype))
+    return name, max(distance(genotype, other), distance(other, genotype))
+
+
+def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:
+    """Read every campaign with a ledger in the zoo folder, ordered by family.
+
+    Args:
+        zoo: the zoo folder.
+        families: only these, if given.
+
+    Raises:
+        UnknownNameError: for a family without a campaign.
+        RunError: as `Campaign.read`.
+    """
+    found = sorted(path.parent for path in zoo.glob(f"*/evidence/*/{ACTIVATIONS}"))
+    there = {path.parent.parent.name for path in found}
+    for family in families:
+        if family not in there | set(RECIPES):
+            raise UnknownNameError(f"no campaign for the family {family!r}{nearest(family, [*there, *RECIPES])}")
+    return [Campaign.read(path) for path in found if not families or path.parent.parent.name in families]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..activations import formula, timm_maps
+from ..activations import formula, similarity, timm_maps
 from ..activations.formula import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
@@ -159,7 +159,7 @@ def default_activation(model: str) -> str | None:
 
     families.check_name(model)
     try:
-        return families.usual_activation(model)
+        return families.default_activation(model)
     except UnknownNameError:
         return None
 
@@ -248,6 +248,6 @@ def _search_seed(folder: Path) -> int | None:
 def same_function(a: Genotype, b: Genotype) -> bool:
     """Return whether two genotypes are one function up to an outer and an inner scale; by hash where one isn't finite."""
     try:
-        return a.sha256 == b.sha256 or formula.same_function(a, b)
+        return a.sha256 == b.sha256 or similarity.same_function(a, b)
     except (ValueError, GrafsError):
         return False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,7 +22,7 @@ from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes
 from ..errors import GrafsError
 from ..runs.weight_step import loss_of
-from .results import read_epochs
+from .results import Result, read_epochs
 
 _STEPS = 3
 _ENOUGH = 20.0  # seconds; a step that takes longer is timed once
@@ -156,3 +158,26 @@ def _shape(data: ImageData) -> tuple[int, int]:
         return data.channels or 3, int(size[-1] if isinstance(size, list) else size)
     channels, size = load_split(open_dataset(data.name), data.train_split, limit=1).images.shape[1:3]
     return data.channels or channels, data.image_size or size
+
+
+def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
+    """Sum up what searches and trainings cost.
+
+    Args:
+        searching: seconds of the searches.
+        trained: all trainings.
+        usual: trainings with the default activation, which give the seconds of an epoch.
+        epochs: of a full training.
+
+    Returns:
+        Seconds of both, and the total in full trainings with the default activation.
+    """
+    training = math.fsum(row.seconds or 0.0 for row in trained)
+    each = [row.seconds / row.epochs for row in usual if row.seconds]
+    full = epochs * sum(each) / len(each) if each else math.nan
+    units = (searching + training) / full if full else math.nan
+    return {
+        "search_seconds": round(searching, 1), "training_seconds": round(training, 1),
+        "full_training_seconds": round(full, 1) if math.isfinite(full) else None,
+        "full_trainings": round(units, 2) if math.isfinite(units) else None,
+    }  # fmt: skip

@@ -24,10 +24,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from ..activations.formula import Genotype
+from ..config.settings import Recipe
 from ..errors import GrafsError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole
 from ..utils.schema import Listed, Part
+from .results import Place
 
 FORMAT = "grafs-ledger/1"
 _LARGEST = 64 * 2**20  # bytes of one file
@@ -117,6 +119,44 @@ def key(kind: str, recipe: str, function: str, model: str, data: str, seed: int,
     '6d1e5eed'
     """
     return hashlib.sha256(_canonical([kind, recipe, function, model, data, seed, split]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One search or training of a campaign, which its ledger may get a line of.
+
+    Args:
+        kind: "search" or "training".
+        label: of the activation; of a search its seed.
+        genotype: None for timm's own activations and for searches.
+        function: sha256 or name, as in the lines of the ledger.
+        model: label of the model.
+        data: label of the data set.
+        seed: of the search or the training.
+        recipe: reduced to what the run depends on.
+        split: what is measured.
+    """
+
+    kind: Literal["search", "training"]
+    label: str
+    genotype: Genotype | None
+    function: str
+    model: str
+    data: str
+    seed: int
+    recipe: Recipe
+    split: str
+
+    @property
+    def key(self) -> str:
+        return key(self.kind, self.recipe.sha256, self.function, self.model, self.data, self.seed, self.split)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.model, self.data)
+
+    def __str__(self) -> str:
+        return f"search s{self.seed}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
 
 
 def made(**fields: Any) -> Line:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..activations.named import Kind
 from ..errors import RunError
-from .measure import ACCURACY, Measure
-from .statistics import Contrast, Difference, Kind, Place, Result, activations, by_seed, check, difference, holm, places
-from .verdict import Side, Verdict
+from .results import Place, Result
+from .statistics import Contrast, activations, by_seed, check, difference, holm, places, searched_against_random
+from .verdict import ACCURACY, Difference, Measure, Side, Verdict
 
+NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 LEVEL = 0.05  # of the adjusted p below which another than the default activation is recommended
 
 
@@ -113,6 +115,22 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     first = f"The {ranking.measure.best}, {_named(rows[0])}, is {rows[0].verdict.sentence()}"
     others = "the other activation is not" if len(rows) == 1 else f"none of the {len(rows)} others is"
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
+
+
+def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
+    """Compare searched with random activations; None where one of them is missing.
+
+    Args:
+        rows: trainings.
+        searches: {label: how many searches ended in its function}; each of them counts.
+    """
+    kinds = {row.activation: row.kind for row in rows}
+    searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
+    for (label, _), seeds in by_seed(rows).items():
+        if kinds[label] == "random":
+            random.append(seeds)
+        searched += [seeds] * searches.get(label, 0)
+    return searched_against_random(searched, random)
 
 
 def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from ..utils.files import write_csv, write_whole
 from . import report_plots, report_text
 from .report_table import Table
-from .statistics import Result, check
+from .results import Result
+from .statistics import check
 
 SUMMARY = (
     "activation", "kind", "batch", "search_seed", "model", "data", "mean", "sd", "n", "planned", "collapsed", "rank",

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..activations.named import Kind
 from ..utils.figures import new_figure, save_figure
 from .forest import COLOURS, Line, draw_panel, legend, limits, reach
-from .measure import Measure
 from .report_table import GroupRow, Row, Table
-from .statistics import Kind, Place
+from .results import Place
+from .verdict import Measure
 
 NAMES: dict[Kind, str] = {"found": "found", "random": "random cell", "baseline": "baseline"}
 LONGEST = 34  # characters of a label; longer ones lose their middle

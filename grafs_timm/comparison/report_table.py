@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..activations.named import Kind
 from . import statistics
-from .measure import ACCURACY, Measure
-from .statistics import Difference, Group, GroupMean, Kind, Mean, Place, Result
-from .verdict import Verdict
+from .results import Place, Result
+from .statistics import Group, GroupMean, Mean
+from .verdict import ACCURACY, Difference, Measure, Verdict
 
 
 class _Compared:

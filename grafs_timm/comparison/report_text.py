@@ -8,11 +8,11 @@ from itertools import groupby
 
 from ..utils.markdown import code, duration, many, plain
 from ..utils.markdown import table as grid
-from .measure import ACCURACY, Measure
 from .ranking import contrast_sentence, p_value
 from .report_table import GroupRow, Row, Table
-from .statistics import Group, Place, by_seed, expected_maximum, searched_against_random
-from .verdict import Side, Verdict
+from .results import Place
+from .statistics import Group, by_seed, expected_maximum, searched_against_random
+from .verdict import ACCURACY, Measure, Side, Verdict
 
 MOST_LINES = 40  # of a list of what is missing
 
@@ -199,16 +199,8 @@ def _row(row: Row, measure: Measure) -> list[str]:
     count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
     count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
     label = code(row.activation) + (" (default)" if row.activation == row.usual else "")
-    return [
-        label,
-        row.kind,
-        measure.text(row.mean.mean, row.mean.sd),
-        count,
-        _shown(own),
-        _pairs(own),
-        p_value(row.p),
-        _rank(row.rank),
-    ]
+    figures = [measure.text(row.mean.mean, row.mean.sd), count, _shown(own), _pairs(own), p_value(row.p)]
+    return [label, row.kind, *figures, "–" if row.rank is None else f"{row.rank:g}"]
 
 
 def _groups(table: Table, place: Place) -> list[str]:
@@ -222,14 +214,8 @@ def _groups(table: Table, place: Place) -> list[str]:
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
         between = _shown(row.to_default), _pairs(row.to_default)
-        cells.append(
-            [
-                plain(row.group.label),
-                f"{own.members}{lost}",
-                *map(measure.text, (own.mean, own.sd, own.seed_sd)),
-                *between,
-            ]
-        )
+        figures = map(measure.text, (own.mean, own.sd, own.seed_sd))
+        cells.append([plain(row.group.label), f"{own.members}{lost}", *figures, *between])
     lines = ["", "Groups, each member counted once:", "", *grid(heads, cells)]
     for row in rows:
         if row.group.kind == "found":
@@ -305,10 +291,6 @@ def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
 
 def _cut(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _rank(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}"
 
 
 def _shown(own: Verdict | None) -> str:

@@ -1,21 +1,95 @@
-"""Read what came of a training, from the log in its run folder or in a ledger's line, as a `Result`."""
+"""Hold what came of a training as a `Result`, and read it from the log in a run folder or in a ledger's line."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from ..activations.named import Kind
 from ..config.settings import Figure
 from ..errors import RunError
 from ..runs.folder import SUMMARY
 from ..runs.tracking import read_log
 from .contenders import Contender
-from .statistics import Place, Result
+from .verdict import MEASURES, Measure
 
 Log = Sequence[Mapping[str, Any]]  # a line for each epoch
+
+
+class Place(NamedTuple):
+    """One model and one data set, on which activations are compared with one another."""
+
+    model: str
+    data: str
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.data}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training from scratch.
+
+    Args:
+        activation: its label, one function each.
+        kind: "found", "random" or "baseline".
+        batch: the batch of searches that found it, if any.
+        search_seed: the search in that batch.
+        sha256: of its genotype; None without one.
+        model: label of the model.
+        data: label of the data set.
+        seed: of the training.
+        accuracy: in per cent on ``split`` after ``epochs``.
+        loss: in nats a sample or token.
+        split: "test" or "validation".
+        epochs: of the training.
+        seconds: it took; None where unknown.
+        compared_by: which of the two counts.
+
+    >>> row = Result("relu", "baseline", None, None, None, "resnet18", "cifar10", 0, 91.5, 0.3, "test", 50)
+    >>> row.value, str(row.place)
+    (91.5, 'resnet18 on cifar10')
+    """
+
+    activation: str
+    kind: Kind
+    batch: str | None
+    search_seed: int | None
+    sha256: str | None
+    model: str
+    data: str
+    seed: int
+    accuracy: float
+    loss: float
+    split: Literal["test", "validation"]
+    epochs: int
+    seconds: float | None = None
+    compared_by: Literal["accuracy", "loss"] = "accuracy"
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.compared_by]
+
+    @property
+    def value(self) -> float:
+        """Return what counts, as measured."""
+        return self.accuracy if self.compared_by == "accuracy" else self.loss
+
+    @property
+    def place(self) -> Place:
+        return Place(self.model, self.data)
+
+    @property
+    def cell(self) -> tuple[str, Place, int]:
+        return self.activation, self.place, self.seed
+
+    @property
+    def has_figure(self) -> bool:
+        return math.isfinite(self.value)
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
@@ -58,6 +132,8 @@ def read_result(folder: Path, contender: Contender, place: Place, seed: int) -> 
         summary: Any = json.loads(path.read_bytes())
         split = summary["measured_on"]
         figure: Figure = "loss" if f"{split}_tokens" in summary else "accuracy"
-        return parse(read_epochs(folder), contender, place, seed, split, figure, int(summary["epochs"]))
+        if not (log := read_epochs(folder)):
+            raise ValueError("the log beside it has no epoch")
+        return parse(log, contender, place, seed, split, figure)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not the summary of a training: {error!r}; remove it to train that cell again") from error

@@ -28,14 +28,13 @@ from ..runs import folder as runs
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
-from . import contenders, ranking, report
+from . import contenders, estimate, ranking, report
 from .contenders import Contender
-from .measure import Measure
-from .results import parse, read_epochs, read_result, run_seconds
-from .statistics import Contrast, Place, Result, by_seed, mean, searched_against_random
+from .results import Place, Result, parse, read_epochs, read_result, run_seconds
+from .statistics import Contrast, by_seed, mean
+from .verdict import Measure
 
 FORMAT = "grafs-selection/1"
-NOT_COMPARED = "not compared: the field was small enough for the last trainings"
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
 
@@ -257,7 +256,7 @@ def _choose(selection: Selection) -> dict[str, Any]:
         number = len(selection.rounds)
         seeds = range(number * settings.seeds, (number + 1) * settings.seeds)
         rows += selection.train([*field, selection.usual], settings.epochs or max(epochs // 4, 1), seeds)
-        first = first or contrast(rows, {each.label: 1 + len(each.also) for each in found})
+        first = first or ranking.contrast(rows, {each.label: 1 + len(each.also) for each in found})
         field = selection.halve(field, [row for row in rows if row.activation in {*_labels(field), selection.usual.label}])
     used = len(selection.rounds) * settings.seeds
     fresh = range(used, used + settings.final_seeds)
@@ -273,7 +272,7 @@ def _finish(
 ) -> dict[str, Any]:  # fmt: skip
     folder, recipe = selection.folder, selection.recipe
     usual = [row for row in final if row.activation == selection.usual.label]
-    cost = costs(_searching(selection), selection.trained, usual, recipe.evaluate.epochs)
+    cost = estimate.costs(_searching(selection), selection.trained, usual, recipe.evaluate.epochs)
     genotype = field[chosen].genotype if chosen in field else None
     table = [
         {
@@ -284,7 +283,7 @@ def _finish(
         for row in ranked.rows
         for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_sentence(first, ranked.measure) if first else NOT_COMPARED
+    compared = ranking.contrast_sentence(first, ranked.measure) if first else ranking.NOT_COMPARED
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
         **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
@@ -312,51 +311,12 @@ def _finish(
     return summary
 
 
-def costs(searching: float, trained: Sequence[Result], usual: Sequence[Result], epochs: int) -> dict[str, Any]:
-    """Sum up what searches and trainings cost.
-
-    Args:
-        searching: seconds of the searches.
-        trained: all trainings.
-        usual: trainings with the default activation, which give the seconds of an epoch.
-        epochs: of a full training.
-
-    Returns:
-        Seconds of both, and the total in full trainings with the default activation.
-    """
-    training = math.fsum(row.seconds or 0.0 for row in trained)
-    each = [row.seconds / row.epochs for row in usual if row.seconds]
-    full = epochs * sum(each) / len(each) if each else math.nan
-    units = (searching + training) / full if full else math.nan
-    return {
-        "search_seconds": round(searching, 1), "training_seconds": round(training, 1),
-        "full_training_seconds": round(full, 1) if math.isfinite(full) else None,
-        "full_trainings": round(units, 2) if math.isfinite(units) else None,
-    }  # fmt: skip
-
-
 def _searching(selection: Selection) -> float:
     """Seconds of all searches."""
     seconds = 0.0
     for seed in range(selection.searches):
         seconds += run_seconds(read_epochs(selection.folder / "searches" / f"s{seed}"), search=True)
     return seconds
-
-
-def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:
-    """Compare searched with random activations; None where one of them is missing.
-
-    Args:
-        rows: trainings.
-        searches: {label: how many searches ended in its function}; each of them counts.
-    """
-    kinds = {row.activation: row.kind for row in rows}
-    searched, random = list[Mapping[int, float]](), list[Mapping[int, float]]()
-    for (label, _), seeds in by_seed(rows).items():
-        if kinds[label] == "random":
-            random.append(seeds)
-        searched += [seeds] * searches.get(label, 0)
-    return searched_against_random(searched, random)
 
 
 def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:

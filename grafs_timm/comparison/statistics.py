@@ -14,90 +14,19 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, get_args
 
 import scipy  # loads its parts when they are used
 
+from ..activations.named import Kind
 from ..errors import RunError
-from .measure import ACCURACY, MEASURES, Measure
+from .results import Place, Result
+from .verdict import ACCURACY, Difference, Measure
 
-Kind = Literal["found", "random", "baseline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Seeds = Mapping[int, float]  # training seed -> value as measured
 LEVEL = 0.95  # of intervals
 STOPPED_LEVEL = 0.975  # of an activation that was stopped early: looked at twice, so each look has half the 5 % (Bonferroni)
-
-
-class Place(NamedTuple):
-    """One model and one data set, on which activations are compared with one another."""
-
-    model: str
-    data: str
-
-    def __str__(self) -> str:
-        return f"{self.model} on {self.data}"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One training from scratch.
-
-    Args:
-        activation: its label, one function each.
-        kind: "found", "random" or "baseline".
-        batch: the batch of searches that found it, if any.
-        search_seed: the search in that batch.
-        sha256: of its genotype; None without one.
-        model: label of the model.
-        data: label of the data set.
-        seed: of the training.
-        accuracy: in per cent on ``split`` after ``epochs``.
-        loss: in nats a sample or token.
-        split: "test" or "validation".
-        epochs: of the training.
-        seconds: it took; None where unknown.
-        compared_by: which of the two counts.
-
-    >>> row = Result("relu", "baseline", None, None, None, "resnet18", "cifar10", 0, 91.5, 0.3, "test", 50)
-    >>> row.value, str(row.place)
-    (91.5, 'resnet18 on cifar10')
-    """
-
-    activation: str
-    kind: Kind
-    batch: str | None
-    search_seed: int | None
-    sha256: str | None
-    model: str
-    data: str
-    seed: int
-    accuracy: float
-    loss: float
-    split: Literal["test", "validation"]
-    epochs: int
-    seconds: float | None = None
-    compared_by: Literal["accuracy", "loss"] = "accuracy"
-
-    @property
-    def measure(self) -> Measure:
-        return MEASURES[self.compared_by]
-
-    @property
-    def value(self) -> float:
-        """Return what counts, as measured."""
-        return self.accuracy if self.compared_by == "accuracy" else self.loss
-
-    @property
-    def place(self) -> Place:
-        return Place(self.model, self.data)
-
-    @property
-    def cell(self) -> tuple[str, Place, int]:
-        return self.activation, self.place, self.seed
-
-    @property
-    def has_figure(self) -> bool:
-        return math.isfinite(self.value)
 
 
 @dataclass(frozen=True)
@@ -115,30 +44,6 @@ class Mean:
     sd: float | None
     n: int
     lost: int = 0
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much ours is better, in the measure's unit.
-
-    Args:
-        mean: over the pairs; None without any.
-        low: of the interval; None, as ``high`` and ``p``, where nothing tells the spread: below two pairs, or where all pairs
-            differ by the same number.
-        high: of the interval.
-        p: two-sided, of the same t test.
-        n: training seeds that both have.
-        unpaired: seeds that lack a figure on one side.
-        members: how many activations of a group were averaged; None for one activation.
-    """
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    n: int
-    unpaired: int
-    members: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from ..utils.files import locked
 from ..utils.markdown import duration
 from . import contenders, estimate, report
 from .matrix import Cell, Matrix
-from .results import parse, read_result
-from .statistics import Place, Result
+from .results import Place, Result, parse, read_result
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""Recipes as files: YAML that is checked against the schema in `settings` before anything runs.
+"""Read recipes: YAML that is checked against the schema in `settings` before anything runs.
 
-Unknown keys, wrong types and impossible values are errors that name the file, the whole path of the key and the nearest
-right name; all of them are listed at once. ``load_recipe`` reads a file or a name from recipes/.
+Errors name the file, the whole path of the key and the nearest right name; all problems of a recipe are listed at once.
 """
 
 from __future__ import annotations
@@ -24,12 +23,19 @@ from .settings import Recipe
 def load_recipe(
     name_or_path: str | Path, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
 ) -> Recipe:  # fmt: skip
-    """The recipe in a file, or of that name in recipes/, with ``key=value`` overrides such as ``search.epochs=3``.
+    """Load a recipe.
 
-    A value is read as YAML, but where the key takes text it is that text as it stands, in quotes or not: ``data.name=2024`` and
-    ``data.name=set #2`` name data sets. A section (``data=digits``) is replaced as a whole. ``given`` has values by the path of
-    their key, taken as they are, after the overrides. RecipeError where the recipe doesn't exist, is no recipe, or an override
-    names no key of it.
+    Args:
+        name_or_path: A file, or the name of one in recipes/.
+        overrides: ``key=value``, such as ``search.epochs=3``. A value is YAML, except that for a key that takes text it is
+            taken literally (``data.name=2024``, ``data.name=set #2``). A section (``data=digits``) is replaced as a whole.
+        given: Further values by the path of their key, put in after the overrides.
+
+    Raises:
+        RecipeError: The recipe does not exist or does not fit the schema, or an override names no key of it.
+
+    >>> load_recipe("resnet_digits", ["search.epochs=3", "search.warm_start=0", "search.shrink_start=1"]).search.epochs
+    3
     """
     path = _find(name_or_path)
     settings = strict_yaml.read(path)
@@ -40,7 +46,20 @@ def load_recipe(
 
 
 def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | frozenset[str] = frozenset()) -> Recipe:
-    """A parsed mapping as a Recipe. RecipeError lists every problem, one a line, each beginning with ``source``."""
+    """Check a parsed mapping against the schema.
+
+    Args:
+        settings: The mapping.
+        source: Begins every line of an error.
+        overridden: Keys that were set by ``--set``, which errors mention.
+
+    Raises:
+        RecipeError: Lists every problem, one per line.
+
+    >>> parse_recipe({"model": "resnet18", "data": "digits", "serach": {}})
+    Traceback (most recent call last):
+    grafs_timm.errors.RecipeError: recipe: serach: unknown key; nearest: search, select
+    """
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -66,7 +85,7 @@ def _find(name_or_path: str | Path) -> Path:
     if path.is_dir():
         raise RecipeError(f"{path} is a folder; a recipe is a file")
     names = sorted(file.stem for file in recipes.glob("*.yaml"))
-    raise RecipeError(f"no recipe {str(path)!r}: neither a file nor a name in recipes/{nearest(path.stem, names)}")
+    raise RecipeError(f"no recipe {str(path)!r}: not a file and not a name in recipes/{nearest(path.stem, names)}")
 
 
 def _override(settings: dict[Any, Any], text: str) -> str:
@@ -80,7 +99,7 @@ def _override(settings: dict[Any, Any], text: str) -> str:
 
 
 def _value(keys: Sequence[str], text: str, source: str) -> Any:
-    """What ``text`` stands for where the key at this path is set."""
+    """Return the value that ``text`` means for the key at this path."""
     field = (fields_at(Recipe, keys[:-1]) or {}).get(keys[-1])
     either = _either(field.annotation if field else None)
     kinds = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in either]
@@ -92,12 +111,12 @@ def _value(keys: Sequence[str], text: str, source: str) -> Any:
 
 
 def _either(kind: Any) -> tuple[Any, ...]:
-    """The kinds that a union is of; any other kind alone."""
+    """Return the members of a union, or the type itself."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str) -> None:
-    """Put a value at the path ``keys``; RecipeError, beginning with ``source``, for a path that no recipe has."""
+    """Put a value at the path ``keys``. Raises RecipeError, beginning with ``source``, for a path that no recipe has."""
     at: Any = settings
     for depth, key in enumerate(keys):
         fields = fields_at(Recipe, keys[:depth])
@@ -113,6 +132,6 @@ def _put(settings: dict[Any, Any], keys: Sequence[str], value: Any, source: str)
         inner = at.get(key)
         if keys[: depth + 1] == ["data"] and isinstance(inner, str):
             inner = {"name": inner}
-        # what is not a mapping here is wrong in the file already, and gives way to the override
+        # anything but a mapping is wrong here, and the override replaces it
         at[key] = inner if isinstance(inner, dict) else {}
         at = at[key]

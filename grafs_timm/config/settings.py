@@ -1,6 +1,6 @@
-"""The schema of a recipe: every setting, its type, its default, and which values fit one another.
+"""Define the schema of recipes: every setting, its type, its default, and which values fit each other.
 
-The defaults are the paper's settings for ResNet-20 on CIFAR-10 (arXiv 2408.06820) where it has them.
+Defaults are the paper's settings for ResNet-20 on CIFAR-10 (arXiv 2408.06820) where it gives them.
 """
 
 from __future__ import annotations
@@ -57,9 +57,16 @@ def _parts(batch_size: int, accumulate: int) -> list[tuple[str, str]]:
 
 
 class Weights(Section):
-    """How the weights train: ``opt`` is one of timm's; each of ``decay_epochs`` multiplies lr by ``decay_rate``.
+    """Set how the weights train.
 
-    ``betas`` of an Adam (null: timm's), ``min_lr``: where a cosine ends.
+    Args:
+        opt: One of timm's optimisers.
+        lr, momentum, weight_decay: Of the optimiser.
+        betas: Of an Adam; null for timm's default.
+        sched: Of the learning rate: constant, cosine down to ``min_lr``, or multiplied by ``decay_rate`` after each of
+            ``decay_epochs`` (multistep).
+        warmup_epochs: Epochs of a linear warmup.
+        clip_grad: The largest norm of the gradient.
     """
 
     _brief = frozenset({"betas", "min_lr"})
@@ -79,7 +86,7 @@ class Weights(Section):
     @field_validator("opt")
     @classmethod
     def _known_to_timm(cls, value: str) -> str:
-        from timm.optim import list_optimizers  # here: timm takes seconds to import, most of this module's users none
+        from timm.optim import list_optimizers  # here, because timm takes seconds to import
 
         known = list_optimizers()
         if value not in known:
@@ -97,7 +104,7 @@ class Weights(Section):
 
 
 class Architecture(Section):
-    """Adam on the architecture parameters α and the constants γ."""
+    """Set up Adam on the architecture parameters α and the constants γ."""
 
     lr: Positive = 6e-4
     betas: Annotated[tuple[Beta, Beta], Listed] = (0.5, 0.999)
@@ -105,7 +112,7 @@ class Architecture(Section):
 
 
 class Grid(Section):
-    """The knots a relaxed cell is tabulated on: ``intervals`` equal steps from ``low`` to ``high``."""
+    """Set the grid that the relaxed cell is tabulated on: ``intervals`` equal steps from ``low`` to ``high``."""
 
     low: float = -16.0
     high: float = 16.0
@@ -117,20 +124,28 @@ class Grid(Section):
             return checked(self, [("low", f"0 must lie between low ({self.low:g}) and high ({self.high:g})")])
         before_zero = -self.low / (self.high - self.low) * self.intervals
         if abs(before_zero - round(before_zero)) > 1e-9 * self.intervals or round(before_zero) in (0, self.intervals):
-            # most candidates have their kink at 0; between two knots it would be rounded off
+            # most candidates have a kink at 0, which would be rounded off between two knots
             what = f"no knot at 0: {before_zero:g} of {self.intervals} steps lie below 0"
             return checked(self, [("intervals", f"{what}; low and high must be whole multiples of a step")])
         return self
 
 
 class Search(Section):
-    """A search: ``warm_start`` epochs train the weights with ``usual``; drops begin in epoch ``shrink_start``.
+    """Set up a search.
 
-    ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
-    ``steps_per_epoch``: the length of an epoch where it is not to be a pass over the data; with 1 all these numbers count
-    iterations. Every ``log_epochs`` epochs there is a line in the log and a checkpoint.
-    ``image_size`` and ``crop_padding`` replace those of ``data`` in searches, and ``model_kwargs`` are added to the recipe's
-    own there: a search can use smaller images than the trainings.
+    Args:
+        epochs: Its length.
+        steps_per_epoch: Steps of an epoch; null for one pass over the data, 1 to count everything in iterations.
+        log_epochs: Write a line of the log and a checkpoint every so many epochs.
+        batch_size: Of a step, over all processes.
+        accumulate: Micro-batches that a process splits its part of a batch into, to save memory.
+        architecture_fraction: Share of the training images that trains α and γ.
+        warm_start: Epochs in which the weights train with the default activation ``usual``.
+        shrink_start: The first epoch in which candidates are dropped.
+        usual: The default activation; null keeps the model's own.
+        wide: Search the wider set of candidates.
+        image_size, crop_padding: Used in searches instead of those of ``data``, for example for smaller images.
+        model_kwargs: Added to the recipe's own in searches.
     """
 
     _brief = frozenset({"steps_per_epoch", "log_epochs", "image_size", "crop_padding", "model_kwargs"})
@@ -163,23 +178,26 @@ class Search(Section):
         if self.warm_start >= self.epochs:
             problems.append(("warm_start", f"must be below epochs ({self.epochs}), got {self.warm_start}"))
         if self.shrink_start > self.epochs - 2:
-            what = f"must be at most epochs − 2 ({self.epochs - 2}), so that the drops have epochs to fall on"
+            what = f"must be at most epochs − 2 ({self.epochs - 2}), so that there are epochs for the drops"
             problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
         problems += _parts(self.batch_size, self.accumulate)
         return checked(self, problems + _warmup(self.weights, self.epochs))
 
 
 class Evaluate(Section):
-    """A training with one activation, from scratch or fine-tuning.
+    """Set up a training with one activation, from scratch or from saved weights.
 
-    ``batch_size`` is that of a step, over all processes; each takes its part in ``accumulate`` micro-batches, for less memory.
-    ``start_from``: a folder of weights (grafs_timm.save_pretrained, or another evaluation's ``weights``) or ``pretrained``,
-    timm's own for the model; whichever activation those were trained with. A head of other classes is begun anew.
-    ``smoothing`` of labels, ``mixup`` and ``cutmix`` (their α; 0 is off) are timm's. With ``ema_decay`` timm's moving average
-    of the weights is kept and is what is measured. ``checkpoint_steps``: checkpoints within an epoch, every so many steps.
-    ``out_of_memory``: fail with advice, or halve the micro-batch (twice as many of them) and begin the step again.
-    ``steps_per_epoch``: as in a search. ``measure_both``: after each epoch measure both the data held out for choosing and the
-    test split, so that one training serves to choose by and to report.
+    Args:
+        epochs, steps_per_epoch, batch_size, accumulate: As in a search.
+        start_from: A folder of weights (of grafs_timm.save_pretrained, or another training's ``weights``), or ``pretrained``
+            for timm's own, trained with any activation. A new head is started if the classes differ.
+        smoothing: Of labels, as in timm.
+        mixup, cutmix: Their α, as in timm; 0 is off.
+        ema_decay: Keep timm's moving average of the weights and measure that.
+        checkpoint_steps: Write a checkpoint every so many steps within an epoch.
+        out_of_memory: Fail with advice, or halve the micro-batch and repeat the step.
+        measure_both: Measure the held-out data and the test split after each epoch, so that one training serves both to
+            select by and to report.
     """
 
     _brief = frozenset({"steps_per_epoch", "measure_both"})
@@ -204,9 +222,17 @@ class Evaluate(Section):
 
 
 class Select(Section):
-    """A choice among searches. Each round trains every activation that is left, the usual one and at first as many random
-    cells beside them, for ``epochs`` (null: a quarter of evaluate.epochs) with ``seeds`` seeds more, and keeps the better half
-    until ``keep`` are left. Those train with ``final_seeds`` fresh seeds for ``final_epochs`` (null: evaluate.epochs).
+    """Set up the selection among searches.
+
+    Each round trains every activation that is left, the default activation and, in the first round, as many random cells, and
+    keeps the better half until ``keep`` are left.
+
+    Args:
+        epochs: Of a round's trainings; null for a quarter of evaluate.epochs.
+        seeds: New training seeds of each round.
+        keep: Activations to keep for the final trainings.
+        final_epochs: Of the final trainings; null for evaluate.epochs.
+        final_seeds: Fresh seeds of the final trainings.
     """
 
     epochs: Count | None = None
@@ -217,13 +243,17 @@ class Select(Section):
 
 
 class Transfer(Section):
-    """The matrix activations × models × data × seeds; each of its cells is one training as ``evaluate`` says.
+    """Set up the matrix activations × models × data × seeds of trainings.
 
-    ``activations``: zoo or timm names, genotype files, or folders of searches (every genotype.json below, each a search seed).
-    ``baselines``: usual activations to compare with. ``random``: so many random cells, drawn from ``random_seed``, the control.
-    ``models`` and ``data``: the recipe's own where none is given; an entry of ``data`` is a whole data section, or a name that
-    takes everything else from the recipe's section.
-    ``seeds``: training seeds 0 to seeds − 1.
+    Args:
+        activations: Zoo or timm names, genotype files, or folders of searches (every genotype.json in them, one per search
+            seed).
+        baselines: Stock activations to compare with.
+        random: Number of random cells to compare with as a control.
+        random_seed: Seed of the random cells.
+        models: Names; the recipe's own if empty.
+        data: Data sections, or names that take everything else from the recipe's section; the recipe's own if empty.
+        seeds: Train with the seeds 0 to seeds − 1.
     """
 
     activations: Names = ()
@@ -236,21 +266,28 @@ class Transfer(Section):
 
 
 class Place(Section):
-    """A model, and data as an entry of ``transfer.data``."""
+    """Name a model and a data set, the latter as in ``transfer.data``."""
 
     model: Name
     data: DataOrName
 
 
 class Campaign(Section):
-    """What a zoo entry rests on: searches, then trainings of ``transfer``'s activations and of what the searches found.
+    """Set up the campaign behind a zoo entry: searches, then trainings of ``transfer``'s activations and of what was found.
 
-    Every activation trains with ``seeds`` seeds where the searches ran, seed by seed. The ``keep`` best of them by held-out
-    figures, the default activation and the best found function among them, then train with ``keep_seeds`` seeds there, and with
-    ``place_seeds`` at each further one of ``places``. After ``retire_after`` of these seeds an activation gets no further ones
-    if the whole 95 % interval of its paired held-out difference to the default lies below −``retire_below`` (percentage points;
-    of text nats). ``held_out``: so many training images are held out of searches and trainings to choose by, where
-    ``data.validation_images`` holds out none.
+    Args:
+        budget: Label of the campaign's size.
+        searches: Number of searches.
+        seeds: Training seeds of every activation on the model and data set of the searches.
+        keep: Number of activations to train further: the best by held-out figures, always with the default activation and the
+            best found one.
+        keep_seeds: Training seeds of these.
+        places: Further models and data sets to train these on.
+        place_seeds: Training seeds there.
+        retire_after, retire_below: After so many of these seeds stop training an activation if the whole 95 % interval of its
+            paired held-out difference to the default activation is below −``retire_below`` (percentage points; nats for
+            text).
+        held_out: Training images to hold out for selection, where ``data.validation_images`` holds out none.
     """
 
     budget: Literal["reduced", "standard", "full"] = "standard"
@@ -266,10 +303,20 @@ class Campaign(Section):
 
 
 class Recipe(Section):
-    """All settings, resolved. ``data: digits`` is short for ``data: {name: digits}``.
+    """Hold all settings of a recipe. ``data: digits`` is short for ``data: {name: digits}``.
 
-    ``compile``: what ``torch.compile`` is used for: the making of the search's tables where that pays (auto), nothing (off), or
-    the tables and the model, in the search and in the training from scratch (model).
+    Args:
+        model: timm's name.
+        model_kwargs: Arguments of the model, as plain YAML values.
+        data, search, evaluate, select, transfer, campaign: Sections.
+        amp: Mixed precision.
+        channels_last: Memory format of images.
+        compile: What to compile: the search's tabulation where that pays (auto), nothing (off), or the tabulation and the
+            model, in searches and trainings (model).
+
+    >>> recipe = Recipe(model="cifar_resnet20", data="digits")
+    >>> recipe.search.epochs, recipe.evaluate.weights.opt, recipe.data.name
+    (50, 'momentum', 'digits')
     """
 
     _brief = frozenset({"campaign"})
@@ -300,15 +347,14 @@ class Recipe(Section):
         return checked(self, problems)
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
-        """What one training depends on, with ``model`` and ``data`` in place of its own: all that is for searches and for many
-        trainings together has its defaults.
-        """
+        """Return what one training depends on, for another model or data set if given; other sections have their defaults."""
         rest = {"search": Search(), "select": Select(), "transfer": Transfer(), "campaign": None}
         return self.model_copy(update={"model": model or self.model, "data": data or self.data, **rest})
 
     def for_searching(self) -> Recipe:
-        """What one search depends on: its own images and model settings in place of the recipe's, and all that is for trainings
-        from scratch has its defaults. Recipes whose searches are the same give equal ones.
+        """Return what one search depends on: as `for_search`, with sections for trainings at their defaults.
+
+        Recipes whose searches are the same give equal ones.
         """
         own = self.for_search
         search = own.search.model_copy(update={"image_size": None, "crop_padding": None, "model_kwargs": None})
@@ -317,18 +363,18 @@ class Recipe(Section):
 
     @property
     def for_search(self) -> Recipe:
-        """The recipe as a search trains by it: with what its ``search`` section says of images and model in their places."""
+        """Return the recipe of a search, with the images and model arguments of the ``search`` section put in."""
         own = {key: getattr(self.search, key) for key in ("image_size", "crop_padding")}
         data = self.data.model_copy(update={key: value for key, value in own.items() if value is not None})
         kwargs = {**self.model_kwargs, **(self.search.model_kwargs or {})}
         return self.model_copy(update={"data": data, "model_kwargs": kwargs})
 
     def to_yaml(self) -> str:
-        """Every setting, defaults written out; reading it back gives an equal recipe."""
+        """Return every setting as YAML, with defaults written out; it reads back as an equal recipe."""
         return strict_yaml.dump(self.model_dump(mode="json"))
 
     @property
     def sha256(self) -> str:
-        """Of the resolved settings: comments, the order of keys and defaults left out don't change it."""
+        """Return the hash of the resolved settings, which comments, the order of keys and omitted defaults do not change."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The schema of a recipe's data section, and what all sections are made of."""
+"""Define the schema of a recipe's data section, and the base of all sections."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def _plain(value: Any) -> bool:
 
 
 def only_plain(value: dict[str, Any]) -> dict[str, Any]:
+    """Return ``value`` if it holds plain YAML values only. Raises ValueError otherwise."""
     if not _plain(value):
         raise ValueError("takes text, finite numbers, true, false, null, lists and mappings of them")
     return value
@@ -46,13 +47,14 @@ _NOT_OF_A_MODEL = {
 
 
 def of_a_model(value: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that a model can be built with, to be trained; ValueError for one that makes something else of it."""
+    """Return ``value`` if a model to train can be built with these arguments. Raises ValueError otherwise."""
     if wrong := [name for name in _NOT_OF_A_MODEL if value.get(name) not in (None, False)]:
         raise ValueError(f"{wrong[0]} {_NOT_OF_A_MODEL[wrong[0]]}; leave it out")
     return only_plain(value)
 
 
 def checked(section: Any, problems: list[tuple[str, str]]) -> Any:
+    """Return ``section``. Raises Impossible where there are problems."""
     if problems:
         raise Impossible(problems)
     return section
@@ -74,9 +76,11 @@ ONLY_IMAGES = "only valid for images; remove it when data.text is set"
 
 
 class Section(BaseModel):
-    # strict: `epochs: "50"`, `epochs: 50.0` and `lr: true` are slips, not settings
+    """Base of a recipe's sections: unknown keys and conversions between types are errors."""
+
+    # strict, because `epochs: "50"`, `epochs: 50.0` and `lr: true` are mistakes
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    # left out of what is written where they have their default: the sha256 of a recipe without them is what it was before them
+    # keys that are not written at their default, so that recipes from before they existed keep their sha256
     _brief: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
@@ -87,13 +91,19 @@ class Section(BaseModel):
 
 
 class Text(Section):
-    """How text becomes tokens, and which part of it is held out.
+    """Set how text becomes tokens, and which part of it is held out.
 
-    ``tokenizer``: ``bytes`` (256 tokens), or ``bpe``, byte pairs of at most ``vocab_size`` tokens, read from the file
-    ``vocabulary`` (JSON of the tokenizers library) or else learnt from the training part. ``context``: tokens a window.
-    ``held_out``: the tail of the last file, a fraction of its bytes below 1, a number of bytes from 1 on; its first half is for
-    validation, its second for the test. Shards with splits of their own keep those. ``measure``: the part that trainings are
-    measured on; a choice among searches takes ``validation``.
+    Args:
+        tokenizer: ``bytes`` (256 tokens), or ``bpe`` (byte pairs).
+        vocab_size: The most tokens of ``bpe``.
+        vocabulary: JSON file of the tokenizers library; null learns ``bpe`` from the training part.
+        context: Tokens of a window.
+        held_out: The tail of the last file to hold out, as a fraction of its bytes (below 1) or a number of bytes; its first
+            half is for validation, its second for the test. Shards keep their own splits.
+        measure: The part that trainings are measured on; the selection among searches uses ``validation``.
+
+    >>> Text(tokenizer="bpe", vocab_size=1024).context
+    256
     """
 
     tokenizer: Literal["bytes", "bpe"] = "bytes"
@@ -124,16 +134,24 @@ class _Data(Section):
 
 
 class ImageData(_Data):
-    """Which images, and how they come. ``name`` is whatever `--data` takes; null for a count means all there are.
+    """Set which images to use, and how to load them.
 
-    ``validation_images`` of the training split, beside the ``train_images``, are held out; with them accuracy is measured there
-    and the test split is never opened. ``image_size`` (pixels, square) and ``channels`` (1 or 3): what images are brought to;
-    null leaves them as they are.
-
-    ``loading``: whole on the device (resident), read shard by shard (stream), or by size (auto). Streaming decodes in
-    ``workers`` processes, mixes within ``shuffle_buffer`` samples, and augments by timm's ``create_transform`` with the
-    arguments in ``transform``. ``mean`` and ``std`` (per channel, of pixels in [0, 1]) default to those of the training
-    images, when streaming to timm's for ImageNet. ``on_bad_shard``: what one missing or damaged does to a training.
+    Args:
+        name: Whatever ``--data`` takes.
+        train_split, test_split: Names of the splits.
+        train_images, test_images: Number of images; null for all.
+        validation_images: Number of training images to hold out; accuracy is then measured on them and the test split is not
+            opened.
+        augment: Augmentations of resident images.
+        crop_padding: Pixels of padding for random crops.
+        image_size: Resize to this many pixels a side; null keeps the size.
+        channels: Convert to 1 or 3 channels; null keeps them.
+        loading: All on the device (resident), shard by shard (stream), or by size (auto).
+        workers: Processes that decode a stream.
+        shuffle_buffer: Samples that a stream shuffles within.
+        transform: Arguments of timm's ``create_transform`` for a stream.
+        mean, std: Per channel, of pixels in [0, 1]; null for those of the training images (stream: timm's of ImageNet).
+        on_bad_shard: Stop at a missing or damaged shard, or skip it.
     """
 
     unit: ClassVar[str] = "images"
@@ -185,21 +203,21 @@ class ImageData(_Data):
 
     @property
     def holds_out(self) -> bool:
-        """Whether there are data beside the test split to choose by."""
+        """Return whether data besides the test split are held out for selection."""
         return bool(self.validation_images)
 
     @property
     def measured_on(self) -> Literal["test", "validation"]:
-        """The split that a training is measured on, where it is not on both."""
+        """Return the split that a training is measured on, if not on both."""
         return "validation" if self.holds_out else "test"
 
     @property
     def held_out(self) -> str:
-        """What is held out, for a sentence."""
+        """Return what is held out, for a sentence."""
         return f"{self.validation_images} images"
 
     def described(self, batch_size: int, searched_size: int | None) -> str:
-        """How much is trained on, at what size, for those who compare: trainings, and searches at ``searched_size`` pixels."""
+        """Describe how many images of what size trainings use, and searches at ``searched_size`` pixels, for reports."""
         held = f" but {self.validation_images:,} held out to choose by" if self.holds_out and not self.train_images else ""
         images = f"{self.train_images:,} training images" if self.train_images else f"all training images{held}"
         size = f" at {self.image_size}×{self.image_size} pixels" if self.image_size else ""
@@ -207,9 +225,9 @@ class ImageData(_Data):
 
 
 class TextData(_Data):
-    """Text for a language model: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
+    """Set which text a language model trains on: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
 
-    What is written has the keys of images too, with their defaults: the sha256 of recipes was always made with them.
+    It is written with the keys of images at their defaults, because these are part of the sha256 of recipes.
     """
 
     unit: ClassVar[str] = "tokens"
@@ -242,15 +260,15 @@ class TextData(_Data):
 
     @property
     def measured_on(self) -> Literal["test", "validation"]:
-        """The split that a training is measured on, where it is not on both."""
+        """Return the split that a training is measured on, if not on both."""
         return self.text.measure
 
     def to_choose_by(self) -> TextData:
-        """The data as trainings are measured that serve to choose among activations."""
+        """Return the data of trainings that serve to select among activations, measured on the validation part."""
         return self.model_copy(update={"text": self.text.model_copy(update={"measure": "validation"})})
 
     def described(self, batch_size: int, searched_size: int | None) -> str:
-        """How much is trained on in a step, for those who compare."""
+        """Describe how much a step trains on, for reports."""
         return f"{PurePath(self.name).name} in windows of {self.text.context} tokens, {batch_size} a step"
 
 
@@ -258,7 +276,7 @@ Data = ImageData | TextData
 
 
 def read_data(value: Any) -> Data:
-    """Check a data section, or a name that stands for one: of text where it has ``text``, else of images."""
+    """Check a data section, or the name of a data set: of text if it has ``text``, else of images."""
     if isinstance(value, ImageData | TextData):
         return value
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""YAML read as strictly as a recipe needs: one mapping, no key twice, no aliases, and 6e-4 is a number.
+"""Read YAML strictly: one mapping, no duplicate keys, no aliases, and 6e-4 is a number.
 
-Plain PyYAML keeps the last of two equal keys in silence, reads `6e-4` as text, `010` as 8 and `1:30` as 90, and lets a short
-file of aliases unfold into gigabytes.
+Plain PyYAML silently keeps the last of two equal keys, reads `6e-4` as text, `010` as 8 and `1:30` as 90, and lets a short
+file of aliases expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..utils.schema import describe
 
 MAX_BYTES = 1_000_000
 _EXPONENT = re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
-# The numbers that YAML 1.1 and 1.2 read alike, and those with an exponent.
+# Numbers that YAML 1.1 and 1.2 read alike, and those with an exponent.
 _NUMBER = re.compile(
     r"^[-+]?((0|[1-9][0-9]*)|0x[0-9a-fA-F]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(inf|Inf|INF))$"
     r"|^\.(nan|NaN|NAN)$"
@@ -29,23 +29,23 @@ _OTHERS = {f"{_TAG}timestamp": "a date", f"{_TAG}value": "a default value"}
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes text, numbers, truth values, dates, lists and mappings alone: a tag that names anything of Python's is refused."""
+    """Construct only text, numbers, booleans, lists and mappings; tags that name Python objects are errors."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken here", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not supported here", event.start_mark)
         return super().compose_node(parent, index)
 
     def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
-        """Refuse a plain scalar, or one with a number's tag, that some readers of YAML take for another value than others."""
+        """Refuse a scalar that YAML readers disagree about."""
         plain = self.peek_event().implicit[0]
         node = super().compose_scalar_node(anchor)
         number = node.tag in (f"{_TAG}int", f"{_TAG}float") or (plain and _LIKE_A_NUMBER.match(node.value))
         if number and not _NUMBER.match(node.value):
             digits = node.value.replace("_", "").lstrip("+0")
             meant = digits if digits.isdecimal() else "it in decimal digits"
-            what = f"{node.value} is not one number to all readers of YAML; write {meant}, or in quotes if it is text"
+            what = f"{node.value} is read differently by YAML 1.1 and 1.2; write {meant}, or in quotes if it is text"
             raise yaml.composer.ComposerError(None, None, what, node.start_mark)
         if plain and (kind := _OTHERS.get(node.tag)):
             raise yaml.composer.ComposerError(None, None, _is_to_some(node, kind), node.start_mark)
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
                 mark = key_node.start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands here a second time", mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", mark)
             seen.add(key if isinstance(key, Hashable) else id(key_node))
         return super().construct_mapping(node, deep)
 
@@ -79,7 +79,7 @@ _Dumper.add_implicit_resolver(f"{_TAG}int", _LIKE_A_NUMBER, list("-+0123456789")
 
 
 def parse(text: str, source: str) -> Any:
-    """The value ``text`` stands for. RecipeError, beginning with ``source``, where it is not such YAML."""
+    """Parse a value. Raises RecipeError, beginning with ``source``, where it is not valid YAML of this kind."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -90,12 +90,12 @@ def parse(text: str, source: str) -> Any:
         raise RecipeError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
     except RecursionError:
         raise RecipeError(f"{source}: nested too deeply") from None
-    except ValueError as error:  # a date that is none, a number of thousands of digits
+    except ValueError as error:  # an invalid date, a number with thousands of digits
         raise RecipeError(f"{source}: not valid YAML: {error}") from error
 
 
 def read(path: Path) -> dict[Any, Any]:
-    """The mapping in the file ``path``. RecipeError where it can't be read, is no UTF-8, no YAML or no mapping."""
+    """Read a file that holds a mapping. Raises RecipeError where it cannot be read, or is not UTF-8, YAML or a mapping."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -114,5 +114,5 @@ def read(path: Path) -> dict[Any, Any]:
 
 
 def dump(value: Any) -> str:
-    """``value`` as YAML that ``parse`` reads back equal; short lists and mappings on one line."""
+    """Write a value as YAML that `parse` reads back equal, with short lists and mappings on one line."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)

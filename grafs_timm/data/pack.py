@@ -8,7 +8,6 @@ and renamed when complete.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -22,12 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from ..errors import DataError, RunError
-from ..utils.files import write_json
+from ..utils.files import released, write_json
 from .info import read_info
 from .samples import FORMATS
 from .shards import checksum, open_image, plain_mode
@@ -128,25 +128,17 @@ def check_free(source: str, out: Path) -> None:
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Let one process at a time pack into ``out``, and remove what a killed one left beside it."""
-    lock, new = out.parent / f".{out.name}.lock", not out.parent.exists()
+    lock, new = FileLock(out.parent / f".{out.name}.lock"), not out.parent.exists()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                    break
-            os.close(handle)  # the process before has removed it
+        lock.acquire()
         shutil.rmtree(_beside(out), ignore_errors=True)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror}") from error
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-        if new:
+        if released(lock) and new:
             with contextlib.suppress(OSError):
                 out.parent.rmdir()  # if it is still empty
 

@@ -45,10 +45,12 @@ class Bound:
 
     @property
     def name(self) -> str:
+        """Return the activation's name."""
         return self.activation.name
 
     @property
     def sha256(self) -> str | None:
+        """Return the hash of a found activation, None for one of timm's own."""
         return self.activation.sha256
 
     @property

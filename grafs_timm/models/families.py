@@ -128,7 +128,7 @@ def family_of(architecture: str | nn.Module) -> str:
     raise UnknownNameError(f"{label}{where} belongs to no family in the table; the families: {', '.join(FAMILIES)}")
 
 
-def usual_activation(architecture: str | nn.Module) -> str:
+def default_activation(architecture: str | nn.Module) -> str:
     """Return timm's name of the family's default activation, such as "relu". Errors as `family_of`."""
     return FAMILIES[family_of(architecture)].activation
 

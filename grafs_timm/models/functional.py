@@ -24,6 +24,7 @@ class ScaledActivation(nn.Module):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return gain · act(x), like x."""
         return self.act(x) * self.gain
 
 
@@ -34,6 +35,7 @@ class ActivatedLinearSelfAttention(LinearSelfAttention):
     """
 
     def forward(self, x: Tensor, x_prev: Tensor | None = None) -> Tensor:
+        """Map [B,C,P,N] to [B,C,P,N]. Raises GrafsError for cross-attention."""
         if x_prev is not None:
             raise GrafsError("cross-attention of MobileViTv2 has no replaceable activation")
         width = self.embed_dim
@@ -46,6 +48,7 @@ class ActivatedFilterResponseNorm(FilterResponseNormTlu2d):
     """Filter response normalisation (Singh and Krishnan 2020) with its thresholded unit max(y, τ) as act(y − τ) + τ."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B,C,H,W] to [B,C,H,W]."""
         weight, bias, tau = (p.view(1, -1, 1, 1).to(x.dtype) for p in (self.weight, self.bias, self.tau))
         return self.act(x * inv_instance_rms(x, self.eps) * weight + bias - tau) + tau
 

@@ -53,7 +53,8 @@ def register() -> None:
                     GrafsWarning,
                 )
                 continue
-            function = _Function(layer)
+            there = timm_maps.function(name)
+            function = there if isinstance(there, _Function) and type(there.layer) is layer else _Function(layer)
             for each in maps.layers:
                 each[name] = layer
             for each in maps.functions:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,28 +27,17 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..activations.activation import FoundActivation
-from ..activations.formula import Genotype
-from ..activations.named import Activation
-from ..errors import GenotypeError, GrafsError, GrafsWarning, WeightsError, first_line, shortened
+from ..errors import GrafsError, GrafsWarning, WeightsError, first_line, shortened
 from ..utils.files import write_json, write_whole
 from ..zoo import lookup as zoo
 from ..zoo.model_config import CONFIG, NOT_MODEL_ARGS, read_config
 from .binding import Bound, activation_of, activations_at, timm_name, warn_if_pretrained
 from .replace import replace_activations
+from .weights_record import WEIGHTS, Record, read_record, record_in, weights_file
 
 __all__ = ["Bound", "activation_of", "create_from", "load_pretrained", "save_pretrained", "warn_if_pretrained"]
 
-WEIGHTS = "model.safetensors"
-_FIELDS = ("name", "sha256", "genotype", "beside", "places")
 _SHOWN = 3  # keys in one message
-
-
-@dataclass(frozen=True)
-class Record:
-    """Hold what a folder records: its activation, and the names of the modules that are ``bound.layer``, () for all."""
-
-    bound: Bound
-    places: tuple[str, ...] = ()
 
 
 # --- saving ---
@@ -145,7 +133,7 @@ def describe(model: nn.Module, bound: Bound, model_args: dict[str, Any], changed
         "beside": list(bound.beside),
         "places": [place for place, module in activations_at(model).items() if _same(module, bound)],
     }  # fmt: skip
-    _record_in(config, Path(CONFIG))  # check that it can be read again
+    record_in(config, Path(CONFIG))  # check that it can be read again
     return config
 
 
@@ -228,64 +216,6 @@ def load_pretrained(model: nn.Module, source: str | Path, activation: Literal["s
     return model
 
 
-def weights_file(source: str | Path) -> Path:
-    """Return the .safetensors file of a source. Raises WeightsError where there is none."""
-    path = Path(str(source).removeprefix("local-dir:"))
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise WeightsError(f"no weights at {file}; a source is a folder that holds {WEIGHTS}, or a .safetensors file")
-    if file.suffix != ".safetensors":
-        raise WeightsError(f"{file} is not a .safetensors file; other formats can run code when they are read")
-    return file
-
-
-def read_record(source: str | Path) -> Record | None:
-    """Read which activation a source's weights belong to, None where it records none; opens no file that it names.
-
-    Raises:
-        WeightsError: The record is damaged, or the two files of a folder name different activations.
-    """
-    path = Path(str(source).removeprefix("local-dir:"))
-    record = _record_in(read_config(path), path / CONFIG) if path.is_dir() and (path / CONFIG).is_file() else None
-    file = weights_file(source)
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{file} is damaged or no safetensors file: {error}") from error
-    if "activation" not in metadata:
-        return record
-    noted = Bound(Activation(metadata["activation"], sha256=metadata.get("activation_sha256") or None))
-    if record is None:
-        return Record(noted)
-    if (noted.sha256 or noted.name) != (record.bound.sha256 or record.bound.name):
-        raise WeightsError(f"{path}: {CONFIG} says the weights were trained with {record.bound}, {file.name} says {noted}")
-    return record
-
-
-def _record_in(config: dict[str, Any], path: Path) -> Record | None:
-    if "activation" not in config:
-        return None
-    data, where = config["activation"], f"{path}: activation"
-    if not isinstance(data, dict) or set(data) != set(_FIELDS):
-        raise WeightsError(f"{where}: expected an object of {', '.join(_FIELDS)}")
-    name, sha256 = data["name"], data["sha256"]
-    if not isinstance(name, str) or not re.fullmatch(r"[^/\\\x00-\x1f]{1,200}", name):
-        raise WeightsError(f"{where}.name: expected a name without slashes, got {name!r}")
-    for field in ("beside", "places"):
-        if not isinstance(data[field], list) or not all(isinstance(item, str) for item in data[field]):
-            raise WeightsError(f"{where}.{field}: expected a list of names")
-    genotype = None
-    if data["genotype"] is not None or sha256 is not None:
-        try:
-            genotype = Genotype.from_dict(data["genotype"], source=f"{where}.genotype")
-        except GenotypeError as error:
-            raise WeightsError(str(error)) from error
-        if genotype.sha256 != sha256:
-            raise WeightsError(f"{where}.sha256 is {sha256!r}, the genotype's own is {genotype.sha256}: file altered")
-    return Record(Bound(Activation(name, genotype), tuple(data["beside"])), tuple(data["places"]))
-
-
 def _shapes(file: Path) -> dict[str, list[int]]:
     try:
         with safe_open(file, "pt") as opened:
@@ -356,7 +286,7 @@ def create_from(folder: str | Path, pretrained: bool = False, **settings: Any) -
     """
     path = Path(str(folder).removeprefix("local-dir:"))
     config = read_config(path)
-    record = read_record(path) if pretrained else _record_in(config, path / CONFIG)
+    record = read_record(path) if pretrained else record_in(config, path / CONFIG)
     if "act_layer" in settings:
         raise WeightsError(f"{path} has its own activation; leave act_layer out, or replace it in the model and train it again")
     if record is not None and (named := config.get("model_args", {}).get("act_layer")):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..comparison.measure import Measure
 from ..comparison.ranking import p_value
+from ..comparison.verdict import Measure
 from ..utils.markdown import code, duration, length, plain, table
 from ..zoo.entry import Batch, Contents, Metric, Search, Spread, Verified
 from . import claims

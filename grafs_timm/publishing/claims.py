@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..comparison import statistics
-from ..comparison.measure import MEASURES, Measure
-from ..comparison.verdict import Side, Verdict
+from ..comparison.verdict import MEASURES, Difference, Measure, Side, Verdict
 from ..utils.markdown import listed, many
 from ..zoo.entry import Batch, Contents, Cost, Metric, Spread
 
@@ -17,7 +16,7 @@ BUDGETS = {"reduced": 0, "standard": 1, "full": 2}  # in rising order
 MIN_PAIRS = 3  # training seeds that both have, below which a budget makes no headline
 SLOW = 1.5  # times the cost of GELU from which a card warns
 STEEP = 2.0  # the largest |f′| from which a card warns; GELU's is 1.13, SiLU's 1.10
-_UNKNOWN = statistics.Difference(None, None, None, None, 0, 0)
+_UNKNOWN = Difference(None, None, None, None, 0, 0)
 
 
 def of(batch: Batch) -> Measure:
@@ -56,7 +55,7 @@ def verdict(batch: Batch, row: Metric | Spread | None) -> Verdict:
     own = row.difference if row else None
     if own is None:
         return Verdict(_UNKNOWN, batch.usual, of(batch))
-    return Verdict(statistics.Difference(own.mean, own.low, own.high, own.p, own.n, 0), own.to, of(batch))
+    return Verdict(Difference(own.mean, own.low, own.high, own.p, own.n, 0), own.to, of(batch))
 
 
 def found_at(batch: Batch, place: tuple[str, str]) -> Metric | None:

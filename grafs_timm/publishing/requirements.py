@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..activations.formula import Genotype
-from ..comparison import campaign_run, campaign_text, contenders, ranking, selection, statistics
+from ..comparison import campaign_run, campaign_text, contenders, estimate, ranking, statistics, verdict
 from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE
 from ..comparison.ledger import Line
-from ..comparison.statistics import Place, Result
+from ..comparison.results import Place, Result
 from ..errors import RunError
 from ..utils.markdown import length
 from ..zoo import lookup as zoo
@@ -218,7 +218,7 @@ def spreads(campaign: Campaign, rows: Sequence[Result]) -> tuple[Spread, ...]:
     return tuple(found)
 
 
-def _difference(to: str, own: statistics.Difference, level: float = statistics.LEVEL) -> Difference | None:
+def _difference(to: str, own: verdict.Difference, level: float = statistics.LEVEL) -> Difference | None:
     if own.mean is None:
         return None
     return Difference(
@@ -250,10 +250,10 @@ def choice(campaign: Campaign) -> Choice:
     if any(row.activation == usual for row in last):
         before = {row.seed for row in rows} - seeds
         _, why = ranking.recommend(ranking.rank(last, {campaign.recipe.model: usual}, chosen_on=before))
-    contrast = selection.contrast(_first(_with_baselines(campaign, rows)), _counts(campaign)) if rows else None
-    words = ranking.contrast_sentence(contrast, campaign.measure) if contrast else selection.NOT_COMPARED
+    contrast = ranking.contrast(_first(_with_baselines(campaign, rows)), _counts(campaign)) if rows else None
+    words = ranking.contrast_sentence(contrast, campaign.measure) if contrast else ranking.NOT_COMPARED
     own = [row for row in (last if campaign.closed else campaign.results("test")) if row.activation == usual]
-    spent = selection.costs(
+    spent = estimate.costs(
         sum(map(campaign_run.line_seconds, campaign.searches.values())), rows if campaign.closed else [], own, epochs
     )  # fmt: skip
     why = why.replace("percentage points", "points")  # as entries recorded it so far: their hash covers the words

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..comparison.campaign import Campaign, function_of
 from ..comparison.ledger import Line
-from ..comparison.measure import Measure
+from ..comparison.verdict import Measure
 from ..errors import RunError, UnknownNameError
 from ..runs import folder as runs
 from ..runs.run_training import run_training

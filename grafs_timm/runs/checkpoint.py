@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ..errors import RunError, first_line
 from ..utils.files import write_whole
 
 FORMAT = "grafs-checkpoint/1"
@@ -55,7 +55,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise RunError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
+        raise RunError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("state"), dict):
         raise RunError(f"{path} is no checkpoint of this program (format {FORMAT})")
     return content["state"]
@@ -69,12 +69,7 @@ def restore(
     try:
         load_state(state)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = f"{type(error).__name__}: {_first_line(error)}"
-        raise RunError(f"{path} does not hold what this run needs to resume ({what})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise RunError(f"{path} does not hold what this run needs to resume ({first_line(error)})") from error
 
 
 def _check(value: Any, place: str) -> None:

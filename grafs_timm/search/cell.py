@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..activations import ops
-from ..activations.formula import Gene, Genotype, leans_on_bound
+from ..activations.formula import Gene, Genotype
+from ..activations.similarity import leans_on_bound
 from ..utils.compiled import fused
 from .table import SPECIAL, Grid
 

@@ -1,1 +1,1 @@
-"""What any project could use: files, JSON, processes, tensors in memory."""
+"""Helpers without knowledge of this project: files, JSON, processes, tensors in memory."""

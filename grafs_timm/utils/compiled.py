@@ -1,6 +1,6 @@
-"""Compiled where that pays, plain torch everywhere else: the one place that decides and that explains a failure.
+"""Compile functions where that pays, and fall back to plain torch with a warning where it fails.
 
-``GRAFS_TIMM_COMPILE=0`` keeps everything plain, as a comparison bit by bit wants it.
+``GRAFS_TIMM_COMPILE=0`` switches compiling off, for bitwise comparisons.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _LACKS = {"InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton"}  # by nam
 
 @dataclass
 class _Trouble:
-    """What went wrong with one compiled function since it last worked."""
+    """Failures of one compiled function since it last worked."""
 
     in_a_row: int = 0
-    to_skip: int = 0  # calls that are not tried, so that what fails at length in every call costs little
+    to_skip: int = 0  # calls not to try, so that a slow failure costs little
     for_good: bool = False
     said: set[str] = field(default_factory=set)
 
@@ -37,20 +37,23 @@ _troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
 
 
 def allowed() -> bool:
-    """Whether something may be compiled here: not switched off, and not already inside a compiler or an export."""
+    """Check whether compiling is not switched off, and no compiler or export is already running."""
     return not (plain_only or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def attempt(what: str, fast: Callable[[], Any], plain: Callable[[], Any]) -> Any:
-    """Return ``fast()``, or ``plain()`` where that fails, with a warning for each sort of failure.
+    """Return ``fast()``, or ``plain()`` where that fails, with one warning for each type of failure.
 
-    Where no compiler is found, ``fast`` is not tried again. Anything else (memory that ran out, a full disk) may pass, so
-    later calls try it again: the next one after the first failure, then after 1, 3, 7, … calls for as long as it fails.
+    Where no compiler is found, ``fast`` is not tried again. Other failures (out of memory, a full disk) may be temporary:
+    the next call tries again, then the calls after 1, 3, 7, … skipped ones as long as it fails.
 
     Args:
-        what: Name of the function, the same for all of its calls; stands in the warning.
+        what: Name of the function for the warning, the same in all calls.
         fast: Compiles at its first call.
         plain: Computes the same with torch's own operations.
+
+    Returns:
+        What either function returns.
     """
     if not allowed():
         return plain()
@@ -99,10 +102,13 @@ def lacks_compiler(error: BaseException | None) -> bool:
 
 
 def traced(function: Callable[..., Any], *examples: torch.Tensor) -> Any:
-    """``function`` of vectors like ``examples``, of any length, compiled apart from every other: numbers in it are constants.
+    """Compile a function of vectors that is made at run time, with the numbers in it as constants.
 
-    For a function made at run time: ``torch.compile`` alone counts all that share one piece of code as recompilations of it,
-    and allows eight.
+    ``torch.compile`` alone counts functions that share their code as recompilations, of which it allows eight.
+
+    Args:
+        function: Maps vectors of equal length.
+        examples: Inputs of the same dtypes and devices; the length may vary.
     """
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -112,7 +118,7 @@ def traced(function: Callable[..., Any], *examples: torch.Tensor) -> Any:
 
 
 def fused(function: _F, what: str) -> _F:
-    """Compile ``function`` by torch's inductor at its first call, with shapes left open; plain where that cannot be done."""
+    """Compile ``function`` for any shapes at its first call, with `attempt`'s fallback; ``what`` names it in warnings."""
     made = functools.cache(lambda: torch.compile(function, dynamic=True, fullgraph=True))
 
     @functools.wraps(function)

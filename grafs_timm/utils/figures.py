@@ -1,4 +1,4 @@
-"""Make and save matplotlib figures without a display; matplotlib is imported when the first one is figure."""
+"""Make and save matplotlib figures without a display; matplotlib is imported for the first one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 
 def new_figure(**settings: Any) -> Figure:
+    """Make a figure; ``settings`` go to matplotlib's Figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained", **settings)
-    FigureCanvasAgg(figure)  # draws without a display and without pyplot's global state
+    FigureCanvasAgg(figure)  # needs no display and no global state of pyplot
     return figure
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as a whole file, in the format of the suffix. Raises RunError for an unknown one."""
     kind, known = Path(path).suffix[1:].lower() or "png", figure.canvas.get_supported_filetypes()
     if kind not in known:
         raise RunError(f"cannot draw {path}: a picture ends in .png, .svg or .pdf (or {', '.join(sorted(known))})")

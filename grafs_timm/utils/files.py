@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written beside, synced, renamed. A folder is one process's while it holds its lock."""
+"""Write files as a whole or not at all (written beside, synced, renamed), and lock folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import RunError
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 
 def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], None]) -> Path:
-    """Write ``content`` (text, bytes, or a function that writes to the open file) so that ``path`` is never half there.
+    """Write a file so that it is never partly there; the old one stays until the new one is complete on disk.
 
-    The old file stays until the new one is complete on disk. What earlier writes of ``path`` left beside it that were killed
-    is removed. RunError where the disk is full or the folder can't be written; what stood at ``path`` is untouched then.
+    What killed writes of ``path`` left beside it is removed.
+
+    Args:
+        path: The file; missing folders are made.
+        content: Text, bytes, or a function that writes to the open file.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written; an old file is kept.
     """
     path = Path(path)
     handle, beside = -1, ""
@@ -44,7 +56,7 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], No
         if beside:
             with contextlib.suppress(OSError):
                 os.unlink(beside)
-        # torch.save makes a RuntimeError of a full disk, which speaks of positions in the file
+        # torch.save turns a full disk into a RuntimeError about positions in the file
         if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, RunError):
             why = error.__context__ if isinstance(error.__context__, OSError) else error
             kept = "; the file that was there is kept" if path.exists() else ""
@@ -54,18 +66,18 @@ def write_whole(path: str | Path, content: str | bytes | Callable[[BinaryIO], No
 
 
 def _beside(path: Path) -> tuple[int, str]:
-    """A new hidden file beside ``path``, open and locked: so another writer knows it from one that a kill left behind."""
+    """Make a hidden file beside ``path``, open and locked, which tells it from one that a killed write left behind."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with contextlib.suppress(OSError):  # where there are no locks, nothing is swept either
+        with contextlib.suppress(OSError):  # a file system without locks is not swept either
             fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_at(handle, name):
             return handle, name
-        os.close(handle)  # swept between the two calls
+        os.close(handle)  # removed by another process between the two calls
 
 
 def _sweep(path: Path) -> None:
-    """Remove the hidden files of writes of ``path`` that were killed; those that are being written are locked."""
+    """Remove the hidden files of killed writes of ``path``; those that are being written are locked."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{'[a-z0-9_]' * 8}"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDWR)
@@ -85,12 +97,12 @@ def write_changed(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """``value`` as indented JSON, NaN refused, written whole."""
+    """Write ``value`` as indented JSON; NaN is an error. As `write_whole`."""
     return write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
-    """A header and ``rows``, floats with every digit, None as an empty field; written whole."""
+    """Write a table as CSV, floats with every digit and None as an empty field. As `write_whole`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -98,75 +110,65 @@ def write_csv(path: str | Path, columns: Iterable[str], rows: Iterable[Iterable[
     return write_whole(path, text.getvalue())
 
 
-_locks: set[int] = set()  # open files of the folders this process holds
-
-
-def _leave_locks() -> None:
-    """In a forked process, such as one that loads images: it must not hold what its parent held, should that be killed."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-os.register_at_fork(after_in_child=_leave_locks)
-
-
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Hold ``folder``, made where it is missing, against every other process that asks for it, on other machines too.
+    """Hold a folder against every other process that asks for it, on other machines too.
 
-    The lock is the operating system's (flock on the hidden file ``.lock``): a process that dies, however, holds nothing any
-    more. Afterwards the file is gone, and so are folders that were made for it and are still empty. RunError where another
-    process holds it, naming that process, its machine and since when; or where the folder can't be written.
+    The lock is the operating system's, on the hidden file ``.lock``, so it ends with its process. Afterwards the file and
+    folders that were made for it and are still empty are removed.
+
+    Args:
+        folder: Made where it is missing.
+
+    Raises:
+        RunError: Another process holds it (names process, machine and since when), or it cannot be written.
     """
     folder = Path(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        handle = _held(folder / ".lock", folder)
+        lock = _held(folder / ".lock", folder)
     except FileExistsError:
         raise RunError(f"{folder} is a file; a run needs a folder") from None
     except OSError as error:
         raise RunError(f"{folder} cannot be locked: {error.strerror or error}") from error
-    _locks.add(handle)
     try:
         yield
     finally:
-        if handle in _locks:  # a forked process that comes by here holds nothing
-            with contextlib.suppress(OSError):
-                (folder / ".lock").unlink()  # while it is held: whoever waits for this very file looks again
-            _locks.discard(handle)
-            os.close(handle)
+        if released(lock):
             with contextlib.suppress(OSError):
                 for place in missing:
                     place.rmdir()
 
 
-def _held(file: Path, folder: Path) -> int:
-    patience = time.monotonic() + 5  # seconds: a folder that can't be made may look like one that is being removed
+def released(lock: FileLock) -> bool:
+    """Remove a lock's file and release it; return False in a forked process, which does not hold it."""
+    if not lock.is_locked:
+        return False
+    with contextlib.suppress(OSError):
+        os.unlink(lock.lock_file)  # while it is held: who waits for this very file tries again
+    lock.release()
+    return True
+
+
+def _held(file: Path, folder: Path) -> FileLock:
+    from filelock import FileLock, Timeout  # takes a tenth of a second
+
+    patience = time.monotonic() + 5  # seconds: a folder that cannot be made looks like one that is being removed
     while True:
+        lock = FileLock(file, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            lock.acquire()
         except (FileNotFoundError, FileExistsError):
             # its last holder has just removed the empty folders, between two of mkdir's own steps or after them
             if folder.is_file() or folder.is_symlink() or time.monotonic() > patience:
                 raise
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_at(handle, file):  # its holder took it away between the two calls
-                os.close(handle)
-                continue
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-            os.truncate(handle, 0)
-            os.write(handle, json.dumps(holder).encode())
-            return handle
-        except BlockingIOError:
-            said = os.pread(handle, 1000, 0)
-            os.close(handle)
-            raise RunError(f"{folder} is in use{_who(said)}; wait until it ends, or name another --out") from None
-        except BaseException:
-            os.close(handle)
-            raise
+        except Timeout:
+            raise RunError(f"{folder} is in use{_who(file)}; wait until it ends, or name another --out") from None
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+        file.write_text(json.dumps(holder), encoding="utf-8")
+        return lock
 
 
 def _is_at(handle: int, file: str | Path) -> bool:
@@ -176,9 +178,9 @@ def _is_at(handle: int, file: str | Path) -> bool:
         return False
 
 
-def _who(said: bytes) -> str:
+def _who(file: Path) -> str:
     try:
-        holder = json.loads(said)
+        holder = json.loads(file.read_bytes()[:1000])
         return f" by process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return " by another process"  # which has it for less than a moment
+    except (OSError, ValueError, KeyError, TypeError):
+        return " by another process"  # which is about to write who it is

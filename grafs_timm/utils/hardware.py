@@ -1,4 +1,4 @@
-"""What a run computes on, named so that two machines can be told apart: results differ in their last bits between them."""
+"""Describe the hardware of a run, since results differ in their last bits between machines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from . import version
 
-_INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}  # flag: how it is shown
+_INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}  # flag: label
 
 
 def describe(device: str = "cpu") -> dict[str, str]:
-    """The hardware that a run on ``device`` uses, as text by what it is.
+    """Describe the hardware that a run on ``device`` uses.
 
     Args:
         device: ``cpu`` or a CUDA device such as ``cuda:0``.
@@ -35,7 +35,7 @@ def describe(device: str = "cpu") -> dict[str, str]:
 
 @functools.cache
 def processor() -> str:
-    """The CPU's name with family, model and the instruction sets that decide its speed and rounding.
+    """Return the CPU's name with family, model and the instruction sets that decide its speed and rounding.
 
     >>> isinstance(processor(), str)
     True
@@ -54,7 +54,7 @@ def processor() -> str:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the checkout that this package runs from, ``-changed`` behind it where files differ; else its version.
+    """Return the commit of the checkout that this package runs from, with ``-changed`` if files differ; else its version.
 
     >>> commit() == commit()
     True

@@ -1,7 +1,4 @@
-"""A tensor of any memory format as a vector in the order of its memory, and back: elementwise work needs no copy.
-
-Also which tensors have such a memory at all: a loop that is given an address believes whatever lies there.
-"""
+"""View tensors of any memory format as vectors without a copy, and check which tensors have plain memory."""
 
 from __future__ import annotations
 
@@ -14,10 +11,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 def in_memory(x: Tensor) -> bool:
-    """Whether the numbers of x are those at ``x.data_ptr()``, by its shape and strides.
+    """Check whether the numbers of x are at ``x.data_ptr()``, by its shape and strides.
 
-    They are not for subclasses, sparse and nested tensors, tensors of torch.func's transforms, views that stand for their own
-    negative, the zeros that autograd does not store, and tensors whose storage is gone, is elsewhere or begins within a number.
+    They are not for subclasses, sparse and nested tensors, tensors of torch.func's transforms, negative views, zeros that
+    autograd does not store, and tensors whose storage is freed, elsewhere or not aligned.
     """
     if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or x.is_nested or x.is_neg():
         return False
@@ -26,7 +23,7 @@ def in_memory(x: Tensor) -> bool:
 
 
 def is_freed(x: Tensor) -> bool:
-    """Whether x is a plain tensor whose storage was given back: some of torch's operations read it all the same, and crash."""
+    """Check whether x is a plain tensor whose storage was freed; some of torch's operations would read it and crash."""
     while torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return (
@@ -41,12 +38,12 @@ def is_freed(x: Tensor) -> bool:
 def _is_given_back(x: Tensor) -> bool:
     try:
         return not x._is_zerotensor() and not x.untyped_storage().nbytes()
-    except (RuntimeError, NotImplementedError):  # it never had one
+    except (RuntimeError, NotImplementedError):  # it never had a storage
         return False
 
 
 def _address(x: Tensor) -> int | None:
-    """``x.data_ptr()``, 0 where nothing is stored; None for what has no storage, such as tensors of torch.func's transforms."""
+    """Return ``x.data_ptr()``, 0 where nothing is stored, or None for tensors without storage, such as torch.func's."""
     try:
         return x.data_ptr()
     except RuntimeError:
@@ -54,12 +51,12 @@ def _address(x: Tensor) -> int | None:
 
 
 def together(x: Tensor, y: Tensor) -> bool:
-    """Whether two tensors lie on one device; a CPU's may have a number or none."""
+    """Check whether two tensors are on one device; "cpu" and "cpu:0" are the same."""
     return x.device == y.device or x.device.type == y.device.type == "cpu"
 
 
 def watched() -> bool:
-    """Whether torch hands every operation to someone else first: a tracer, a fake tensor mode, a transform of torch.func."""
+    """Check whether operations are intercepted by a tracer, a fake tensor mode or a transform of torch.func."""
     return bool(
         torch._C._len_torch_dispatch_stack()
         or torch._ops._len_torch_dispatch_stack_pre_dispatch()
@@ -69,14 +66,18 @@ def watched() -> bool:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Compute constants, on the CPU and of given dtypes, that are the same wherever they are first asked for."""
-    own = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)  # the caller's hooks are for its own tensors
+    """Compute constants on the CPU that do not depend on the caller's modes, device and hooks."""
+    own = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)  # shields from the caller's hooks
     with torch.device("cpu"), torch.inference_mode(False), _disable_current_modes(), own:
         yield
 
 
 def flat(x: Tensor) -> tuple[Tensor, torch.memory_format]:
-    """x as [numel] in the order of its memory, without a copy where it is contiguous or channels_last, and its format."""
+    """View x as [numel] in memory order.
+
+    Returns:
+        The vector, without a copy if x is contiguous or channels_last, and x's memory format.
+    """
     for layout, dims in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
         if x.dim() == dims and x.is_contiguous(memory_format=layout):
             return x.as_strided((x.numel(),), (1,)), layout
@@ -84,7 +85,7 @@ def flat(x: Tensor) -> tuple[Tensor, torch.memory_format]:
 
 
 def unflat(vector: Tensor, shape: torch.Size, layout: torch.memory_format) -> Tensor:
-    """The reverse of ``flat``: [numel] as a tensor of this shape and format, without a copy."""
+    """View [numel] as a tensor of this shape and memory format, the inverse of `flat`."""
     if layout is torch.contiguous_format:
         return vector.view(shape)
     order = (0, 2, 3, 1) if len(shape) == 4 else (0, 2, 3, 4, 1)

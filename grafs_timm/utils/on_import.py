@@ -1,4 +1,4 @@
-"""Do something once another package is imported, without importing it."""
+"""Run code once another package is imported, without importing it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def when_imported(name: str, then: Callable[[ModuleType], None], what: str) -> N
     Args:
         name: Full name of the module, such as ``transformers.activations``.
         then: Called once, after the module's own code has run.
-        what: What is missing where the module's loader cannot be followed, for the warning.
+        what: What will be missing, for the warning where the module's loader cannot be followed.
     """
     module = sys.modules.get(name)
     if module is not None:
@@ -30,13 +30,13 @@ def when_imported(name: str, then: Callable[[ModuleType], None], what: str) -> N
 
 
 class _Finder:
-    """Stands before Python's own finders until the module is imported, finds it by those, and goes."""
+    """Finder in front of Python's own that finds the module by those, and removes itself once it is imported."""
 
     def __init__(self, name: str, then: Callable[[ModuleType], None], what: str) -> None:
         self.name, self._then, self._what, self._looking = name, then, what, False
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != self.name or self._looking:  # another such hook may ask all finders, this one among them
+        if name != self.name or self._looking:  # another such hook may ask all finders, including this one
             return None
         self._looking = True
         try:
@@ -55,12 +55,12 @@ class _Finder:
         return None
 
     def _follow(self, loader: Any) -> None:
-        """Have this one loader call ``then`` once; it stays the module's own, which sources and resources are read by."""
+        """Make this loader call ``then`` once; it stays the module's loader, by which sources and resources are read."""
         execute: Callable[[ModuleType], None] = loader.exec_module
 
         def exec_and_tell(module: ModuleType) -> None:
             vars(loader).pop("exec_module", None)
-            execute(module)  # where that raises, the finder stays for another try
+            execute(module)  # if it raises, the finder stays for another import
             if module.__name__ == self.name:
                 if self in sys.meta_path:
                     sys.meta_path.remove(self)

@@ -1,4 +1,4 @@
-"""Libraries that only an extra of this package brings: imported where they are used, and named where they are missing."""
+"""Import libraries that an extra of this package installs, where they are used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from ..errors import GrafsError
 
 
 def required(module: str, extra: str, purpose: str) -> Any:
-    """The imported ``module``. GrafsError that says what installs it where it is missing or cannot be imported."""
+    """Import an optional module.
+
+    Args:
+        module: Its name.
+        extra: The extra of this package that installs it.
+        purpose: What needs it, for the error.
+
+    Raises:
+        GrafsError: It is missing or cannot be imported; says how to install it.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

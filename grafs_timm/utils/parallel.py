@@ -1,8 +1,7 @@
-"""Several processes on one run, as torchrun starts them: who each is, what they share, and how they end.
+"""Run one search or training in several processes that torchrun starts.
 
-Rank 0 keeps the run's files and speaks for all. Gradients meet in one all-reduce; plain values and checkpoints travel as
-bytes over gloo, read without running anything. With one process nothing here has an effect, so that such a run computes
-what it would without this file.
+Rank 0 writes the run's files and prints. Gradients are averaged in one all-reduce; plain values and checkpoints are sent as
+bytes over gloo and loaded with ``weights_only``. With one process nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -27,12 +26,9 @@ from ..errors import GrafsError, RunError
 
 _T = TypeVar("_T")
 
-# Groups are kept until the interpreter ends. DistributedDataParallel, freed last, would end the group's threads and wait for
-# them with Python's lock in hand, which they need to free what they carried: both would wait for ever.
+# Groups are kept until the interpreter ends. Otherwise DistributedDataParallel, freed last, would join the group's threads
+# while it holds the GIL, which they need to free their tensors: a deadlock.
 _ended: list[Any] = []
-
-
-# ------------------------------------------------------------------------------------------------ who this process is
 
 
 def _number(variable: str) -> int:
@@ -44,66 +40,66 @@ def _number(variable: str) -> int:
 
 
 def launched() -> int:
-    """How many processes the environment speaks of (torchrun's WORLD_SIZE); 1 where there is none. RunError for nonsense."""
+    """Return torchrun's WORLD_SIZE, 1 without it. Raises RunError if it is not a number."""
     return _number("WORLD_SIZE") if os.environ.get("WORLD_SIZE", "1") != "1" else 1
 
 
 def restarted() -> bool:
-    """Whether torchrun started this process anew after one had failed (``--max-restarts``)."""
+    """Check whether torchrun restarted this process after a failure (``--max-restarts``)."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def world() -> int:
-    """Processes in the group, 1 without one."""
+    """Return the number of processes in the group, 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's place in the group, 0 without one."""
+    """Return this process's rank in the group, 0 without one."""
     return dist.get_rank() if world() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this process writes and prints for all, also before the group is there and after it is gone."""
+    """Check whether this process writes and prints for all, also before and after the group exists."""
     return rank() == 0 if world() > 1 else launched() == 1 or _number("RANK") == 0
 
 
 def own_seed(seed: int) -> int:
-    """The seed of this rank's own draws: ``seed`` itself on rank 0, another stream on each other."""
+    """Return the seed of this rank's own draws: ``seed`` itself on rank 0, another stream on every other rank."""
     if rank() == 0:
         return seed
     return int(np.random.SeedSequence([seed, rank()]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def own_device(device: str) -> str:
-    """The device of this process: of several on «cuda» each takes cuda:LOCAL_RANK. RunError where it has none."""
+    """Return the device of this process: cuda:LOCAL_RANK if several run on "cuda". Raises RunError if there is none."""
     kind, _, index = device.partition(":")
     if launched() == 1 or kind != "cuda":
         return device
     local, count = _number("LOCAL_RANK"), torch.cuda.device_count()
     if index not in ("", str(local)):
-        raise RunError(f"device {device!r}: of several processes each takes a GPU of its own; give cuda")
+        raise RunError(f"device {device!r}: each of several processes takes a GPU of its own; give cuda")
     if local >= count:
         raise RunError(f"process {local} of this machine has no GPU of its own; start torchrun with --nproc_per_node {count}")
     return f"cuda:{local}"
 
 
-# --------------------------------------------------------------------------------------------------- beginning and end
-
-
 @functools.cache
 def _store() -> dist.Store:
-    # torchrun's agents keep the store; without them rank 0 does, as RANK and MASTER_ADDR say
+    # torchrun's agents hold the store; without them rank 0 does, by RANK and MASTER_ADDR
     store, *_ = next(iter(dist.rendezvous("env://")))
     return dist.PrefixStore(f"grafs_timm/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the processes torchrun started for as long as the block runs; yields the device of this one.
+    """Join the group of processes that torchrun started; as a context manager it yields the device of this process.
 
-    gloo on CPU; on CUDA nccl for what lies there. A group that the caller has made already is used and left alone. RunError
-    where contact with another process is lost. After an error the group stays as it is: end the process.
+    Uses gloo on CPU, and nccl for tensors on CUDA. A group that exists already is used and not ended. After an error the group
+    stays as it is, so end the process.
+
+    Raises:
+        RunError: Contact with another process is lost.
     """
     if world() > 1 or launched() == 1:
         yield device
@@ -117,27 +113,27 @@ def joined(device: str) -> Iterator[str]:
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=dist.PrefixStore("group", _store()), rank=place, world_size=count
         )
         yield device
-        gather(None)  # none may leave while another still waits for its words
+        gather(None)  # no process may leave while another still needs it
     except RuntimeError as error:
         if isinstance(error, GrafsError) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise RunError(
-            f"contact with another process of this run was lost ({str(error).splitlines()[0][:200]}); from its last "
-            "checkpoint it resumes with --resume, or by itself under torchrun --max-restarts"
+            f"contact with another process of this run was lost ({str(error).splitlines()[0][:200]}); resume it from its last "
+            "checkpoint with --resume, or let torchrun --max-restarts do so"
         ) from error
     _ended.append(dist.group.WORLD)
     dist.destroy_process_group()
 
 
 def first_to_say(say: Callable[[], None]) -> None:
-    """Of several processes that end with an error the first calls ``say``; the others wait until it has."""
+    """Call ``say`` in the first of several processes that end with an error; the others wait for it."""
     store = None
-    with contextlib.suppress(RuntimeError):  # also where the others cannot be reached: then each speaks for itself
+    with contextlib.suppress(RuntimeError):  # if the others cannot be reached, every process calls it
         if launched() > 1:
             store = _store()
             if store.add("errors", 1) > 1:
                 with contextlib.suppress(RuntimeError):
-                    store.wait(["said"], timedelta(seconds=10))  # ending sooner, torchrun might stop the one that speaks
+                    store.wait(["said"], timedelta(seconds=10))  # if it ended now, torchrun might stop the first one
                 return
     say()
     if store is not None:
@@ -145,14 +141,13 @@ def first_to_say(say: Callable[[], None]) -> None:
             store.set("said", "yes")
 
 
-# -------------------------------------------------------------------------------------------------- what they share
-
-
 def mean_(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over the ranks, in place: one all-reduce of all of them laid end to end.
+    """Replace each tensor by its mean over the ranks, in place, by one all-reduce.
 
-    Floating tensors of one device, in the same order and of the same shapes on every rank. What is NaN or infinite on one
-    rank is so on all afterwards: whoever decides by it decides alike.
+    A NaN or infinity on one rank is one on all ranks afterwards, so that all decide alike.
+
+    Args:
+        tensors: Floating tensors on one device, in the same order and of the same shapes on every rank.
     """
     if world() == 1:
         return
@@ -164,7 +159,7 @@ def mean_(tensors: Sequence[Tensor]) -> None:
 
 
 def broadcast(module: nn.Module) -> None:
-    """Give every rank the parameters and buffers that rank 0's ``module`` has."""
+    """Give every rank the parameters and buffers of rank 0's ``module``."""
     if world() == 1:
         return
     for tensor in module.state_dict().values():
@@ -174,26 +169,29 @@ def broadcast(module: nn.Module) -> None:
 
 
 def replicate(model: nn.Module, idle: bool = False) -> nn.Module:
-    """``model`` in DistributedDataParallel, which averages the weights' gradients in backward; itself with one process.
+    """Wrap a model in DistributedDataParallel; with one process return it unchanged.
 
-    ``idle``: some weights take no part in some steps, and are looked for in each. Every rank begins with rank 0's weights,
-    and BatchNorm's running statistics are rank 0's.
+    Every rank starts from rank 0's weights; BatchNorm's running statistics are rank 0's.
+
+    Args:
+        model: The model.
+        idle: Some weights are unused in some steps, and DistributedDataParallel must look for them.
     """
     if world() == 1:
         return model
     device = next(model.parameters()).device
-    # a 1×1 convolution's gradient may lie otherwise in memory than its weight: a copy, not an error
+    # a 1×1 convolution's gradient may have other strides than its weight; it is copied
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=idle)
 
 
 def apart(network: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Forward and backward inside leave a replica's gradients to the rank alone: of micro-batches only the last shares."""
+    """Keep gradients of forward and backward inside on this rank, for all micro-batches but the last."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def gather(value: Any) -> list[Any]:
-    """Each rank's ``value`` (tensors and plain values, as a checkpoint takes them), in the order of ranks, on every rank."""
+    """Return every rank's ``value`` (tensors and plain values, as in a checkpoint), in the order of ranks, on every rank."""
     if world() == 1:
         return [value]
     data = _packed(value)
@@ -206,7 +204,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def from_main(make: Callable[[], _T]) -> _T:
-    """What ``make()`` returns on rank 0 (tensors on the CPU, plain values), on every rank. Its GrafsError is raised on all."""
+    """Return on all ranks what ``make()`` returns on rank 0 (tensors on the CPU, plain values), or raise its GrafsError."""
     if world() == 1:
         return make()
     result: dict[str, Any] = {}
@@ -228,9 +226,11 @@ def from_main(make: Callable[[], _T]) -> _T:
 
 
 def check_same(state: Mapping[str, Any], when: str) -> None:
-    """RunError, on every rank, where a tensor or plain value in ``state`` is not the same bits on all of them.
+    """Raise RunError on every rank where a value in ``state`` is not bitwise the same on all.
 
-    Dicts in ``state`` may lie in one another; the message gives the path of the first that differs, and on which ranks.
+    Args:
+        state: Tensors and plain values, in nested dicts. The message gives the path of the first that differs.
+        when: Says when, for the message.
     """
     if world() == 1:
         return

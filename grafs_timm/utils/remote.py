@@ -1,7 +1,7 @@
-"""Files that may lie behind a URL: joined, and opened as a local file that can be read twice.
+"""Open files by path or URL.
 
-http and https are fetched by Python itself, the others by the programs that webdataset calls for them. Nothing here runs a
-command that a URL spells out: webdataset's ``pipe:`` is refused.
+Python fetches http and https itself; webdataset calls programs for the other schemes. No command in a URL is run: webdataset's
+``pipe:`` is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ _CHUNK = 1 << 20
 
 
 def is_url(text: str | Path) -> bool:
-    """Whether ``text`` is a URL rather than a path. DataError for a wrong one, or one that is not opened here, as ``pipe:``."""
+    """Check whether ``text`` is a URL rather than a path. Raises DataError for an invalid or unsupported one.
+
+    >>> is_url("https://host/folder"), is_url("folder/file")
+    (True, False)
+    """
     scheme, found, _ = str(text).partition(":")
     if not found or len(scheme) < 2 or not scheme.isalnum():  # one letter: a Windows drive
         return False
@@ -43,7 +47,7 @@ def is_url(text: str | Path) -> bool:
 
 
 def _parts(url: str) -> SplitResult:
-    """DataError where no host can be made out."""
+    """Split a URL. Raises DataError where it is invalid."""
     try:
         parts = urlsplit(url)
         http = parts.scheme.lower() in ("http", "https")
@@ -56,30 +60,42 @@ def _parts(url: str) -> SplitResult:
     except ValueError as error:  # UnicodeError, too
         wrong = str(error)
     if wrong:
-        raise DataError(f"{shortened(url, 300)}: not an address: {wrong}; one is such as https://host/folder")
+        raise DataError(f"{shortened(url, 300)}: not an address: {wrong}; expected one such as https://host/folder")
     return parts
 
 
 def listed(text: str) -> list[str]:
-    """The paths and URLs that ``text`` joins by ``::``, which is also part of an address such as ``http://[::1]/``."""
+    """Split paths and URLs that are joined by ``::``, which may also be part of an address.
+
+    >>> listed("a.txt::http://[::1]/b.txt")
+    ['a.txt', 'http://[::1]/b.txt']
+    """
     return re.split(r"(?<!//\[)::(?![0-9A-Fa-f:.]*\])", text)
 
 
 def join(url: str, filename: str) -> str:
-    """The URL of ``filename`` in the folder ``url``; a query, such as a signature, stays."""
+    """Return the URL of ``filename`` in the folder ``url``; a query, such as a signature, is kept."""
     parts = _parts(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(filename)}", fragment=""))
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """(URL of the folder, file name): what `join` puts together."""
+    """Return (URL of the folder, file name), the inverse of `join`."""
     parts = _parts(url)
     folder, _, filename = parts.path.rstrip("/").rpartition("/")
     return urlunsplit(parts._replace(path=folder)), unquote(filename)
 
 
 def open_file(location: str | Path, most: Limit = limits.FILE) -> BinaryIO:
-    """A path opened for reading, or a URL's content of at most ``most`` in a temporary file. DataError where it can't be."""
+    """Open a path for reading, or a URL's content in a temporary file.
+
+    Args:
+        location: The path or URL.
+        most: The largest content that is fetched.
+
+    Raises:
+        DataError: It cannot be read or is too large.
+    """
     if not is_url(location):
         with _explained(location):
             return open(location, "rb")
@@ -94,7 +110,7 @@ def open_file(location: str | Path, most: Limit = limits.FILE) -> BinaryIO:
 
 
 def read(location: str | Path, most: Limit) -> bytes:
-    """All of a path's or URL's content, read in memory. DataError where it can't be, or where it is more than ``most``."""
+    """Read a path's or URL's content into memory. Raises DataError where it cannot be read or exceeds ``most``."""
     content = io.BytesIO()
     with _explained(location):
         if is_url(location):
@@ -113,12 +129,12 @@ def _explained(location: str | Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"{location}: no such file") from None
-    except (OSError, ValueError, OverflowError) as error:  # ValueError: of an address that a server leads to
+    except (OSError, ValueError, OverflowError) as error:  # ValueError: an invalid address in a redirect
         raise DataError(f"{location}: cannot be read: {_reason(error)}") from error
 
 
 def _fetch(url: str, file: BinaryIO, most: Limit) -> None:
-    """Have a URL's content in ``file``, which is left at its beginning."""
+    """Fetch a URL's content into ``file`` and rewind it."""
     for wait in (*_WAITS, None):
         file.seek(0)
         file.truncate()
@@ -143,16 +159,14 @@ def _by_http(url: str, file: BinaryIO, most: Limit) -> None:
 
 
 def _promised(said: list[str] | None, url: str) -> int | None:
-    """The bytes that a server says will come. DataError for what is no number, or not one number."""
+    """Parse a server's Content-Length. Raises DataError if it is not one number."""
     if not said:
         return None
     values = {part.strip() for each in said for part in each.split(",")}
     value = values.pop()
     if values or not (value.isascii() and value.isdecimal() and len(value) < 20):
         shown = shortened(", ".join(said))
-        raise DataError(
-            f"{url}: the server's Content-Length is {shown!r}, which is no number of bytes; is it a file that it serves?"
-        )
+        raise DataError(f"{url}: the server's Content-Length is {shown!r}, not a number of bytes; does it serve a file?")
     return int(value)
 
 

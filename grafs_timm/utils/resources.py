@@ -1,4 +1,4 @@
-"""Where the folders that ship with the package lie: zoo/ and recipes/."""
+"""Find the folders that ship with the package: zoo/ and recipes/."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folder(name: Literal["zoo", "recipes"]) -> Path:
-    """The folder ``name``: the copy that an installed wheel carries, else the checkout's own.
+    """Return a folder of the installed wheel, or of the checkout.
 
-    FileNotFoundError where there is neither: an installation that lost its data.
+    Raises:
+        FileNotFoundError: There is neither; the installation has lost its data.
     """
     places = (_PACKAGE / "_data" / name, _PACKAGE.parent / name)
     for place in places:

@@ -106,21 +106,22 @@ def _expected(kind: str, context: dict[str, Any]) -> str | None:
 
 
 def fields_at(model: type[BaseModel], path: Sequence[Any]) -> dict[str, FieldInfo] | None:
-    """Return the fields of the section at a path of ``model``, of all kinds that it may be; None where no section is."""
-    sections = [model]
+    """Return the fields of the section at a path of ``model``, of each kind it may be; None where there is a plain value."""
+    fields = dict(model.model_fields)
     for key in path:
         if not isinstance(key, int):  # the items of a list have the list's schema
-            kinds = [each.model_fields[key].annotation for each in sections if key in each.model_fields]
-            sections = [section for kind in kinds for section in _sections_in(kind)]
-    return {name: field for each in reversed(sections) for name, field in each.model_fields.items()} if sections else None
+            sections = _sections_in(fields[key].annotation) if key in fields else []
+            if not sections:
+                return None
+            fields = {name: field for section in reversed(sections) for name, field in section.model_fields.items()}
+    return fields
 
 
-def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the sections X and Y in X | Y, X | None, tuple[X, ...] and Annotated[X | Y, ...]."""
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections X in X, X | None or tuple[X, ...]."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for each in get_args(annotation):
-        yield from _sections_in(each)
+        return [annotation]
+    return [section for each in get_args(annotation) for section in _sections_in(each)]
 
 
 def describe(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The nearest known names, for errors about unknown ones."""
+"""Suggest the nearest known names in errors about unknown ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """Return the end of an error message that names what was probably meant.
+    """Return the end of an error message that suggests names.
 
     Args:
         name: What was given.
-        names: All that would have been right.
+        names: All valid names.
 
     Returns:
-        ``"; nearest: a, b"`` with up to three names; where none is near, ``"; known: ..."`` with all of them if they are at
-        most twelve, else nothing.
+        ``"; nearest: a, b"`` with up to three names; if none is near, ``"; known: ..."`` with all of at most twelve names; else
+        an empty string.
 
     >>> nearest("gellu", ["relu", "gelu"])
     '; nearest: gelu, relu'

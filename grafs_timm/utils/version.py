@@ -1,4 +1,4 @@
-"""The version of this package: pyproject.toml states it, the installation tells it."""
+"""Read the version of this package, which pyproject.toml states, from the installation."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..activations import formula, timm_maps
+from ..activations import formula, similarity, timm_maps
 from ..activations.activation import FoundActivation
 from ..activations.formula import Genotype
 from ..activations.named import Activation
@@ -152,7 +152,7 @@ _added: dict[str, Entry] = {}  # from outside the package
 
 
 def add(new: Mapping[str, Entry]) -> None:
-    """Make entries from outside the package known by name."""
+    """Register entries from outside the package by name."""
     _added.update(new)
 
 
@@ -247,7 +247,7 @@ def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | No
 @functools.cache
 def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> bool:
     try:
-        return formula.same_function(genotype, other if isinstance(other, Genotype) else other())
+        return similarity.same_function(genotype, other if isinstance(other, Genotype) else other())
     except ValueError:  # not finite everywhere
         return False
 

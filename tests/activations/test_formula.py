@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from operations import expanded
 
 from grafs_timm.activations import formula, ops
-from grafs_timm.activations.formula import Gene, Genotype, distance, leans_on_bound, same_function
+from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.similarity import distance, leans_on_bound, same_function
 from grafs_timm.errors import GenotypeError, RunError
 
 EXAMPLE = {

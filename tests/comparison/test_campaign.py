@@ -389,7 +389,7 @@ def test_beginning_on_a_full_disk(tmp_path, room):
     with pytest.raises(RunError, match="No space left"), full_disk(room):
         own.write()
     assert len(contents(tmp_path)) == room
-    assert campaign.all_campaigns(tmp_path) == []
+    assert campaign_text.all_campaigns(tmp_path) == []
     again = planned(own.folder, **SMALL)
     again.write()
     assert labels(waiting(Campaign.read(own.folder))) == ["relu s0", "gelu s0", "s0"]

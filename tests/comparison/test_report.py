@@ -17,7 +17,7 @@ from written_results import read_results
 from grafs_timm.comparison import report_text
 from grafs_timm.comparison.report import write_report, write_results
 from grafs_timm.comparison.report_table import Table
-from grafs_timm.comparison.statistics import Result
+from grafs_timm.comparison.results import Result
 from grafs_timm.errors import RunError
 
 NAN = math.nan

@@ -14,8 +14,8 @@ from written_results import read_results
 from grafs_timm.activations.named import Activation
 from grafs_timm.comparison import contenders, selection
 from grafs_timm.comparison.contenders import Contender
+from grafs_timm.comparison.results import Result
 from grafs_timm.comparison.selection import Selection, held_out, of_length, run_searches, run_selection
-from grafs_timm.comparison.statistics import Result
 from grafs_timm.errors import RecipeError, RunError
 from grafs_timm.jobs.job import Outcome
 from grafs_timm.runs import training

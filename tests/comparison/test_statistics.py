@@ -10,10 +10,10 @@ import pytest
 import scipy.stats
 
 from grafs_timm.comparison import ranking, statistics
-from grafs_timm.comparison.measure import ACCURACY, LOSS
 from grafs_timm.comparison.ranking import rank, recommend
-from grafs_timm.comparison.statistics import Difference, Place, Result, difference, group_difference, group_mean
-from grafs_timm.comparison.verdict import Side, Verdict
+from grafs_timm.comparison.results import Place, Result
+from grafs_timm.comparison.statistics import difference, group_difference, group_mean
+from grafs_timm.comparison.verdict import ACCURACY, LOSS, Difference, Side, Verdict
 from grafs_timm.errors import RunError
 
 NAN = math.nan

@@ -188,6 +188,11 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
         ("a_batch_s3", 0): (3, 50.0, 5.0), ("a_batch_s3", 1): (3, 51.0, 5.0),
     }  # fmt: skip
     assert len(transfer.results(matrix)) == 5
+    (folder / "log.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(
+        RunError, match=r"summary\.json is not the summary of a training: .*has no epoch.*train that cell again"
+    ):
+        transfer.results(matrix)
 
 
 # -------------------------------------------------------------------------------------------------------- that it runs

@@ -212,14 +212,14 @@ def test_grids_of_other_widths_may_have_their_knot():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("model: m\nmodel: n\n", "line 2, column 1: the key 'model' stands here a second time"),
-        ("search: {epochs: 3, epochs: 4}", "the key 'epochs' stands here a second time"),
+        ("model: m\nmodel: n\n", "line 2, column 1: duplicate key 'model'"),
+        ("search: {epochs: 3, epochs: 4}", "duplicate key 'epochs'"),
         ("model: [", "not valid YAML at line"),
         ("a: 1\n--- \nb: 2", "not valid YAML"),
         ("- model", "expected a mapping of keys at the top, got a list"),
         ("", "expected a mapping of keys at the top, got nothing"),
         ("just words", "got the text 'just words'"),
-        ("a: &x [1]\nb: *x", "line 2, column 4: aliases (*name) are not taken"),
+        ("a: &x [1]\nb: *x", "line 2, column 4: aliases (*name) are not supported"),
         ("a: &x {b: 1}\nc:\n  <<: *x", "aliases"),
         ("a: &x [*x]", "aliases"),
         ("model: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -244,7 +244,7 @@ def test_what_is_no_recipe_file(written, content, said):
 def test_a_name_that_is_none():
     with pytest.raises(RecipeError, match=r"no recipe 'resnet_cifr10'.*nearest: resnet_cifar10"):
         load_recipe("resnet_cifr10")
-    with pytest.raises(RecipeError, match="neither a file"):
+    with pytest.raises(RecipeError, match="not a file and not a name"):
         load_recipe("elsewhere/resnet_cifar10.yaml")
 
 
@@ -302,7 +302,7 @@ AMBIGUOUS = ["010", "-010", "+007", "08", "00", "1_000", "0b11", "0o17", "1:30",
 @pytest.mark.parametrize("value", AMBIGUOUS)
 @pytest.mark.parametrize("key", ["search.epochs", "search.weights.lr", "model_kwargs.depth", "data.train_images"])
 def test_a_number_that_readers_of_yaml_disagree_about_is_refused(value, key, written):
-    with pytest.raises(RecipeError, match=r"to (all|some) readers of YAML; write") as error:
+    with pytest.raises(RecipeError, match=r"(read differently by YAML 1\.1 and 1\.2|to some readers of YAML); write") as error:
         load_recipe("resnet_digits", [f"{key}={value}"])
     assert str(error.value).startswith(f"--set {key}={value}: not valid YAML at line 1, column 1: {value} is ")
     with pytest.raises(RecipeError, match="line 3, column 19"):
@@ -319,7 +319,7 @@ def test_the_number_that_was_meant_is_named(value, meant):
 
 @pytest.mark.parametrize("value", ["!!int 010", "!!int '1:30'", "!!float 1:30", "!!int 1_0", "!!float '1_0.5'", "{<<: {a: 3}}"])
 def test_neither_a_tag_nor_a_merge_makes_another_value(value):
-    with pytest.raises(RecipeError, match="readers of YAML"):
+    with pytest.raises(RecipeError, match=r"read differently by YAML 1\.1 and 1\.2|readers of YAML"):
         strict_yaml.parse(value, "x")
 
 

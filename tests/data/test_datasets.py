@@ -340,7 +340,7 @@ def test_a_url_that_nothing_answers(monkeypatch):
 
 
 def test_urls_of_two_folders():
-    with pytest.raises(DataError, match="must be of one folder"):
+    with pytest.raises(DataError, match="must be in one folder"):
         open_dataset("https://a/x.tar::https://b/x.tar")
 
 

@@ -3,7 +3,7 @@
 import csv
 from typing import get_type_hints
 
-from grafs_timm.comparison.statistics import Result
+from grafs_timm.comparison.results import Result
 
 READ = {"int": int, "float": float}
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from grafs_timm.errors import UnknownNameError
-from grafs_timm.models.families import FAMILIES, family_of, nearest_family, usual_activation
+from grafs_timm.models.families import FAMILIES, default_activation, family_of, nearest_family
 
 MODULES = [module for module in timm.list_modules() if f"timm.models.{module}" in sys.modules]
 # timm's names of the non-linearities found in its models; sigmoid, hard-sigmoid and soft-max are gates.
@@ -119,7 +119,7 @@ def test_a_users_own_architecture(monkeypatch):
     monkeypatch.setitem(_registry._model_entrypoints, "vgg_of_mine", vgg_of_mine)
     monkeypatch.setitem(_registry._model_to_module, "vgg_of_mine", "vgg")
     monkeypatch.setitem(_registry._module_to_models, "vgg", _registry._module_to_models["vgg"] | {"vgg_of_mine"})
-    with pytest.raises(UnknownNameError, match=r"^vgg_of_mine is of no family in the table; the families: resnet, .*vit, "):
+    with pytest.raises(UnknownNameError, match=r"^vgg_of_mine belongs to no family in the table; the families: resnet, .*vit,"):
         family_of("vgg_of_mine")
     model = vgg_of_mine()
     model.pretrained_cfg = {"architecture": "vgg_of_mine"}
@@ -132,15 +132,15 @@ def test_unknown_model_names_the_nearest():
 
 
 def test_a_module_that_timm_did_not_build():
-    with pytest.raises(UnknownNameError, match=r"this Linear is of no family in the table; the families: resnet, .*vit, "):
+    with pytest.raises(UnknownNameError, match=r"this Linear belongs to no family in the table; the families: resnet, .*vit, "):
         family_of(nn.Linear(2, 2))
 
 
-def test_usual_activation():
-    assert usual_activation("resnetv2_50") == "relu"
-    assert usual_activation("cifar_vit_small") == "gelu"
-    assert usual_activation("efficientnet_b0") == "silu"
-    assert usual_activation("mobilenetv3_large_100.ra_in1k") == "hard_swish"
+def test_default_activation():
+    assert default_activation("resnetv2_50") == "relu"
+    assert default_activation("cifar_vit_small") == "gelu"
+    assert default_activation("efficientnet_b0") == "silu"
+    assert default_activation("mobilenetv3_large_100.ra_in1k") == "hard_swish"
 
 
 @pytest.mark.parametrize(

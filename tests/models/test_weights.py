@@ -310,7 +310,7 @@ def test_missing_and_cut_off_files(saved, tmp_path):
     refuses("no weights at", model, tmp_path / "nowhere")
     pickled = tmp_path / "weights.pth"
     torch.save(model.state_dict(), pickled)
-    refuses("no .safetensors file", model, pickled)
+    refuses("is not a .safetensors file", model, pickled)
     with pytest.raises(WeightsError, match="missing or damaged"):
         create_from(tmp_path)
 

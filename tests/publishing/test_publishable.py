@@ -10,7 +10,7 @@ from made_ledger import FOUND, X, made_ledger
 from grafs_timm.activations.formula import Gene, Genotype
 from grafs_timm.comparison import statistics
 from grafs_timm.comparison.campaign import Campaign
-from grafs_timm.comparison.statistics import Place
+from grafs_timm.comparison.results import Place
 from grafs_timm.errors import RunError
 from grafs_timm.publishing import evidence
 from grafs_timm.publishing.requirements import batch, best, budget, genotype_of, lacking

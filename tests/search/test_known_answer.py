@@ -12,7 +12,7 @@ import pytest
 import torch.nn.functional as F
 from known_answer import TEACHERS, search
 
-from grafs_timm.activations.formula import distance
+from grafs_timm.activations.similarity import distance
 
 FIXED = {"ReLU": F.relu, "GELU": F.gelu, "SiLU": F.silu, "ELU": F.elu, "LeakyReLU": F.leaky_relu}
 SEEDS = range(5)
