@@ -76,6 +76,21 @@ def test_commands_have_the_options_they_are_shown_with(page: Path) -> None:
         command.make_parser(own).parse_args(words)  # raises for an unknown option
 
 
+def test_the_files_of_the_architecture_page_exist() -> None:
+    named = 0
+    page = text(ROOT / "docs" / "architecture.md")
+    for room, files in re.findall(r"^\| `(\w+)/` \| (.*) \|$", page, re.MULTILINE):
+        for file in re.findall(r"`([\w*]+\.(?:py|cpp))`", files):
+            assert list((ROOT / "grafs_timm" / room).glob(file)), f"{room}/{file}"
+            named += 1
+    for path in re.findall(r"`(\w+/[\w*]+\.py)`", page):
+        assert list((ROOT / "grafs_timm").glob(path)) or (ROOT / path).exists(), path
+        named += 1
+    assert named > 60
+    rooms = {folder.parent.name for folder in (ROOT / "grafs_timm").glob("*/__init__.py")}
+    assert all(re.search(rf"\b{room}\b", FENCE.search(page)[2]) for room in rooms)
+
+
 def test_the_readmes_python_runs() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
     batches = [(torch.randn(8, 2), torch.randint(2, (8,))) for _ in range(2)]

@@ -5,7 +5,7 @@
 Times: all sides in one process, a step of each in turn, medians, so that a machine's mood meets all of them. Peak memory: each
 side in a process of its own. The exact cell keeps every candidate's output and runs at a smaller batch, beside a plain step of
 that size. The floor is what any first-order method with these levels pays: a plain step and an architecture step whose
-activation costs what the usual one does.
+activation costs what the default one does.
 
     python tools/bench_search.py --whole resnet_cifar10 --data path/to/cifar10
 

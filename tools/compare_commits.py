@@ -68,7 +68,7 @@ def run_all(commit: str, root: Path, out: Path) -> None:
 @click.argument("new", default="HEAD")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the runs in this folder.")
 def main(old: str, new: str, keep: Path | None) -> None:
-    old, new = (subprocess.check_output(["git", "rev-parse", "--short", each], text=True).strip() for each in (old, new))
+    old, new = (subprocess.check_output(["git", "rev-parse", "--short", each], encoding="utf-8").strip() for each in (old, new))
     with tempfile.TemporaryDirectory() as temporary:
         # One folder for both, moved aside after each: paths are facts of a run, and they have to be equal.
         root, out = Path(temporary), Path(temporary) / "runs"

@@ -41,7 +41,7 @@ def main(recipe: str, out: Path, seed: int) -> None:
 
     click.echo()
     click.secho(
-        f"2. Train from scratch with it and with the usual ones: {chosen.evaluate.epochs} epochs, 3 seeds each", bold=True
+        f"2. Train from scratch with it and with default activations: {chosen.evaluate.epochs} epochs, 3 seeds each", bold=True
     )
     results: dict[str, list[float]] = {}
     for activation in (path, "relu", "gelu", "silu"):

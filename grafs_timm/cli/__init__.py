@@ -1,1 +1,1 @@
-"""The command line: arguments and calls, nothing more."""
+"""The command line: arguments and calls."""

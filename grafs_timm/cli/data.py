@@ -1,4 +1,4 @@
-"""Commands that make and check shards: data pack, data check."""
+"""Commands that pack and check shards: data pack, data check."""
 
 from __future__ import annotations
 

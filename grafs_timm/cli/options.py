@@ -159,7 +159,7 @@ def chosen_wandb(mode: Mode, group: str | None, name: str) -> Wandb:
     """Return the W&B options of many runs, in the group ``name`` if no option or variable names one.
 
     Raises:
-        RunError: W&B's variables are wrong; nothing has started then.
+        RunError: W&B's variables are wrong; no run has started then.
     """
     from ..runs.tracking import Wandb
     from ..runs.wandb_mirror import check_mode, told

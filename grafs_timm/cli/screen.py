@@ -1,4 +1,4 @@
-"""What the commands put on the screen: notices as plain notes, and signs that a terminal lacks by others."""
+"""Terminal output of the commands: warnings as plain notes, and substitutes for characters that a terminal lacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ERRORS = "grafs_timm.written"
 
 
 def _written(error: UnicodeError) -> tuple[str | bytes, int]:
-    """For a sign that the encoding lacks another way to write it; for a byte of a file's name that byte, as ``ls`` does."""
+    """Replace a character that the encoding lacks; keep an undecodable byte of a file name, as ``ls`` does."""
     assert isinstance(error, UnicodeEncodeError)
     sign = error.object[error.start]
     if "\udc80" <= sign <= "\udcff":
@@ -35,9 +35,9 @@ codecs.register_error(_ERRORS, _written)
 
 
 def never_die() -> None:
-    """From now on printing degrades where the encoding of the screen lacks a sign, instead of ending the process.
+    """Print substitutes for characters that the terminal's encoding lacks, instead of raising an error.
 
-    ASCII, that of the C locale, is taken for UTF-8, as Python (PEP 540) and click do.
+    ASCII, the encoding of the C locale, is treated as UTF-8, as in Python (PEP 540) and click.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, TypeError, ValueError):  # not one of Python's own, or closed
@@ -46,19 +46,26 @@ def never_die() -> None:
 
 
 def unnameable(error: UnicodeEncodeError) -> str | None:
-    """What to do where a name, such as one in a recipe, cannot be a file's in this locale; None for another error."""
+    """Explain that a name, such as one in a recipe, cannot be a file name in this locale.
+
+    Args:
+        error: What the use of the name raised.
+
+    Returns:
+        A message with the name, the character and the variable to set; None if the error is another one.
+    """
     if error.encoding != sys.getfilesystemencoding() or error.encoding == "utf-8":
         return None
     sign = error.object[error.start]
     return (
-        f"{error.object}: no file can be called that in this locale, whose encoding {error.encoding} has no {sign!r}; "
+        f"{error.object}: cannot be a file name in this locale, whose encoding {error.encoding} has no {sign!r}; "
         "set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
     )
 
 
 @contextlib.contextmanager
 def plain_notes() -> Iterator[None]:
-    """Show this package's warnings as ``note: ...``, each once; those of others stay what they are."""
+    """Show this package's warnings as ``note: ...``, each once; other warnings are unchanged."""
     before = warnings.showwarning
     warnings.showwarning = _noting(before)
     try:
@@ -83,7 +90,7 @@ def _noting(others: Any) -> Any:
 
 
 def _write(line: str) -> None:
-    """On standard error, above a progress bar where there is one."""
+    """Write to standard error, above a progress bar if there is one."""
     if sys.stderr is None:
         return
     if bars := sys.modules.get("tqdm"):
@@ -93,7 +100,7 @@ def _write(line: str) -> None:
 
 
 def begin_command() -> None:
-    """Where this process is the command line, also show as notes what is told before its first line: while it is imported."""
+    """If this process is the command line, show warnings as notes already while modules are imported."""
     if _is_command():
         never_die()
         warnings.showwarning = _noting(warnings.showwarning)

@@ -1,7 +1,7 @@
 """Run a Python script as `python script.py` would, with the zoo's names known to timm.
 
-For scripts that know nothing of this package, such as timm's own train.py and validate.py. A process that such a script forks
-knows the names; one that it spawns does where it is given something of the zoo's, for unpickling that imports this package.
+The script, such as timm's own train.py or validate.py, needs no change. Processes that it forks know the names too. A process
+that it spawns knows them once it unpickles an object of the zoo, which imports this package.
 """
 
 from __future__ import annotations
@@ -19,10 +19,16 @@ from ..zoo import lookup as zoo
 
 
 def run_script(script: Path, arguments: Sequence[str]) -> None:
-    """Run ``script`` as ``__main__`` with ``arguments`` in sys.argv and its folder first on sys.path, to its end.
+    """Run a script as ``__main__``, with its arguments in sys.argv and its folder first on sys.path.
 
-    SystemExit carries the script's own exit code; what it does not catch is reported as Python does, from the script on, and
-    exits with 1 (130 after Ctrl-C). GrafsError where there is no such script.
+    Args:
+        script: Path of the Python file.
+        arguments: The script's own arguments.
+
+    Raises:
+        SystemExit: The script's own exit code; 1 for an exception that it does not catch, which is printed as Python does, from
+            the script on; 130 after Ctrl-C.
+        GrafsError: There is no such script.
     """
     _require(script)
     sys.argv = [str(script), *arguments]
@@ -48,7 +54,7 @@ def _require(script: Path) -> None:
 
 
 def _explain(error: BaseException) -> None:
-    """timm's factories answer an unknown name with a bare KeyError."""
+    """Add the nearest names to the bare KeyError that timm's factories raise for an unknown name."""
     name = error.args[0] if isinstance(error, KeyError) and error.args else None
     if isinstance(name, str) and name.startswith("grafs_"):
         try:
@@ -58,7 +64,7 @@ def _explain(error: BaseException) -> None:
 
 
 def _from_script(traceback: TracebackType | None, script: str) -> TracebackType | None:
-    """The traceback without the frames that lead to the script; all of it where the script never began (a syntax error)."""
+    """Return the traceback from the script on; all of it if the script did not start (a syntax error)."""
     there = traceback
     while there is not None and there.tb_frame.f_code.co_filename != script:
         there = there.tb_next

@@ -1,4 +1,4 @@
-"""What `grafs-timm zoo show` tells of an entry, in lines of plain text."""
+"""An entry as lines of plain text, for `grafs-timm zoo show`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..zoo.entry import Batch, Contents, Facts, Metric
 
 
 def lines(contents: Contents) -> Iterator[str]:
-    """Facts, then each batch: where it comes from, how it was chosen, what was measured."""
+    """Yield the facts, then each batch: its origin, its selection, its measurements."""
     yield f"family  {contents.family}{f', what grafs_{contents.family} loads' if contents.alias else ''}"
     warned = claims.not_shown(contents)
     yield f"        {warned or 'recommended'}"

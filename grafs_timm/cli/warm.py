@@ -1,12 +1,11 @@
-"""``python -m grafs_timm.warm``: many runs one after another, each forked from a process in which everything is imported.
+"""``python -m grafs_timm.cli.warm``: fork runs, one after another, from a process that has imported everything.
 
-Standard input brings one JSON line for each run, {"arguments": [...], "output": path}; standard output answers {"pid": ...}
-when it has begun and {"code": ...} when it has ended, minus the signal where one ended it. Input that ends is the end of all.
+Standard input has one JSON line for each run, {"arguments": [...], "output": path}. Standard output answers {"pid": ...} at its
+start and {"code": ...} at its end, minus the signal number if a signal ended it. The process ends when its input ends.
 
-A fork begins with the imported modules and none of what an earlier run set: its threads, seeds, warnings, compiled functions
-and memory end with it. So a run is what it would be in a process started for it. The one thing that is kept are the images it
-decoded, as bytes; of those a fork has its own copy as soon as it writes. Nothing here may compute with torch or ask for CUDA:
-threads and devices don't survive a fork.
+A fork starts with the imported modules and no state of an earlier run: threads, seeds, warnings, compiled functions and memory
+end with the run. So a run gives the same result as in a process of its own. Only decoded images are kept, as bytes, which a
+fork copies on write. Nothing here may compute with torch or use CUDA: threads and devices do not survive a fork.
 """
 
 from __future__ import annotations
@@ -35,17 +34,21 @@ _LARGEST = 1 << 30  # bytes of a split that is kept
 
 
 class Images:
-    """The last splits that runs decoded, by what determines them. A run writes down what it decodes, and is read afterwards."""
+    """The last splits that runs decoded, by a key of all that they depend on.
+
+    A run writes the splits that it decodes to a file, which this process reads after the run.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.int64]]] = {}
         self._written: IO[bytes] | None = None
 
     def before(self) -> None:
+        """Open the file for the next run."""
         self._written = tempfile.TemporaryFile()  # noqa: SIM115  it is a run's and this process's
 
     def load(self, key: str | None, read: Callable[[], ImageSet]) -> ImageSet:
-        """In a run: those of an earlier one, or what ``read`` returns. The settings' notices are said by the caller."""
+        """Return, in a run, the split of an earlier run with the same key, or the result of ``read``."""
         if key in self._kept:
             about, images, labels = self._kept[key]
             return ImageSet(
@@ -64,13 +67,13 @@ class Images:
             for part in (np.array(about), found.images.numpy(), found.labels.numpy()):
                 np.save(self._written, part, allow_pickle=False)
             self._written.flush()
-        except OSError:  # a full disk: the next run decodes them again
+        except OSError:  # full disk: the next run decodes them again
             with contextlib.suppress(OSError):
                 self._written.seek(begin)
                 self._written.truncate()
 
     def after(self) -> None:
-        """Take over what the run wrote; not a split in whose middle it was killed."""
+        """Read what the run wrote, except a split that it was writing when it was killed."""
         assert self._written
         with self._written as file, contextlib.suppress(ValueError, EOFError):
             file.seek(0)
@@ -83,7 +86,7 @@ class Images:
 
 
 def _import_all() -> bytes:
-    """What runs import at their beginning; returns what that printed, which each of them would have printed."""
+    """Import what runs import, and return what that printed, which each run prints again."""
     with tempfile.TemporaryFile() as said:
         real = os.dup(2)
         os.dup2(said.fileno(), 2)
@@ -103,12 +106,13 @@ def _import_all() -> bytes:
 
 
 class _Requests:
-    """Lines of standard input, which can also be looked at without waiting."""
+    """Lines of standard input, with a check for its end."""
 
     def __init__(self) -> None:
         self._heard = b""
 
     def next(self) -> dict[str, Any] | None:
+        """Wait for the next line; None at the end of the input."""
         while b"\n" not in self._heard:
             if not (part := os.read(0, 4096)):
                 return None
@@ -118,7 +122,7 @@ class _Requests:
         return request
 
     def closed(self, seconds: float) -> bool:
-        """Whether it closes within that time."""
+        """Return whether the input ends within that time."""
         if not select.select([0], [], [], seconds)[0]:
             return False
         part = os.read(0, 4096)
@@ -127,7 +131,7 @@ class _Requests:
 
 
 def _serve(answers: int) -> list[str] | None:
-    """Fork a run for each request. In a run its arguments are returned, in this process None when no more come."""
+    """Fork a run for each request. Returns in a run its arguments, in this process None at the end."""
     said, images, requests = _import_all(), Images(), _Requests()
     while request := requests.next():
         images.before()

@@ -122,7 +122,7 @@ def _shards(folder) -> None:
     (folder / "_info.json").write_text(json.dumps({"splits": splits, "classes": ["x", "y", "z"]}), encoding="utf-8")
 
 
-def in_this_process(jobs, on_outcome=None, **where):
+def in_this_process(jobs, launch, on_outcome=None):
     """`run_jobs` without a process for each job."""
     outcomes = []
     for job in jobs:

@@ -90,7 +90,7 @@ def test_a_session_under_another_locale(tmp_path, there):
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     assert b"10, 10]: from" in done.stdout
     assert b"no problems" in done.stdout
-    assert b".png: no file can be called that in this locale" in done.stderr
+    assert b".png: cannot be a file name in this locale" in done.stderr
     assert b"set PYTHONUTF8=1, or LC_ALL=C.UTF-8" in done.stderr
     assert done.stderr.count(b"\n") == 1
 
@@ -148,7 +148,7 @@ def test_a_name_that_is_no_text_is_printed(monkeypatch, name, encoding):
         click.echo(f"{path} −")
         raise errors.DataError(f"{path}: − is missing")
 
-    group = cli._Group("grafs-timm")
+    group = cli._Main("grafs-timm")
     group.add_command(command)
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
@@ -188,7 +188,7 @@ def warn(*given):
         for message, category in given:
             warnings.warn(message, category)
 
-    group = cli._Group("grafs-timm")
+    group = cli._Main("grafs-timm")
     group.add_command(command)
     result = CliRunner().invoke(group, ["command"])
     assert result.exit_code == 0, result.output
