@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from ..activations.formula import Genotype
-from ..config.settings import Recipe
+from ..activations.genotype import Genotype
+from ..config.schema import Recipe
 from ..errors import GrafsWarning
 from ..utils import parallel
 from . import checkpoint

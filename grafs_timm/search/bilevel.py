@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations.activation import activation_class
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..errors import RunError, SearchError
 from ..models import hooks
 from ..models.activation_table import Also
