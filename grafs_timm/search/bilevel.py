@@ -145,7 +145,6 @@ class ActivationSearch:
             for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
                 del own[number]
         other._attach()
-        other.epoch = self.epoch  # ends an outer level that the copy was made in
         return other
 
     @property
