@@ -16,11 +16,11 @@ from .utils.version import own as version
 if TYPE_CHECKING:
     from .models.create import create_model as create_model
     from .models.families import family_of as family_of
-    from .models.registry import register as register
     from .models.replace import replace_activations as replace_activations
     from .models.shelf import add_activation as add_activation
     from .models.shelf import add_activations as add_activations
     from .models.surgery import Report as Report
+    from .models.timm_names import register as register
     from .models.weights import load_pretrained as load_pretrained
     from .models.weights import save_pretrained as save_pretrained
     from .search.bilevel import ActivationSearch as ActivationSearch
@@ -36,7 +36,7 @@ _find, __dir__, __all__ = names_from(
     {
         "models.create": "create_model",
         "models.families": "family_of",
-        "models.registry": "register",
+        "models.timm_names": "register",
         "models.replace": "replace_activations",
         "models.shelf": "add_activation add_activations",
         "models.surgery": "Report",
@@ -52,9 +52,9 @@ def __getattr__(name: str) -> Any:
 
 
 def _know_timm(timm: ModuleType) -> None:
-    from .models import registry, small_models  # noqa: F401  which registers cifar_* and gpt_*
+    from .models import small_models, timm_names  # noqa: F401  which registers cifar_* and gpt_*
 
-    registry.register()
+    timm_names.register()
 
 
 def _know_timm_later(timm: ModuleType) -> None:

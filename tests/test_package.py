@@ -54,7 +54,7 @@ def test_public_names_exist() -> None:
 FIRST = [
     "zoo.lookup",
     "activations.timm_maps",
-    "models.registry",
+    "models.timm_names",
     "models.families",
     "zoo.outside",
     "search.bilevel",

@@ -20,7 +20,7 @@ from bench_csv import alternate, append, environment
 from torch import Tensor
 
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.errors import GrafsError
 from grafs_timm.zoo import lookup as zoo
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from grafs_timm.activations.activation import FoundActivation
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 
 Make = Callable[[], nn.Module]
 Pair = tuple[list[Tensor], list[Tensor]]

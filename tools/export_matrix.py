@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from grafs_timm.activations import facts
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Genotype, random_genotype
+from grafs_timm.activations.genotype import Genotype, random_genotype
 from grafs_timm.zoo import lookup as zoo
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

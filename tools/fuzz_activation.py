@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.search.table import Grid, lookup
 
 _KEEP = Gene("identity")

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.activations.similarity import distance
 from grafs_timm.search.bilevel import ActivationSearch
 

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import numpy as np
 
-from grafs_timm.activations import formula
+from grafs_timm.activations import genotype as genotypes
 from grafs_timm.config.recipe import load_recipe
-from grafs_timm.config.settings import Recipe
+from grafs_timm.config.schema import Recipe
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.utils.files import write_csv
@@ -75,14 +75,14 @@ def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, c
         rows.append(row("usual", "", "", name, train(plain, name, out / "usual" / name, trainings)))
     rng = np.random.default_rng(0)
     for number in range(count):
-        cell = formula.random_genotype(rng)
+        cell = genotypes.random_genotype(rng)
         rows.append(row("random", "", number, cell.text, train(plain, cell, out / "random" / str(number), trainings)))
         write(rows, out / "study.csv")
     for seed in range(seeds):  # outermost, so that a study stopped early has seen every setting as often as any
         for name in only or SETTINGS:
             folder = out / name.replace(" ", "_") / f"s{seed}"
             found = run_search(load_recipe(recipe, [*common, *SETTINGS[name]]), folder, seed=seed, resume=True, quiet=True)
-            genotype = formula.load(folder / "genotype.json")
+            genotype = genotypes.load(folder / "genotype.json")
             accuracies = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
             more = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
             rows.append(row(name, " ".join(SETTINGS[name]), seed, found["formula"], accuracies, **more))

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .activation import FoundActivation as FoundActivation
     from .activation import activation_class as activation_class
     from .facts import Facts as Facts
-    from .formula import Gene as Gene
-    from .formula import Genotype as Genotype
-    from .formula import random_genotype as random_genotype
+    from .genotype import Gene as Gene
+    from .genotype import Genotype as Genotype
+    from .genotype import random_genotype as random_genotype
     from .similarity import same_function as same_function
 
 __getattr__, __dir__, __all__ = names_from(
@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = names_from(
     {
         "activation": "FoundActivation activation_class",
         "facts": "Facts",
-        "formula": "Gene Genotype random_genotype",
+        "genotype": "Gene Genotype random_genotype",
         "similarity": "same_function",
     },
 )

@@ -22,7 +22,7 @@ from ..errors import GrafsWarning, TensorError
 from ..utils import compiled
 from ..utils.layout import flat, in_memory, is_freed, together, unflat, watched
 from . import curve, onnx_rules
-from .formula import Genotype
+from .genotype import Genotype
 
 _LARGE = 2**14  # elements; below it the plain formula is as fast
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)  # dtypes that the loops and kernels read

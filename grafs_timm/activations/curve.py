@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..kernels import cpu
 from ..utils.layout import undisturbed
-from . import formula
-from .formula import Genotype
+from . import genotype as genotypes
+from .genotype import Genotype
 
 LOW, HIGH, INTERVALS = -16.0, 16.0, 2048
 # |error of the value| ≤ TOLERANCE·(1 + |f(x)| + |x·f′(x)|): half a unit of float32 at 1, plus the effect of rounding x.
@@ -61,7 +61,7 @@ def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
 def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
     limits = genotype.limits
     function = functools.partial(
-        formula.evaluate, genotype, limits=replace(limits, bound=min(limits.bound, torch.finfo(dtype).max))
+        genotypes.evaluate, genotype, limits=replace(limits, bound=min(limits.bound, torch.finfo(dtype).max))
     )
     width = (HIGH - LOW) / INTERVALS
     # one-sided slopes at a knot: f may have a kink there

@@ -12,7 +12,7 @@ from ..utils.schema import Listed, Part
 from . import gains
 from .activation import activation_class
 from .curve import gradient
-from .formula import Genotype
+from .genotype import Genotype
 
 LOW, HIGH, _INTERVALS = -10.0, 10.0, 20_000
 _SIDE = 1e-7  # distance from a knot at which its one-sided slopes are taken

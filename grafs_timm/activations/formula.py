@@ -1,320 +1,266 @@
-"""Represent a found activation as data: six operations and their constants, looked up in a table, never run as text.
+"""Write a cell's formula as a reader would: simplified by sympy, with the common names, as text and LaTeX.
 
-The cell (Strack, Safari, Hutter 2024, arXiv 2408.06820): b(x) = B1(U1(x), U2(x)); f(x) = B2(U3(b(x)), U4(x)).
-This module has its file format ``grafs-cell/1``, its value on tensors, and its formula as text and LaTeX.
+Imported only when a formula is needed: sympy takes a third of a second to load. The growth bound does not appear in a
+formula, the floor of a root does, as a number. Constants are folded by the table's references, which apply the bound.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import reprlib
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
-from functools import cached_property
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import sympy
+from scipy import special
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.str import StrPrinter
 
-from ..errors import GenotypeError
-from ..utils import dtypes, strict_json, suggest
-from ..utils.files import write_json
 from . import ops
 
-FORMAT = "grafs-cell/1"
-MAX_BYTES = 1_000_000
-_DERIVED = ("formula", "latex", "sha256")
-_KEYS = ("format", *ops.SLOTS, "bound", *_DERIVED)
-_KIND = {1: "unary", 2: "binary"}
+X = sympy.Symbol("x", real=True)
+DIGITS = 4  # significant digits of a constant in a formula
 
 
-@dataclass(frozen=True)
-class Gene:
-    """Hold one slot's operation and its learnt constant.
+class Named(sympy.Function):
+    """A function that keeps its common name in a formula instead of being written out.
 
-    Args:
-        op: Name of a row of the table of operations.
-        gamma: The constant γ, for operations that have one.
-
-    >>> Gene("gelu")
-    Gene(op='gelu', gamma=None)
-    >>> Gene("scale", 0.5)
-    Gene(op='scale', gamma=0.5)
+    ``sign`` 1 or −1 states that its values are never below or never above 0. ``eval`` is sympy's hook that simplifies a call
+    as it is made, or returns None to keep it; its arguments are expressions, never text.
     """
 
-    op: str
-    gamma: float | None = None
+    is_real = is_finite = True
+    sign = 0
+    tex = ""
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.sign > 0 else None
+
+    def _eval_is_nonpositive(self) -> bool | None:
+        return True if self.sign < 0 else None
+
+    def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
+        written = self.tex_of(*(printer._print(a) for a in self.args))
+        return written if exp is None else rf"\left({written}\right)^{{{exp}}}"
+
+    def tex_of(self, *args: str) -> str:
+        """Return the call in LaTeX, given its arguments in LaTeX."""
+        return rf"{self.tex}\left({', '.join(args)}\right)"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"{type(self).__name__}({', '.join(printer._print(a) for a in self.args)})"
 
 
-@dataclass(frozen=True)
-class Genotype:
-    """A found activation: f(x) = B2(U3(b(x)), U4(x)) with b(x) = B1(U1(x), U2(x)), callable on tensors.
+class ReLU(Named):
+    """max(x, 0)"""
 
-    Args:
-        u1, u2, b1, u3, u4, b2: The gene of each slot; ``u`` slots take unary operations, ``b`` slots binary ones.
-        bound: Where growing operations saturate (ℓ of the paper). None lifts the search's limits (``ops.LIFTED``).
-        source: Names the genotype in error messages; not stored.
-
-    Raises:
-        GenotypeError: A gene or the bound is unknown, misspelt or out of range; names the slot.
-
-    >>> swish = Genotype(Gene("identity"), Gene("sigmoid"), Gene("mul"), Gene("identity"), Gene("identity"), Gene("left"))
-    >>> swish.text
-    'x*sigmoid(x)'
-    >>> swish(torch.tensor([-1.0, 0.0, 1.0]))
-    tensor([-0.2689,  0.0000,  0.7311])
-    >>> Genotype.from_dict(swish.to_dict()) == swish
-    True
-    """
-
-    u1: Gene
-    u2: Gene
-    b1: Gene
-    u3: Gene
-    u4: Gene
-    b2: Gene
-    bound: float | None = None
-    source: InitVar[str] = "genotype"
-
-    def __post_init__(self, source: str) -> None:
-        for slot in ops.SLOTS:
-            object.__setattr__(self, slot, _checked_gene(slot, getattr(self, slot), source))
-        if self.bound is not None:
-            object.__setattr__(self, "bound", _checked_bound(self.bound, source))
-
-    @property
-    def limits(self) -> ops.Limits:
-        """Return where the operations of this function saturate."""
-        return ops.LIFTED if self.bound is None else ops.Limits(bound=self.bound)
-
-    def genes(self) -> dict[str, Gene]:
-        """Return slot name -> gene, in slot order."""
-        return {slot: getattr(self, slot) for slot in ops.SLOTS}
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute f(x) elementwise.
-
-        Args:
-            x: float16, bfloat16, float32 or float64, of any shape.
-
-        Returns:
-            f(x), of x's shape and dtype. 16-bit inputs are computed in float32 and rounded once; the result saturates at the
-            dtype's largest number.
-
-        Raises:
-            TensorError: x has another dtype.
-        """
-        return evaluate(self, x, self.limits)
+    sign, tex = 1, r"\operatorname{ReLU}"
 
     @classmethod
-    def from_dict(cls, data: object, source: str = "genotype", derived: bool = False) -> Genotype:
-        """Read a genotype from parsed JSON.
-
-        Args:
-            data: As `to_dict` returns it. A hash in it is compared with the genotype's own.
-            source: Names the file in errors.
-            derived: Compare formula and LaTeX in ``data`` too, which imports sympy: for files that somebody may have edited.
-
-        Raises:
-            GenotypeError: A field is missing, unknown, misspelt, out of range or contradicts the others; names it.
-        """
-        if not isinstance(data, dict):
-            raise GenotypeError(f"{source}: must be a JSON object, got {reprlib.repr(data)}")
-        _refuse_unknown(data, _KEYS, source)
-        if data.get("format") != FORMAT:
-            found = reprlib.repr(data["format"]) if "format" in data else "nothing"
-            raise GenotypeError(f"{source}: format must be {FORMAT!r}, found {found}")
-        genes = {slot: _parsed_gene(slot, data, source) for slot in ops.SLOTS}
-        if "bound" in data and data["bound"] is None:
-            raise GenotypeError(f"{source}: bound: must be a number, got null; leave it out to lift the bound")
-        genotype = cls(**genes, bound=data.get("bound"), source=source)
-        if "sha256" in data and data["sha256"] != genotype.sha256:
-            found = reprlib.repr(data["sha256"])
-            raise GenotypeError(f"{source}: sha256 is {found}, the genotype's own is {genotype.sha256}: file altered")
-        if derived:
-            _compare_text(genotype, data, source)
-        return genotype
-
-    def to_dict(self, derived: bool = False) -> dict[str, Any]:
-        """Return what a genotype file holds, with ``derived`` also formula, LaTeX and hash."""
-        data: dict[str, Any] = {"format": FORMAT}
-        for slot, gene in self.genes().items():
-            data[slot] = {"op": gene.op} if gene.gamma is None else {"op": gene.op, "gamma": gene.gamma}
-        if self.bound is not None:
-            data["bound"] = self.bound
-        if derived:
-            data |= {"formula": self.text, "latex": self.latex, "sha256": self.sha256}
-        return data
-
-    def canonical(self) -> str:
-        """Return the defining fields as one line of JSON, with sorted keys and numbers that round-trip: what is hashed."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-
-    @property
-    def sha256(self) -> str:
-        """Return the hash of `canonical`, which identifies the function in files."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
-
-    @cached_property
-    def text(self) -> str:
-        """Return the simplified formula as one would type it, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
-        from . import symbols
-
-        return symbols.text(self.genes(), self.limits)
-
-    @cached_property
-    def latex(self) -> str:
-        """Return the simplified formula in LaTeX, without dollar signs."""
-        from . import symbols
-
-        return symbols.latex(self.genes(), self.limits)
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else sympy.S.Zero if x.is_nonpositive else None
 
 
-def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:
-    """Compute f(x) as ``Genotype.__call__`` does, but under the given limits instead of the genotype's own."""
-    if x.dtype not in dtypes.DTYPES:
-        dtypes.refuse("an activation", x.dtype, x.device)
-    top = torch.finfo(x.dtype).max
-    inside = ops.Limits(min(limits.bound, top), limits.floor)
-    wide = x.dtype in (torch.float32, torch.float64)
-    inputs = x if wide else x.float()
+class NegPart(Named):
+    """min(x, 0)"""
 
-    def apply(slot: str, *given: Tensor) -> Tensor:
-        gene: Gene = getattr(genotype, slot)
-        return ops.OPS[len(given)][gene.op].compute(*given, gamma=gene.gamma, limits=inside)
+    sign = -1
 
-    def join(slot: str, left: Callable[[], Tensor], right: Callable[[], Tensor]) -> Tensor:
-        dropped = {"left": left, "right": right}.get(getattr(genotype, slot).op)
-        return dropped() if dropped else apply(slot, left(), right())
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonpositive else sympy.S.Zero if x.is_nonnegative else None
 
-    def inner() -> Tensor:
-        return join("b1", lambda: apply("u1", inputs), lambda: apply("u2", inputs))
+    def tex_of(self, *args: str) -> str:
+        return rf"\min\left({args[0]}, 0\right)"
 
-    result = join("b2", lambda: apply("u3", inner()), lambda: apply("u4", inputs))
-    return result if wide else result.clamp(-top, top).to(x.dtype)
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"min({printer._print(self.args[0])}, 0)"
 
 
-def load(path: str | Path, derived: bool = False) -> Genotype:
-    """Read a genotype file.
+class Sigmoid(Named):
+    """σ(x)"""
 
-    Args:
-        path: The file, of at most 1 MB.
-        derived: As in `Genotype.from_dict`.
+    sign, tex = 1, r"\sigma"
 
-    Raises:
-        GenotypeError: The file is missing or holds no genotype; names the file and the field.
-    """
-    source = str(path)
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        within = "; name the genotype.json in it" if isinstance(error, IsADirectoryError) else ""
-        raise GenotypeError(f"{source}: cannot be read: {reason}{within}") from error
-    try:
-        data = strict_json.parse(content, MAX_BYTES)
-    except ValueError as error:
-        raise GenotypeError(f"{source}: not a genotype: {error}") from error
-    return Genotype.from_dict(data, source, derived)
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return number(float(special.expit(float(x)))) if x.is_Number else None
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sigmoid({printer._print(self.args[0])})"
 
 
-def save(genotype: Genotype, path: str | Path) -> Path:
-    """Write the genotype with its derived fields, whole or not at all.
+class Softplus(Named):
+    """log(1 + eˣ)"""
 
-    Raises:
-        RunError: The disk is full or read-only.
-    """
-    return write_json(path, genotype.to_dict(derived=True))
+    sign, tex = 1, r"\operatorname{softplus}"
 
-
-def _refuse_unknown(data: dict[Any, Any], known: tuple[str, ...], where: str) -> None:
-    for key in data:
-        if key not in known:
-            raise GenotypeError(f"{where}: unknown key {reprlib.repr(key)}{_nearest(key, known)}")
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"softplus({printer._print(self.args[0])})"
 
 
-def _nearest(word: object, known: tuple[str, ...]) -> str:
-    return suggest.nearest(str(word)[:100], known)
+class SiLU(Named):
+    """x·σ(x)"""
+
+    tex = r"\operatorname{SiLU}"
 
 
-def _parsed_gene(slot: str, data: dict[str, Any], source: str) -> Gene:
-    if slot not in data:
-        raise GenotypeError(f"{source}: {slot} is missing; a genotype has {', '.join(ops.SLOTS)}")
-    held, where = data[slot], f"{source}: {slot}"
-    if not isinstance(held, dict):
-        raise GenotypeError(f'{where}: must be an object like {{"op": "gelu"}}, got {reprlib.repr(held)}')
-    _refuse_unknown(held, ("op", "gamma"), where)
-    if "op" not in held:
-        raise GenotypeError(f"{where}: op is missing")
-    if "gamma" in held and held["gamma"] is None:
-        raise GenotypeError(f"{where}.gamma: must be a number, got null")
-    return Gene(held["op"], held.get("gamma"))
+class GELU(Named):
+    """x·(1 + erf(x/√2))/2"""
+
+    tex = r"\operatorname{GELU}"
 
 
-def _checked_gene(slot: str, gene: object, source: str) -> Gene:
-    """Return the gene with its constant as a float. GenotypeError, as for the public functions, where it does not fit."""
-    if not isinstance(gene, Gene):
-        raise GenotypeError(f"{source}: {slot} must be a Gene, got {reprlib.repr(gene)}")
-    name: object = gene.op
-    gamma, arity, where = gene.gamma, ops.SLOTS[slot], f"{source}: {slot}"
-    rows = ops.OPS[arity]
-    if not isinstance(name, str) or name not in rows:
-        if isinstance(name, str) and name in ops.OPS[3 - arity]:
-            raise GenotypeError(f"{where}.op: {name!r} is {_KIND[3 - arity]}, {slot} takes a {_KIND[arity]} operation")
-        near = _nearest(name, tuple(rows))
-        raise GenotypeError(f"{where}.op: no {_KIND[arity]} operation {reprlib.repr(name)}{near}")
-    if not rows[name].has_gamma:
-        if gamma is not None:
-            raise GenotypeError(f"{where}.gamma: {name} has no constant, got {reprlib.repr(gamma)}")
-        return Gene(name)
-    if gamma is None:
-        raise GenotypeError(f"{where}.gamma: missing, {name} needs its constant")
-    value = _number(gamma, f"{where}.gamma")
-    if abs(value) > ops.GAMMA_MAX:
-        raise GenotypeError(f"{where}.gamma: must be within ±{ops.GAMMA_MAX:g}, got {value:g}")
-    return Gene(name, value)
+class ELU(Named):
+    """max(x, 0) + min(eˣ − 1, 0)"""
+
+    tex = r"\operatorname{ELU}"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else None
 
 
-def _checked_bound(bound: object, source: str) -> float:
-    value = _number(bound, f"{source}: bound")
-    if not 0 < value <= ops.LIFTED.bound:
-        raise GenotypeError(
-            f"{source}: bound must be above 0 and at most {ops.LIFTED.bound:g}, got {value:g}; leave it out to lift it"
-        )
-    return value
+class LeakyReLU(Named):
+    """max(x, 0.01x)"""
+
+    tex = r"\operatorname{LeakyReLU}"
+
+    @classmethod
+    def eval(cls, x: Any) -> Any:
+        return x if x.is_nonnegative else None
 
 
-def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise GenotypeError(f"{where}: must be a number, got {reprlib.repr(value)}")
-    if abs(value) > 1e300 or value != value:
-        raise GenotypeError(f"{where}: must be finite, got {reprlib.repr(value)}")
-    return float(value) + 0.0  # −0 and 0 are the same constant and must have the same hash
+class Root(Named):
+    """√max(x, ε), with ε as the second argument."""
+
+    sign = 1
+
+    def tex_of(self, *args: str) -> str:
+        return rf"\sqrt{{\max\left({args[0]}, {args[1]}\right)}}"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sqrt(max({', '.join(printer._print(a) for a in self.args)}))"
 
 
-def _compare_text(genotype: Genotype, data: dict[str, Any], source: str) -> None:
-    for key, attribute in (("formula", "text"), ("latex", "latex")):
-        if key in data and data[key] != getattr(genotype, attribute):
-            found, own = reprlib.repr(data[key]), getattr(genotype, attribute)
-            raise GenotypeError(f"{source}: {key} is {found}, the genotype's own is {own!r}; leave the field out if unsure")
+class Sinc(Named):
+    """sin(x)/x"""
+
+    tex = r"\operatorname{sinc}"
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"sinc({printer._print(self.args[0])})"
 
 
-def random_genotype(rng: np.random.Generator, wide: bool = False) -> Genotype:
-    """Draw six operations uniformly from the candidates, and each γ from the distribution the search starts it with.
+class Larger(Named):
+    """max(x₁, x₂), simplified only where the arguments are equal or one is 0."""
+
+    tex, plain = r"\max", "max"
+
+    @classmethod
+    def eval(cls, x: Any, y: Any) -> Any:
+        if x == y:
+            return x
+        # sort the arguments, a constant last
+        ordered = tuple(sorted((x, y), key=lambda arg: (arg.is_Number, sympy.default_sort_key(arg))))
+        if ordered[1] == 0:
+            return ReLU(ordered[0]) if cls is Larger else NegPart(ordered[0])
+        return None if ordered == (x, y) else cls(*ordered)
+
+    def _sympystr(self, printer: StrPrinter) -> str:
+        return f"{self.plain}({', '.join(printer._print(a) for a in self.args)})"
+
+
+class Smaller(Larger):
+    """min(x₁, x₂)"""
+
+    tex, plain = r"\min", "min"
+
+
+def number(value: float) -> Any:
+    """Return a sympy Integer where the value is one, else a Float of full precision."""
+    return sympy.Integer(int(value)) if float(value).is_integer() else sympy.Float(value)
+
+
+def _absolute(x: Any) -> Any:
+    """Return |x| without the nested ||x|| that sympy would keep."""
+    return x if x.is_nonnegative else -x if x.is_nonpositive else sympy.Abs(x)
+
+
+def namespace(limits: ops.Limits) -> SimpleNamespace:
+    """Return the functions that the table's ``sympy`` rows use, their argument ``S``."""
+    floor = sympy.Float(limits.floor)
+    borrowed = ("exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
+    own = (ReLU, NegPart, Sigmoid, Softplus, SiLU, GELU, ELU, LeakyReLU, Sinc)
+    return SimpleNamespace(
+        **{name: getattr(sympy, name) for name in borrowed},
+        **{kind.__name__: kind for kind in own},
+        Abs=_absolute,
+        Max=Larger,
+        Min=Smaller,
+        Root=lambda x: Root(x, floor),
+        constant=number,
+        share=lambda gamma: number(float(special.expit(gamma))),
+    )
+
+
+def expression(genes: dict[str, Any], limits: ops.Limits) -> Any:
+    """Build a cell as a sympy expression in ``X``, with constants at full precision.
 
     Args:
-        rng: NumPy generator; the same state gives the same genotype.
-        wide: Draw from the wider set of candidates.
-
-    >>> random_genotype(np.random.default_rng(0)).text
-    '-x + min(SiLU(x), ReLU(x)) + 1.16'
+        genes: Slot -> `Gene`.
+        limits: Where operations saturate; used for folding constants.
     """
-    genes: dict[str, Any] = {}
-    for slot, names in ops.candidates(wide).items():
-        op = ops.get(names[rng.integers(len(names))], ops.SLOTS[slot])
-        genes[slot] = Gene(op.name, float(rng.normal(*op.gamma_init)) if op.gamma_init else None)
-    return Genotype(**genes)
+    space = namespace(limits)
+
+    def apply(slot: str, *given: Any) -> Any:
+        gene, op = genes[slot], ops.OPS[len(given)][genes[slot].op]
+        if all(value.is_Number for value in given):
+            inputs = [np.array(float(value)) for value in given]
+            return number(float(op.reference(*inputs, gene.gamma, limits)))
+        if gene.op == "div" and given[1].is_Number:  # a constant denominator: fold the table's smallest one in
+            sign = -1.0 if given[1] < 0 else 1.0
+            return given[0] / number(sign * max(abs(float(given[1])), ops.SAFE_DENOMINATOR))
+        # mix takes γ as a float; elsewhere γ becomes part of the expression
+        gamma = gene.gamma if gene.gamma is None or op.arity == 2 else number(gene.gamma)
+        return sympy.sympify(op.sympy(space, *given, gamma))
+
+    inner = apply("b1", apply("u1", X), apply("u2", X))
+    return apply("b2", apply("u3", inner), apply("u4", X))
+
+
+def _rounded(expr: Any) -> Any:
+    """Round constants to ``DIGITS`` significant digits, so that 0.99999x reads x."""
+    return expr.xreplace({f: number(float(f"{float(f):.{DIGITS}g}")) for f in expr.atoms(sympy.Float)})
+
+
+class _Text(StrPrinter):
+    """Print Python-like text with torch's names."""
+
+    def _print_Float(self, expr: Any) -> str:
+        return f"{float(expr):.{DIGITS}g}"
+
+    def _print_Abs(self, expr: Any) -> str:
+        return f"abs({self._print(expr.args[0])})"
+
+
+class _Latex(LatexPrinter):
+    def _print_Float(self, expr: Any) -> str:
+        mantissa, _, power = f"{float(expr):.{DIGITS}g}".partition("e")
+        if not power:
+            return mantissa
+        return rf"10^{{{int(power)}}}" if mantissa == "1" else rf"{mantissa} \cdot 10^{{{int(power)}}}"
+
+
+def _printed(printer: Callable[[Any], str], genes: dict[str, Any], limits: ops.Limits) -> str:
+    return printer(_rounded(expression(genes, limits)))
+
+
+def text(genes: dict[str, Any], limits: ops.Limits) -> str:
+    """Return the simplified cell as plain text, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+    return _printed(_Text().doprint, genes, limits)
+
+
+def latex(genes: dict[str, Any], limits: ops.Limits) -> str:
+    """Return the simplified cell in LaTeX, without dollar signs."""
+    return _printed(_Latex({"inv_trig_style": "full"}).doprint, genes, limits)

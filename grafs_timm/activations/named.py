@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import UnknownNameError
 from . import timm_maps
 from .activation import activation_class
-from .formula import Genotype
+from .genotype import Genotype
 
 Kind = Literal["found", "random", "baseline"]
 

@@ -62,7 +62,7 @@ class Op:
         compute: ``compute(*inputs, gamma, limits)`` maps float32 or float64 tensors of one shape to that shape; ``gamma`` is
             a float or a scalar tensor and is ignored by rows without ``gamma_init``.
         reference: The same function in NumPy float64, written independently for the tests and for folding constants.
-        sympy: ``sympy(S, *inputs, gamma)`` builds the symbolic form from the namespace S of ``symbols.namespace``; so this
+        sympy: ``sympy(S, *inputs, gamma)`` builds the symbolic form from the namespace S of ``formula.namespace``; so this
             module imports no sympy.
         gamma_init: Mean and standard deviation of the constant γ at the start of a search, for rows that have one.
         wide: Belongs to the optional wider set.

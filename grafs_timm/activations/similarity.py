@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..utils.layout import undisturbed
 from . import ops
-from .formula import Genotype, evaluate
+from .genotype import Genotype, evaluate
 
 Function = Callable[[Tensor], Tensor]
 

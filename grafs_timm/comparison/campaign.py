@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..config.recipe import load_recipe
-from ..config.settings import Campaign as Settings
-from ..config.settings import Recipe
+from ..config.schema import Campaign as Settings
+from ..config.schema import Recipe
 from ..errors import RunError, UnknownNameError
 from ..runs.folder import differences
 from ..runs.training import measured_on

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Data, Recipe
+from ..config.schema import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
 from ..utils.files import write_changed
@@ -27,7 +27,7 @@ _LARGEST = 4 * 2**20  # bytes of activations.json
 def data_label(data: Data) -> str:
     """Return what a data section is called in labels and file names.
 
-    >>> from grafs_timm.config.settings import ImageData
+    >>> from grafs_timm.config.schema import ImageData
     >>> data_label(ImageData(name="text/tinyshakespeare.txt.gz"))
     'tinyshakespeare.txt.gz'
     """

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..activations import formula
+from ..activations import genotype as genotypes
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
 from ..errors import GrafsError, RunError
@@ -145,7 +145,7 @@ def _argument(root: Path, job: Job) -> str:
         return job.function
     path = root / "activations" / f"{job.function[:12]}.json"
     if not path.exists():
-        formula.save(job.genotype, path)
+        genotypes.save(job.genotype, path)
     return str(path)
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..activations import formula
-from ..activations.formula import Genotype
+from ..activations import genotype as genotypes
+from ..activations.genotype import Genotype
 from ..activations.similarity import distance
 from ..errors import GrafsError, UnknownNameError
 from ..utils import resources
@@ -147,7 +147,7 @@ def _searches(campaign: Campaign) -> Iterator[str]:
 @functools.cache
 def authors() -> dict[str, Genotype]:
     """Return the functions that the authors of GRAFS found, by name."""
-    return {path.stem: formula.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
+    return {path.stem: genotypes.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
 
 
 @functools.cache

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..activations import formula, similarity, timm_maps
-from ..activations.formula import Genotype
+from ..activations import genotype as genotypes
+from ..activations import similarity, timm_maps
+from ..activations.genotype import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
@@ -165,7 +166,7 @@ def default_activation(model: str) -> str | None:
 
 
 def random_cells(count: int, seed: int) -> Iterator[Genotype]:
-    """Draw cells as `formula.random_genotype` does and yield those that are not constant and finite on [−5, 5], in float64.
+    """Draw cells as `genotypes.random_genotype` does and yield those that are not constant and finite on [−5, 5], in float64.
 
     A search can't end in another one either, because it would not train. Nothing else is left out.
 
@@ -175,7 +176,7 @@ def random_cells(count: int, seed: int) -> Iterator[Genotype]:
     """
     rng, x = np.random.default_rng(seed), torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")
     while count:
-        cell = formula.random_genotype(rng)
+        cell = genotypes.random_genotype(rng)
         values = cell(x)
         if values.isfinite().all() and float(values.max() - values.min()) > 1e-9 * float(values.abs().max()):
             count -= 1
@@ -190,7 +191,7 @@ def given(text: str) -> list[Contender]:
     if text.endswith(".json") or "/" in text:
         path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
-        return [Contender(Activation(label, formula.load(path, derived=True)), search_seed=_search_seed(path.parent))]
+        return [Contender(Activation(label, genotypes.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
 
 
@@ -228,7 +229,7 @@ def _searches(folder: Path) -> list[Contender]:
     for file in files:
         seed = _search_seed(file.parent)
         name = f"s{seed}" if seed is not None else "_".join(file.parent.relative_to(folder).parts)
-        found.append(Contender(Activation(f"{batch}_{name}", formula.load(file)), batch, seed))
+        found.append(Contender(Activation(f"{batch}_{name}", genotypes.load(file)), batch, seed))
     return sorted(found, key=lambda each: (each.search_seed is None, each.search_seed or 0))
 
 

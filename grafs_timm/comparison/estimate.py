@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..config.settings import ImageData, Recipe, TextData
+from ..config.schema import ImageData, Recipe, TextData
 from ..data import text_source
 from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes

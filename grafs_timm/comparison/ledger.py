@@ -23,8 +23,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ..activations.formula import Genotype
-from ..config.settings import Recipe
+from ..activations.genotype import Genotype
+from ..config.schema import Recipe
 from ..errors import GrafsError, RunError
 from ..utils import strict_json
 from ..utils.files import write_whole

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..activations import formula
-from ..activations.formula import Genotype
+from ..activations import genotype as genotypes
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Data, Recipe, Transfer, read_data
+from ..config.schema import Data, Recipe, Transfer, read_data
 from ..errors import GrafsError, RunError
 from ..runs.folder import differences
 from ..runs.training import dataset_of
@@ -143,7 +143,7 @@ class Matrix:
             write_changed(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
         for label, candidate in self.activations.items():
             if candidate.genotype and not self._genotype_file(label).exists():
-                formula.save(candidate.genotype, self._genotype_file(label))
+                genotypes.save(candidate.genotype, self._genotype_file(label))
         about = {
             "format": FORMAT, "recipe_sha256": self.recipe.sha256, "seeds": self.seeds, "models": dict(self.models),
             "usual": self.usual(), "data": {label: data.model_dump(mode="json") for label, data in self.data.items()},

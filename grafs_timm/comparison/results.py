@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..activations.named import Kind
-from ..config.settings import Figure
+from ..config.schema import Figure
 from ..errors import RunError
 from ..runs.folder import SUMMARY
 from ..runs.tracking import read_log

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..activations import formula
+from ..activations import genotype as genotypes
 from ..activations.named import Activation
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe, TextData
+from ..config.schema import Recipe, TextData
 from ..data.images import open_dataset
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
@@ -306,7 +306,7 @@ def _finish(
     report.write_results(selection.trained, folder / "trainings.csv")
     write_whole(folder / "report.md", _text(selection, found, summary))
     if genotype:
-        formula.save(genotype, folder / "genotype.json")
+        genotypes.save(genotype, folder / "genotype.json")
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -377,4 +377,4 @@ def _check_recipe(folder: Path, recipe: Recipe, there: Mapping[str, Any], here: 
 
 def _write_once(path: Path, content: Any) -> None:
     if not path.exists():
-        formula.save(content, path) if isinstance(content, formula.Genotype) else write_whole(path, content)
+        genotypes.save(content, path) if isinstance(content, genotypes.Genotype) else write_whole(path, content)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
-from ..config.settings import Recipe
+from ..config.schema import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs

@@ -1,4 +1,4 @@
-"""Read recipes: YAML that is checked against the schema in `settings` before anything runs.
+"""Read recipes: YAML that is checked against the schema in `schema` before anything runs.
 
 Errors name the file, the whole path of the key and the nearest right name; all problems of a recipe are listed at once.
 """
@@ -17,7 +17,7 @@ from ..utils.resources import folder
 from ..utils.schema import explain, fields_at
 from ..utils.suggest import nearest
 from . import strict_yaml
-from .settings import Recipe
+from .schema import Recipe
 
 
 def load_recipe(
@@ -89,7 +89,7 @@ def _find(name_or_path: str | Path) -> Path:
 
 
 def _override(settings: dict[Any, Any], text: str) -> str:
-    """Put one ``key=value`` into ``settings``; returns the key."""
+    """Put one ``key=value`` into ``schema``; returns the key."""
     name, equals, value = text.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):

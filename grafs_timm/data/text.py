@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config.settings import Text
+from ..config.schema import Text
 from ..errors import DataError
 from . import tokens as tokenizing
 from .draws import WINDOWS, seeded

@@ -15,7 +15,7 @@ from ..activations.activation import activation_class
 from ..errors import GenotypeError, GrafsWarning
 from ..utils.on_import import when_imported
 from ..zoo import lookup as zoo
-from .registry import is_foreign
+from .timm_names import is_foreign
 
 MODULE = "transformers.activations"
 SUPPORTED = ">=4.56"  # as in pyproject.toml

@@ -10,7 +10,7 @@ from ..utils import remote
 from ..zoo import lookup as zoo
 from ..zoo import outside
 from ..zoo.entry import Contents
-from . import registry
+from . import timm_names
 
 
 def add_activation(source: str | Path, sha256: str | None = None) -> zoo.Entry:
@@ -81,5 +81,5 @@ def _register(read: list[tuple[Contents, str]]) -> list[zoo.Entry]:
             new[name] = entry
     if new:
         zoo.add(new)
-        registry.register()
+        timm_names.register()
     return [zoo.names()[contents.name] for contents, _ in read]

@@ -156,7 +156,7 @@ def summary(rows: list[Row]) -> str:
         "The class of a name is `grafs_timm.act_layer(name)`.", "",
         "## What is left", "", "| architecture | replaced | left |", "|---|---|---|",
         *(f"| {r.architecture} | {r.replaced} | {r.main_left} |" for r in rows if r.main_left or not r.replaced), "",
-        "Gates, soft-max and the small networks of squeeze-and-excitation and of position biases stay by rule"
+        "Gates, soft-max and the small networks of squeeze-and-excitation and of position biases are not replaced"
         " (`also=` adds them, but for soft-max).", "",
         "## By family", "",
         "| family | architectures | " + " | ".join(WAYS) + " | nothing left |", "|---|" + "---|" * (len(WAYS) + 2),

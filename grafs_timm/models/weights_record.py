@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..errors import GenotypeError, WeightsError
 from ..zoo.model_config import CONFIG, read_config

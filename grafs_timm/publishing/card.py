@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..models.families import FAMILIES
 from ..utils.markdown import code, duration, fenced, length, many, plain, table
 from ..zoo.entry import Batch, Contents

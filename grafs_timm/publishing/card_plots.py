@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..activations import timm_maps
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.plots import RIVALS, plot_functions
 from ..comparison.forest import COLOURS, PALE, Line, draw_panel, legend, limits
 from ..errors import RunError

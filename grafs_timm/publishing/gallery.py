@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..activations import timm_maps
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..utils import resources
 from ..zoo.entry import Contents
 from . import claims

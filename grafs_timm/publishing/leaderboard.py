@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..comparison.ranking import LEVEL
 from ..comparison.statistics import holm
 from ..comparison.verdict import Side, Verdict

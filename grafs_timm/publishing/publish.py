@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..activations import facts
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..comparison import contenders
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import COST, RECIPE

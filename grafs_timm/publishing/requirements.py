@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..comparison import campaign_run, campaign_text, contenders, estimate, ranking, statistics, verdict
 from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE

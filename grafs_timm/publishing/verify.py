@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..activations import facts
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..comparison import contenders
 from ..comparison.campaign import Campaign
 from ..comparison.campaign_files import ACTIVATIONS, COST, FURTHER, RECIPE

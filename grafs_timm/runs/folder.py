@@ -21,7 +21,7 @@ from typing import Any
 
 from ..config import strict_yaml
 from ..config.recipe import parse_recipe
-from ..config.settings import Recipe
+from ..config.schema import Recipe
 from ..errors import RecipeError, RunError
 from ..utils import hardware
 from ..utils.files import locked, write_json, write_whole

@@ -12,8 +12,8 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from ..activations.formula import Genotype
-from ..config.settings import Recipe
+from ..activations.genotype import Genotype
+from ..config.schema import Recipe
 from ..errors import GrafsWarning
 from ..utils import parallel
 from . import checkpoint
@@ -110,7 +110,7 @@ class Run:
         self.folder, self.device, self.summary = folder, device, found["summary"]
         self._half_done, self._notes, self._wandb, self._quiet = found["half_done"], found["notes"], wandb, quiet
         self._log: RunLog | None = None
-        self.bar: tqdm[Any]
+        self.bar: tqdm
 
     def complete(self, work: Work) -> dict[str, Any]:
         """Run the epochs that are left and write the result; returns the summary."""
@@ -139,7 +139,7 @@ class Run:
     def _opened_log(self) -> contextlib.AbstractContextManager[RunLog | None]:
         return self.folder.open_log(self._wandb) if parallel.is_main() else contextlib.nullcontext()
 
-    def _bar(self, work: Work) -> tqdm[Any]:
+    def _bar(self, work: Work) -> tqdm:
         hidden = self._quiet or not parallel.is_main() or None
         begun = work.epoch * work.steps + work.done
         return tqdm(total=work.epochs * work.steps, initial=begun, disable=hidden, desc=work.title, unit="step")

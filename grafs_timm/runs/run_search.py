@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..activations import formula
-from ..activations.formula import Genotype
+from ..activations import genotype as genotypes
+from ..activations.genotype import Genotype
 from ..activations.plots import plot_functions
-from ..config.settings import ImageData, Recipe, Search, TextData
+from ..config.schema import ImageData, Recipe, Search, TextData
 from ..data.text import TextBatches
 from ..errors import RecipeError
 from ..search.bilevel import ActivationSearch, Site
@@ -211,7 +211,7 @@ class _Search(Work):
     def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype]:
         search, recipe, found = self.search, self.recipe, self.search.genotype()
         held_out_accuracy, held_out_loss = accuracy(self.model, self.held_out.epoch(0), self.step)
-        formula.save(found, folder.genotype_file)
+        genotypes.save(found, folder.genotype_file)
         plot_functions({"found": found}, folder.plots / "function.png")
         plot_shrinking(folder.path, folder.plots / "shrinking.png")
         return {

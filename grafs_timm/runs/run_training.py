@@ -14,7 +14,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..config.recipe import Recipe
 from ..errors import GrafsWarning, RecipeError, RunError

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..config.settings import Data, ImageData, Recipe, TextData
+from ..config.schema import Data, ImageData, Recipe, TextData
 from ..data import text_source
 from ..data.images import Batches, DatasetInfo, ImageSet, load_split, open_dataset
 from ..data.streaming import Stream

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..activations import formula, plots
-from ..activations.formula import Genotype
+from ..activations import genotype as genotypes
+from ..activations import plots
+from ..activations.genotype import Genotype
 from ..errors import MirrorWarning
 from .folder import RunFolder
 from .tracking import RunLog, read_log
@@ -36,7 +37,7 @@ def show_result(log: RunLog, folder: RunFolder, found: Genotype | nn.Module) -> 
         for picture in sorted(folder.plots.glob("*.png")):
             log.image(f"result/{picture.stem}", picture)
         if isinstance(found, Genotype) and not folder.genotype_file.exists():
-            formula.save(found, folder.genotype_file)
+            genotypes.save(found, folder.genotype_file)
         columns, rows = _epochs(read_log(folder.path))
         log.table("result/epochs", columns, rows)
         for kind, file in (("genotype", folder.genotype_file), ("summary", folder.summary_file)):

@@ -12,7 +12,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from ..config.settings import Weights
+from ..config.schema import Weights
 from ..errors import RunError
 from ..utils import parallel
 

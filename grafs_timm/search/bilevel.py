@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations.activation import activation_class
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..errors import RunError, SearchError
 from ..models import hooks
 from ..models.activation_table import Also
@@ -145,7 +145,6 @@ class ActivationSearch:
             for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
                 del own[number]
         other._attach()
-        other.epoch = self.epoch  # ends an outer level that the copy was made in
         return other
 
     @property

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..activations import ops
-from ..activations.formula import Gene, Genotype
+from ..activations.genotype import Gene, Genotype
 from ..activations.similarity import leans_on_bound
 from ..utils.compiled import fused
 from .table import SPECIAL, Grid

@@ -89,8 +89,8 @@ class Board:
     def __init__(self, cell: Cell, grid: Grid, exact: bool, compiled: bool) -> None:
         self.cell, self.grid, self.exact, self.compiled = cell, grid, exact, compiled
         self.sites = 0
-        self.mode = Mode.DEFAULT  # of passes in training mode
-        self.freeze: Callable[[nn.Module], None] | None = None  # applied to every model called in the outer level
+        self.mode = Mode.DEFAULT  # of passes in training mode, outside of the outer level
+        self.freeze: Callable[[nn.Module], None] | None = None  # in the outer level: applied to every model that is called
         self.now: Pass | None = None
         self._loose: dict[tuple[Mode, bool], Pass] = {}
         self._earlier: deque[Pass] = deque()
@@ -116,12 +116,12 @@ class Board:
     @contextlib.contextmanager
     def outer(self, freeze: Callable[[nn.Module], None]) -> Iterator[None]:
         """Make every pass one of the outer level, and ``freeze`` each model that is called."""
-        before, self.mode, self.freeze = self.mode, Mode.OUTER, freeze
+        self.freeze = freeze
         self.forget()
         try:
             yield
         finally:
-            self.mode, self.freeze = before, None
+            self.freeze = None
             self.forget()
 
     # ---------------------------------------------------------------------------------------------- passes
@@ -173,6 +173,8 @@ class Board:
         return now
 
     def _mode(self, training: bool) -> Mode:
+        if self.freeze is not None:
+            return Mode.OUTER
         return Mode.CHOSEN if self.mode is Mode.INNER and not training else self.mode
 
     def draw(self, training: bool) -> Pass:

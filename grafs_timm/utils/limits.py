@@ -29,13 +29,13 @@ class Limit:
     Args:
         variable: Environment variable that changes it.
         unit: Name of its unit, such as "MB".
-        usual: The default, in units.
+        default: The default, in units.
         scale: Bytes, pixels ... of a unit.
     """
 
     variable: str
     unit: str
-    usual: int | Callable[[], int]
+    default: int | Callable[[], int]
     scale: int = 1
 
     @property
@@ -46,7 +46,7 @@ class Limit:
     def _units(self) -> int:
         told = os.environ.get(self.variable, "").strip()
         if not told:
-            return self.usual() if callable(self.usual) else self.usual
+            return self.example
         if not (told.isascii() and told.isdecimal() and 0 < len(told) < 16 and int(told)):
             raise DataError(f"{self.variable}={told}: expected a whole number of {self.unit} above 0, such as {self.example}")
         return int(told)
@@ -54,7 +54,7 @@ class Limit:
     @property
     def example(self) -> int:
         """Return the default, in units."""
-        return self.usual() if callable(self.usual) else self.usual
+        return self.default() if callable(self.default) else self.default
 
     @property
     def raised(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..errors import GenotypeError
 from ..utils import strict_json
 from ..utils.schema import explain

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..activations import formula, similarity, timm_maps
+from ..activations import genotype as genotypes
+from ..activations import similarity, timm_maps
 from ..activations.activation import FoundActivation
-from ..activations.formula import Genotype
+from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..utils import resources, strict_json
@@ -214,7 +215,7 @@ def resolve(activation: Any) -> Activation:
 
         if outside.is_entry(activation):
             return resolve(Entry.of(outside.read(activation), activation))
-        return Activation(Path(activation).stem, formula.load(activation, derived=True))
+        return Activation(Path(activation).stem, genotypes.load(activation, derived=True))
     if isinstance(activation, str):
         return _by_name(activation)
     if isinstance(activation, nn.Module):

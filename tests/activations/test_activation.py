@@ -23,7 +23,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 import grafs_timm
 from grafs_timm.activations.activation import FoundActivation, activation_class
 from grafs_timm.activations.curve import curve_of
-from grafs_timm.activations.formula import Gene, Genotype, random_genotype
+from grafs_timm.activations.genotype import Gene, Genotype, random_genotype
 
 GATED = Genotype(Gene("silu"), Gene("scale", 0.5221), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
 RANDOM = [random_genotype(np.random.default_rng(seed)) for seed in range(12)]

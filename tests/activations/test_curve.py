@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grafs_timm.activations.curve import HIGH, INTERVALS, LOW, curve_of, evaluate, gradient
-from grafs_timm.activations.formula import Gene, Genotype, random_genotype
+from grafs_timm.activations.genotype import Gene, Genotype, random_genotype
 from grafs_timm.activations.ops import OPS
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grafs_timm.activations import facts
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 
 X = Gene("identity")
 

@@ -36,12 +36,12 @@ def test_no_operation_starts_threads():
     script = """
 import os, torch, timm
 before = len(os.listdir("/proc/self/task"))
-from grafs_timm.activations import formula, gains, ops
-x = formula.Gene("identity")
+from grafs_timm.activations import genotype as genotypes, gains, ops
+x = genotypes.Gene("identity")
 for op in ops.OPS[1].values():
-    gene = formula.Gene(op.name, 1.0) if op.has_gamma else formula.Gene(op.name)
+    gene = genotypes.Gene(op.name, 1.0) if op.has_gamma else genotypes.Gene(op.name)
     if op.name != "const":
-        gains.gain(formula.Genotype(x, x, formula.Gene("left"), gene, x, formula.Gene("left")))
+        gains.gain(genotypes.Genotype(x, x, genotypes.Gene("left"), gene, x, genotypes.Gene("left")))
 print(len(os.listdir("/proc/self/task")) - before)
 """
     env = os.environ | {"OMP_NUM_THREADS": "2"}

@@ -14,7 +14,7 @@ from torch import nn
 import grafs_timm
 from grafs_timm.activations import ops
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -77,7 +77,7 @@ import io, torch
 from torch.onnx import register_custom_op_symbolic
 register_custom_op_symbolic("aten::asinh", lambda graph, x: graph.op("Neg", x), 9)
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 import onnx
 X = Gene("identity")
 file = io.BytesIO()

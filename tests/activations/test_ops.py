@@ -216,12 +216,12 @@ def test_bounded_operations_end_at_the_bound(op: Op, limits: Limits, dtype: torc
 def test_symbolic_form_is_the_reference(op: Op):
     import sympy
 
-    from grafs_timm.activations import symbols
+    from grafs_timm.activations import formula
 
     # Where neither bound nor safe denominator plays a part.
     columns = combined(op, [-2.1, -0.9, -0.02, 0.03, 0.4, 1.3, 2.05])
-    symbol = (symbols.X, sympy.Symbol("y", real=True))[: op.arity]
-    form = expanded(op.sympy(symbols.namespace(LIFTED), *symbol, 0.3))
+    symbol = (formula.X, sympy.Symbol("y", real=True))[: op.arity]
+    form = expanded(op.sympy(formula.namespace(LIFTED), *symbol, 0.3))
     value = sympy.lambdify(symbol, form, ["numpy", "scipy"])(*map(np.array, columns))
     want = op.reference(*map(np.array, columns), 0.3, Limits(1e9, LIFTED.floor))
     if op.name == "div":

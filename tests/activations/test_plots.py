@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from grafs_timm.activations import plots
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.errors import RunError
 from grafs_timm.runs.plots import plot_shrinking
 from grafs_timm.search.cell import Cell

@@ -12,7 +12,7 @@ from shard_files import samples, write_info, write_tar
 from tiny_runs import GENOTYPE, ROOT, SETTINGS, call, contents, refused
 
 from grafs_timm import __version__
-from grafs_timm.activations import formula
+from grafs_timm.activations import genotype as genotypes
 
 pytestmark = pytest.mark.usefixtures("plain")
 COMMANDS = [["search"], ["train"], ["exec"], ["zoo", "list"], ["zoo", "show"], ["zoo", "plot"]]
@@ -51,7 +51,7 @@ def test_search_then_evaluate(tiny, tmp_path, monkeypatch):
     result = call("search", tiny, "--quiet")
     assert result.exit_code == 0, result.output
     out = tmp_path / "runs" / "search_tiny_s0"
-    found = formula.load(out / "genotype.json")
+    found = genotypes.load(out / "genotype.json")
     assert f"f(x) = {found.text}" in result.stdout
     assert json.loads((out / "genotype.json").read_text(encoding="utf-8"))["sha256"] == found.sha256
     for name in ("function.png", "shrinking.png"):
@@ -256,7 +256,7 @@ def test_folders_of_something_else(tiny, tmp_path):
 def test_zoo_list_and_show(file):
     assert call("zoo", "list").exit_code == 0
     assert call("zoo", "list", "no_such*").stdout == ""
-    found = formula.load(file)
+    found = genotypes.load(file)
     shown = call("zoo", "show", file).stdout
     assert found.text in shown
     assert found.sha256 in shown

@@ -152,7 +152,13 @@ def test_there_are_as_many_as_commands():
     assert len(set(examples())) >= len(list(commands(main)))
 
 
-@pytest.mark.parametrize("example", sorted(set(examples())))
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(each, marks=pytest.mark.slow) if "--select" in each else each  # searches and trainings of half a minute
+        for each in sorted(set(examples()))
+    ],
+)
 def test_it_runs(here, monkeypatch, example):
     words = words_of(example)
     if words[0] == "campaign":  # that of the recipe that ships takes days

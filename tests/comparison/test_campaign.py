@@ -9,7 +9,7 @@ import pytest
 from made_ledger import DATE, FOUND, HARDWARE, OPTIONS, REAL, RECIPE, folder_in, made_ledger, made_line, planned, waiting
 from tiny_runs import call, contents, full_disk, refused
 
-from grafs_timm.activations import formula
+from grafs_timm.activations import genotype as genotypes
 from grafs_timm.comparison import campaign, campaign_files, campaign_run, campaign_text, ledger
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
@@ -113,7 +113,7 @@ def test_what_two_searches_found_is_trained_once(tmp_path):
 
 def test_a_found_function_that_was_given_is_trained_once(tmp_path):
     """Its label stays, and it counts as found."""
-    formula.save(FOUND[3], tmp_path / "earlier.json")
+    genotypes.save(FOUND[3], tmp_path / "earlier.json")
     asked = {"transfer": {"baselines": ["relu", "gelu"], "activations": [str(tmp_path / "earlier.json")]}}
     changes = small(searches=2, keep=2) | asked
     figures = {"relu": 90.0, "gelu": 99.0, "earlier": 89.7, "searches_s1": 70.0}

@@ -17,7 +17,7 @@ from shard_files import samples, write_info, write_tar
 from tiny_runs import GENOTYPE, ROOT, SETTINGS, call, contents, refused, start
 from wandb_file import files, media, read_offline
 
-from grafs_timm.activations import formula
+from grafs_timm.activations import genotype as genotypes
 from grafs_timm.comparison import contenders, transfer
 from grafs_timm.comparison.matrix import Cell, Matrix
 from grafs_timm.comparison.transfer import run_transfer
@@ -146,7 +146,7 @@ def test_random_cells_are_a_stable_sequence_of_functions():
     assert five != list(contenders.random_cells(5, 1))
     rng, drawn = np.random.default_rng(0), []
     for _ in range(400):
-        drawn.append(formula.random_genotype(rng))
+        drawn.append(genotypes.random_genotype(rng))
     kept = list(contenders.random_cells(300, 0))
     assert kept == [cell for cell in drawn if cell in kept][:300]
     left_out = [cell for cell in drawn[: drawn.index(kept[-1])] if cell not in kept]
@@ -205,7 +205,7 @@ def test_a_finished_matrix(whole, here):
     lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     assert {line.split(",")[0] for line in lines[1:]} == {"relu", "mine"}
-    assert formula.load(folder / "activations" / "mine.json").sha256 == formula.load(here / "mine.json").sha256
+    assert genotypes.load(folder / "activations" / "mine.json").sha256 == genotypes.load(here / "mine.json").sha256
     summary = json.loads((folder / "jobs/mine/test_resnet/digits/s0/summary.json").read_text(encoding="utf-8"))
     assert (summary["activation"], summary["seed"], summary["model"]) == ("mine", 0, "test_resnet")
     assert load_recipe(folder / "recipes" / "test_resnet__digits.yaml").evaluate.epochs == 3

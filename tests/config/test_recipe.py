@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from grafs_timm.comparison import campaign
 from grafs_timm.config import strict_yaml
 from grafs_timm.config.recipe import load_recipe, parse_recipe
-from grafs_timm.config.settings import ImageData, Recipe, TextData, Transfer
+from grafs_timm.config.schema import ImageData, Recipe, TextData, Transfer
 from grafs_timm.errors import RecipeError
 from grafs_timm.utils.resources import folder
 

@@ -12,7 +12,7 @@ from tiny_runs import call
 
 from grafs_timm.comparison.matrix import Matrix
 from grafs_timm.config.recipe import load_recipe
-from grafs_timm.config.settings import ImageData, TextData
+from grafs_timm.config.schema import ImageData, TextData
 from grafs_timm.data.pack_text import TextPacking, pack_text
 from grafs_timm.runs import checkpoint
 from grafs_timm.runs.training import make_model, open_feeds

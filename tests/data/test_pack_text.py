@@ -68,7 +68,9 @@ def test_commands(tmp_path, file):
     rows = [line.split() for line in result.output.splitlines()]
     assert ["train", "1", "45", str(train), "1", "of", "1"] in rows
     assert result.output.endswith("no problems\n")
-    assert "--format, --skip-bad: for images" in refused("data", "pack", file, tmp_path / "b", "--format", "png", "--skip-bad")
+    assert "--format, --skip-bad: only valid for images" in refused(
+        "data", "pack", file, tmp_path / "b", "--format", "png", "--skip-bad"
+    )
 
 
 def test_check_names_what_is_wrong(tmp_path, file):

@@ -12,7 +12,7 @@ from shard_files import write_info, write_tar
 from tiny_runs import ROOT, recipe
 from torch.nn import functional as F
 
-from grafs_timm.config.settings import Text
+from grafs_timm.config.schema import Text
 from grafs_timm.data import tokens
 from grafs_timm.data.text import TextBatches, TextSet, load_text
 from grafs_timm.data.text_source import is_text, read_parts

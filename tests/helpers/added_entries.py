@@ -5,7 +5,7 @@ import json
 import pytest
 from timm.layers import create_act
 
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.zoo import lookup as zoo
 
 NAME = "grafs_resnet_outside1"

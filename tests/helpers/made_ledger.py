@@ -2,7 +2,7 @@
 
 import random
 
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.comparison import ledger
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.config.recipe import parse_recipe

@@ -9,7 +9,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from grafs_timm.activations import symbols
+from grafs_timm.activations import formula
 from grafs_timm.activations.ops import SEARCH, Limits, Op
 
 BOUNDED = {("square", 1), ("cube", 1), ("exp", 1), ("sinh", 1), ("cosh", 1), ("mul", 2), ("div", 2)}  # saturate at ±ℓ
@@ -48,23 +48,23 @@ def _min(*args: Any) -> Any:
     return sympy.Min(*args, evaluate=False)
 
 
-_DEFINITIONS: dict[type[symbols.Named], Any] = {
-    symbols.ReLU: lambda x: _max(x, 0),
-    symbols.NegPart: lambda x: _min(x, 0),
-    symbols.Sigmoid: lambda x: 1 / (1 + sympy.exp(-x)),
-    symbols.Softplus: lambda x: sympy.log(1 + sympy.exp(x)),
-    symbols.SiLU: lambda x: x / (1 + sympy.exp(-x)),
-    symbols.GELU: lambda x: x * (1 + sympy.erf(x / sympy.sqrt(2))) / 2,
-    symbols.ELU: lambda x: _max(x, 0) + _min(sympy.exp(x) - 1, 0),
-    symbols.LeakyReLU: lambda x: _max(x, x / 100),
-    symbols.Root: lambda x, floor: sympy.sqrt(_max(x, floor)),
-    symbols.Sinc: sympy.sinc,
-    symbols.Larger: _max,
-    symbols.Smaller: _min,
+_DEFINITIONS: dict[type[formula.Named], Any] = {
+    formula.ReLU: lambda x: _max(x, 0),
+    formula.NegPart: lambda x: _min(x, 0),
+    formula.Sigmoid: lambda x: 1 / (1 + sympy.exp(-x)),
+    formula.Softplus: lambda x: sympy.log(1 + sympy.exp(x)),
+    formula.SiLU: lambda x: x / (1 + sympy.exp(-x)),
+    formula.GELU: lambda x: x * (1 + sympy.erf(x / sympy.sqrt(2))) / 2,
+    formula.ELU: lambda x: _max(x, 0) + _min(sympy.exp(x) - 1, 0),
+    formula.LeakyReLU: lambda x: _max(x, x / 100),
+    formula.Root: lambda x, floor: sympy.sqrt(_max(x, floor)),
+    formula.Sinc: sympy.sinc,
+    formula.Larger: _max,
+    formula.Smaller: _min,
 }
 
 
 def expanded(expr: Any) -> Any:
     """The expression with every named function replaced by its definition in elementary functions."""
     named = sympy.sympify(expr)
-    return named.replace(lambda part: isinstance(part, symbols.Named), lambda part: _DEFINITIONS[type(part)](*part.args))
+    return named.replace(lambda part: isinstance(part, formula.Named), lambda part: _DEFINITIONS[type(part)](*part.args))

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from grafs_timm.cli.main import main
 from grafs_timm.config.recipe import parse_recipe
-from grafs_timm.config.settings import Recipe
+from grafs_timm.config.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {"opt": "momentum", "lr": 0.05, "sched": "cosine"}

@@ -23,7 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 import grafs_timm
-from grafs_timm.activations import facts, formula
+from grafs_timm.activations import facts, similarity
 from grafs_timm.activations.gains import gain
 from grafs_timm.comparison.contenders import random_cells
 from grafs_timm.data.images import Batches, ImageSet
@@ -175,7 +175,7 @@ def test_a_package_imported_under_another_default_device_is_the_same() -> None:
 import torch
 with torch.device("meta"):
     from grafs_timm.activations.activation import activation_class
-    from grafs_timm.activations.formula import Gene, Genotype
+    from grafs_timm.activations.genotype import Gene, Genotype
     from grafs_timm.activations.similarity import same_function
     one = Genotype(Gene("silu"), Gene("scale", 0.5), Gene("gate"), Gene("asinh"), Gene("gelu"), Gene("add"))
     assert same_function(one, one)
@@ -184,7 +184,7 @@ with torch.device("meta"):
     torch.testing.assert_close(act(x), one(x), atol=1e-5, rtol=1e-5)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert formula._X.device.type == "cpu"
+    assert similarity._X.device.type == "cpu"
 
 
 _MAKERS = {

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import grafs_timm
 from grafs_timm.activations.activation import FoundActivation, activation_class
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.errors import GrafsError
 from grafs_timm.models import activation_table as activations
 from grafs_timm.models import binding

@@ -13,7 +13,7 @@ from timm.layers import create_act
 
 import grafs_timm
 from grafs_timm.errors import DataError, GenotypeError, WeightsError
-from grafs_timm.models import registry, weights
+from grafs_timm.models import timm_names, weights
 from grafs_timm.zoo import lookup as zoo
 from grafs_timm.zoo import outside
 
@@ -179,5 +179,5 @@ def test_only_https_is_fetched():
 
 def test_registering_again_keeps_what_was_added(made, tmp_path):
     grafs_timm.add_activation(put(made, tmp_path / "a.json"))
-    registry.register()
+    timm_names.register()
     assert NAME in str(timm.create_model("test_vit", act_layer=NAME).blocks[0].mlp.act)

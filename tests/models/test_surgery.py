@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from grafs_timm.activations.formula import Genotype
 from grafs_timm.activations.gains import gain
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.errors import GrafsError
 from grafs_timm.models import activation_table as activations
 from grafs_timm.models.create import create_model

@@ -16,7 +16,7 @@ from torch import nn
 
 import grafs_timm
 from grafs_timm.activations.activation import FoundActivation, activation_class
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.activations.named import Activation
 from grafs_timm.errors import GrafsError, RunError, WeightsError
 from grafs_timm.models import binding, surgery

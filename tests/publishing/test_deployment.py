@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from grafs_timm.activations import facts
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Genotype, random_genotype
+from grafs_timm.activations.genotype import Genotype, random_genotype
 from grafs_timm.zoo import lookup as zoo
 
 GENOTYPES = [random_genotype(np.random.default_rng(seed), wide=True) for seed in range(30)]

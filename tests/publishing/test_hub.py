@@ -12,11 +12,11 @@ from made_campaign import made_entry
 from tiny_runs import call, refused
 
 import grafs_timm
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.activations.named import Activation
 from grafs_timm.cli import publish as cli_publish
 from grafs_timm.errors import GrafsError, RunError, WeightsError
-from grafs_timm.models import registry
+from grafs_timm.models import timm_names
 from grafs_timm.models.weights import create_from, save_pretrained
 from grafs_timm.publishing import hub
 from grafs_timm.zoo import lookup as zoo
@@ -43,7 +43,7 @@ def shipped(made, fresh, monkeypatch):  # noqa: F811
     entry.__dict__["contents"] = contents
     both = zoo.entries() | {ZOO: entry}
     monkeypatch.setattr(zoo, "entries", lambda: both)
-    registry.register()
+    timm_names.register()
 
 
 def trained(activation, folder, architecture="test_resnet", **settings):

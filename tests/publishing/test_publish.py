@@ -7,7 +7,7 @@ from made_campaign import made_campaign
 from made_ledger import FOUND, X, made_ledger
 from tiny_runs import ROOT, call, contents, refused
 
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.errors import RunError
 from grafs_timm.publishing import card_plots, claims
 from grafs_timm.publishing.publish import publish

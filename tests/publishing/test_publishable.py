@@ -7,7 +7,7 @@ import pytest
 from made_campaign import made_campaign
 from made_ledger import FOUND, X, made_ledger
 
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.comparison import statistics
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.results import Place

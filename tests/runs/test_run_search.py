@@ -10,7 +10,7 @@ import yaml
 from compare import equal, timeless
 from tiny_runs import SETTINGS, call, contents, full_disk, kill_after, recipe, start
 
-from grafs_timm.activations import formula
+from grafs_timm.activations import genotype as genotypes
 from grafs_timm.errors import RunError
 from grafs_timm.runs import checkpoint
 from grafs_timm.runs import run_search as module
@@ -52,7 +52,7 @@ def test_what_a_search_leaves(whole):
     assert [line["alive"] for line in lines[1:]] == sorted((line["alive"] for line in lines[1:]), reverse=True)
     assert lines[-1]["alive"] == 6
     assert all(math.isfinite(line["inner_loss"]) and math.isfinite(line["outer_loss"]) for line in lines[1:])
-    found = formula.load(whole / "genotype.json")
+    found = genotypes.load(whole / "genotype.json")
     assert found.text == lines[-1]["formula"]
     summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))
     assert summary["sha256"] == found.sha256

@@ -11,7 +11,7 @@ import loop_diffs
 import pytest
 import torch
 
-from grafs_timm.activations.formula import Genotype
+from grafs_timm.activations.genotype import Genotype
 from grafs_timm.search.bilevel import ActivationSearch, Site
 
 # example -> what it cannot run without, beyond what the package itself needs

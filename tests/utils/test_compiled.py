@@ -14,7 +14,7 @@ from torch._inductor import exc
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.kernels import cpu
 from grafs_timm.search.table import Grid, lookup
 from grafs_timm.utils import compiled

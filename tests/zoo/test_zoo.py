@@ -14,7 +14,7 @@ import grafs_timm
 from grafs_timm.activations import activation
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.errors import GenotypeError, GrafsError, UnknownNameError
-from grafs_timm.models import registry
+from grafs_timm.models import timm_names
 from grafs_timm.utils import resources
 from grafs_timm.zoo import lookup as zoo
 
@@ -46,7 +46,7 @@ def shelf(tmp_path, monkeypatch, entries):
     for table in ("_ACT_LAYER_DEFAULT", "_ACT_LAYER_ME", "_ACT_FN_DEFAULT", "_ACT_FN_ME"):
         monkeypatch.setattr(create_act, table, dict(getattr(create_act, table)))
     zoo.entries.cache_clear()
-    registry.register()
+    timm_names.register()
     yield tmp_path
     zoo.entries.cache_clear()
 
@@ -102,7 +102,7 @@ def test_what_is_not_shown_to_be_better_loads_by_name_and_says_so_once(shelf, en
     monkeypatch.setattr(activation, "_told", set())
     put(shelf, entries[0].to_dict() | {"recommended": False})
     zoo.entries.cache_clear()
-    registry.register()
+    timm_names.register()
     with pytest.warns(
         UserWarning, match="leaves resnet18 with its default activation: grafs_resnet is not shown to be better than"
     ):
@@ -191,7 +191,7 @@ def test_entries_whose_name_cannot_be_used(shelf, entries, changes, said):
     assert str(path) in str(error.value)
     assert said in refused("zoo", "list")
     with pytest.warns(UserWarning, match="not known to timm"):
-        registry.register()
+        timm_names.register()
 
 
 def test_an_entry_with_a_wrong_number_is_known_by_name_and_its_numbers_are_not_told(shelf, entries):

@@ -24,7 +24,7 @@ from tiny_runs import ROOT
 import grafs_timm
 from grafs_timm.activations import timm_maps
 from grafs_timm.activations.activation import FoundActivation
-from grafs_timm.models import registry
+from grafs_timm.models import timm_names
 from grafs_timm.zoo import lookup as zoo
 
 MAPS = ("_ACT_LAYER_DEFAULT", "_ACT_LAYER_ME", "_ACT_FN_DEFAULT", "_ACT_FN_ME")
@@ -64,14 +64,14 @@ def test_found_whatever_a_model_is_built_for(setting):
 
 
 def test_found_in_each_map_alone(maps, monkeypatch):
-    registry.register()
+    timm_names.register()
     for switch in (set_exportable, set_scriptable):
         with switch(True):
             default = get_act_layer(NAME), get_act_fn(NAME)
         monkeypatch.delitem(maps["_ACT_LAYER_DEFAULT"], NAME)
         monkeypatch.delitem(maps["_ACT_FN_DEFAULT"], NAME)
         assert (get_act_layer(NAME), get_act_fn(NAME)) == default
-        registry.register()
+        timm_names.register()
 
 
 def test_without_the_memory_efficient_maps(maps, monkeypatch):
@@ -81,16 +81,16 @@ def test_without_the_memory_efficient_maps(maps, monkeypatch):
     monkeypatch.setattr(timm_maps, "function", maps["_ACT_FN_DEFAULT"].get)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        registry.register()
+        timm_names.register()
     assert issubclass(maps["_ACT_LAYER_DEFAULT"][NAME], FoundActivation)
 
 
 def test_twice_changes_nothing(maps):
-    registry.register()
+    timm_names.register()
     before = {key: dict(each) for key, each in maps.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        registry.register()
+        timm_names.register()
     for key in MAPS:
         assert maps[key] == before[key]
 
@@ -100,7 +100,7 @@ def test_a_name_of_timms_own_stays(maps, key):
     maps[key][NAME] = own = torch.nn.Tanh if "LAYER" in key else torch.tanh
     before = {each: maps[each].get(NAME) for each in MAPS}
     with pytest.warns(UserWarning, match="'grafs_resnet' of its own, which is kept"):
-        registry.register()
+        timm_names.register()
     assert {each: maps[each].get(NAME) for each in MAPS} == before
     assert maps[key][NAME] is own
     others = set(zoo.names()) - {NAME}
@@ -111,7 +111,7 @@ def test_a_name_of_timms_own_stays(maps, key):
 def test_a_timm_that_is_too_old(maps, monkeypatch):
     monkeypatch.setattr(timm, "__version__", "1.0.23.dev0")
     with pytest.warns(UserWarning, match=r"not known to timm: timm 1\.0\.23\.dev0 is older than timm>=1\.0\.24 \(tested"):
-        registry.register()
+        timm_names.register()
     assert not any(NAME in each for each in maps.values())
 
 
@@ -119,14 +119,14 @@ def test_a_timm_that_is_too_old(maps, monkeypatch):
 def test_maps_of_another_kind(maps, monkeypatch, key):
     monkeypatch.setattr(create_act, key, list(maps[key]))
     with pytest.warns(UserWarning, match=r"does not keep the activations of its factories where timm>=1\.0\.24"):
-        registry.register()
+        timm_names.register()
     assert not any(NAME in each for each in maps.values())
 
 
 def test_maps_that_timm_no_longer_reads(maps, monkeypatch):
     monkeypatch.setattr(timm_maps, "get_act_layer", {"relu": torch.nn.ReLU}.__getitem__)
     with pytest.warns(UserWarning, match=r"does not read 'grafs_\w+' from the maps that timm>=1\.0\.24"):
-        registry.register()
+        timm_names.register()
 
 
 def python(code):

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from operations import expanded
 
-from grafs_timm.activations import formula, ops
-from grafs_timm.activations.formula import Gene, Genotype
+from grafs_timm.activations import genotype as genotypes
+from grafs_timm.activations import ops
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.activations.similarity import distance, leans_on_bound, same_function
 from grafs_timm.errors import GenotypeError, RunError
 
@@ -53,7 +54,7 @@ def product_of(left: str | tuple[str, float], right: str | tuple[str, float]) ->
 def test_twenty_thousand_random_genotypes_survive_the_round_trip():
     rng = np.random.default_rng(0)
     for i in range(20_000):
-        genotype = formula.random_genotype(rng, wide=i % 2 == 0)
+        genotype = genotypes.random_genotype(rng, wide=i % 2 == 0)
         if i % 3 == 0:  # constants over all magnitudes, and a bound of its own
             far = float(np.clip(rng.choice([-1, 1]) * 10 ** rng.uniform(-300, 4), -1e4, 1e4))
             genes = {s: Gene(g.op, g.gamma if g.gamma is None else far) for s, g in genotype.genes().items()}
@@ -65,10 +66,10 @@ def test_twenty_thousand_random_genotypes_survive_the_round_trip():
 
 def test_random_genotypes_reach_every_candidate():
     rng = np.random.default_rng(1)
-    drawn = [formula.random_genotype(rng).genes() for _ in range(600)]
+    drawn = [genotypes.random_genotype(rng).genes() for _ in range(600)]
     for slot, names in ops.candidates().items():
         assert {genes[slot].op for genes in drawn} == set(names)
-    drawn = [formula.random_genotype(rng, wide=True).genes() for _ in range(800)]
+    drawn = [genotypes.random_genotype(rng, wide=True).genes() for _ in range(800)]
     for slot, names in ops.candidates(wide=True).items():
         assert {genes[slot].op for genes in drawn} == set(names)
     gammas = [g.gamma for genes in drawn for s, g in genes.items() if g.gamma is not None and s.startswith("u")]
@@ -95,41 +96,41 @@ def test_canonical_form_ignores_order_spelling_of_numbers_and_derived_fields():
 def test_save_then_load(tmp_path: Path):
     for bound in (None, 10.0):
         genotype = Genotype.from_dict(EXAMPLE | ({} if bound is None else {"bound": bound}))
-        path = formula.save(genotype, tmp_path / "found.json")
-        assert formula.load(path, derived=True) == genotype
+        path = genotypes.save(genotype, tmp_path / "found.json")
+        assert genotypes.load(path, derived=True) == genotype
         assert set(json.loads(path.read_text(encoding="utf-8"))) >= {"formula", "latex", "sha256"}
 
 
 def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = formula.save(of("gelu"), tmp_path / "found.json")
+    path = genotypes.save(of("gelu"), tmp_path / "found.json")
 
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"found\.json.*No space left.*is kept"):
-        formula.save(of("relu"), path)
-    assert formula.load(path) == of("gelu")
+        genotypes.save(of("relu"), path)
+    assert genotypes.load(path) == of("gelu")
     assert os.listdir(tmp_path) == ["found.json"]
 
 
 def test_neither_import_nor_loading_imports_sympy(tmp_path: Path):
     """Beyond what torch imports of it by itself."""
-    path = formula.save(of("gelu", bound=10.0), tmp_path / "found.json")
+    path = genotypes.save(of("gelu", bound=10.0), tmp_path / "found.json")
     code = (
-        "import sys, timm; before = set(sys.modules); from grafs_timm.activations import formula; "
-        f"formula.load({str(path)!r}).canonical(); print(*set(sys.modules) - before)"
+        "import sys, timm; before = set(sys.modules); from grafs_timm.activations import genotype as genotypes; "
+        f"genotypes.load({str(path)!r}).canonical(); print(*set(sys.modules) - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     new = done.stdout.split()
-    assert "grafs_timm.activations.formula" in new
-    assert not [name for name in new if name.startswith("sympy") or name == "grafs_timm.activations.symbols"]
+    assert "grafs_timm.activations.genotype" in new
+    assert not [name for name in new if name.startswith("sympy") or name == "grafs_timm.activations.formula"]
 
 
 def test_each_gene_is_checked_once(monkeypatch: pytest.MonkeyPatch):
     checked: list[str] = []
-    check = formula._checked_gene
-    monkeypatch.setattr(formula, "_checked_gene", lambda slot, *rest: checked.append(slot) or check(slot, *rest))
+    check = genotypes._checked_gene
+    monkeypatch.setattr(genotypes, "_checked_gene", lambda slot, *rest: checked.append(slot) or check(slot, *rest))
     Genotype.from_dict(EXAMPLE)
     assert checked == list(ops.SLOTS)
 
@@ -232,18 +233,18 @@ def test_a_file_that_is_no_genotype(tmp_path: Path, content: bytes, message: str
     path = tmp_path / "found.json"
     path.write_bytes(content)
     with pytest.raises(GenotypeError, match=message) as caught:
-        formula.load(path)
+        genotypes.load(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 1000
 
 
 def test_no_file_and_a_folder(tmp_path: Path):
     with pytest.raises(GenotypeError, match=r"none\.json: cannot be read: No such file"):
-        formula.load(tmp_path / "none.json")
+        genotypes.load(tmp_path / "none.json")
     with pytest.raises(GenotypeError, match="cannot be read: Is a directory"):
-        formula.load(tmp_path)
+        genotypes.load(tmp_path)
     with pytest.raises(GenotypeError, match="cannot be read"):
-        formula.load("a\0b")
+        genotypes.load("a\0b")
 
 
 def test_damaged_bytes_give_a_genotype_or_its_error(tmp_path: Path):
@@ -263,7 +264,7 @@ def test_damaged_bytes_give_a_genotype_or_its_error(tmp_path: Path):
                     content[at:at] = content[: int(rng.integers(1, 20))]
         path.write_bytes(content)
         try:
-            assert isinstance(formula.load(path), Genotype)
+            assert isinstance(genotypes.load(path), Genotype)
         except GenotypeError:
             refused += 1
     assert refused > 500
@@ -287,7 +288,7 @@ def test_value_is_the_cell_of_references():
     rng = np.random.default_rng(3)
     x = torch.linspace(-4, 4, 201, dtype=torch.float64)
     for i in range(400):
-        drawn = formula.random_genotype(rng, wide=i % 2 == 0)
+        drawn = genotypes.random_genotype(rng, wide=i % 2 == 0)
         genotype = Genotype(**drawn.genes(), bound=(None, 10.0, 3.5)[i % 3])
         want = by_references(genotype, x.numpy())
         assert np.allclose(genotype(x).numpy(), want, rtol=1e-8, atol=1e-8), genotype
@@ -392,20 +393,20 @@ def test_latex():
 def test_formula_is_the_function():
     import sympy
 
-    from grafs_timm.activations import symbols
+    from grafs_timm.activations import formula
 
     rng = np.random.default_rng(4)
     x, compared = torch.linspace(-2, 2, 81, dtype=torch.float64), 0
     for i in range(300):
-        genotype = formula.random_genotype(rng, wide=i % 3 == 0)
+        genotype = genotypes.random_genotype(rng, wide=i % 3 == 0)
         if any(gene.op == "div" for gene in genotype.genes().values()):
             continue  # its safe denominator is not in the formula
-        exact = expanded(symbols.expression(genotype.genes(), genotype.limits))
-        assert not exact.has(symbols.Named)
+        exact = expanded(formula.expression(genotype.genes(), genotype.limits))
+        assert not exact.has(formula.Named)
         with np.errstate(all="ignore"):
-            value = sympy.lambdify(symbols.X, exact, ["numpy", "scipy"])(x.numpy()) * np.ones(len(x))
+            value = sympy.lambdify(formula.X, exact, ["numpy", "scipy"])(x.numpy()) * np.ones(len(x))
         # Judged only where neither the bound nor a definition's overflow plays a part.
-        unbound = formula.evaluate(genotype, x, ops.Limits(1e12, ops.LIFTED.floor)).numpy()
+        unbound = genotypes.evaluate(genotype, x, ops.Limits(1e12, ops.LIFTED.floor)).numpy()
         free = (genotype(x).numpy() == unbound) & np.isfinite(value)
         assert np.allclose(value[free], unbound[free], rtol=1e-6, atol=1e-6), (genotype, exact)
         compared += free.sum()
@@ -422,7 +423,7 @@ def test_formulas_are_quick():
     of("gelu").text  # noqa: B018  (sympy loads once)
     took = []
     for _ in range(60):
-        genotype = formula.random_genotype(rng)
+        genotype = genotypes.random_genotype(rng)
         start = time.perf_counter()
         assert genotype.text
         assert genotype.latex

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from ..utils.schema import Listed
 from ..utils.suggest import nearest
 from . import strict_yaml
-from .settings_data import (
+from .schema_data import (
     ONLY_IMAGES,
     Beta,
     Count,
@@ -30,12 +30,12 @@ from .settings_data import (
     checked,
     of_a_model,
 )
-from .settings_data import Data as Data
-from .settings_data import Figure as Figure
-from .settings_data import ImageData as ImageData
-from .settings_data import Text as Text
-from .settings_data import TextData as TextData
-from .settings_data import read_data as read_data
+from .schema_data import Data as Data
+from .schema_data import Figure as Figure
+from .schema_data import ImageData as ImageData
+from .schema_data import Text as Text
+from .schema_data import TextData as TextData
+from .schema_data import read_data as read_data
 
 
 def _switched_off(value: Any) -> Any:

@@ -7,9 +7,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -18,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..utils.schema import Impossible, Listed, listed
+from ..utils.schema import Impossible, Listed, Part, listed
 
 
 def _plain(value: Any) -> bool:
@@ -75,11 +73,9 @@ Figure = Literal["accuracy", "loss"]
 ONLY_IMAGES = "only valid for images; remove it when data.text is set"
 
 
-class Section(BaseModel):
-    """Base of a recipe's sections: unknown keys and conversions between types are errors."""
+class Section(Part):
+    """Base of a recipe's sections; strict, because `epochs: "50"`, `epochs: 50.0` and `lr: true` are mistakes."""
 
-    # strict, because `epochs: "50"`, `epochs: 50.0` and `lr: true` are mistakes
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
     # keys that are not written at their default, so that recipes from before they existed keep their sha256
     _brief: ClassVar[frozenset[str]] = frozenset()
 
