@@ -37,7 +37,7 @@ def main(zoo, root):
 
 def begin(place):
     """That process, which computes as all others do."""
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tools")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers", ROOT / "tools")))
     with (place / "output.txt").open("ab") as output:
         return subprocess.Popen(
             [sys.executable, __file__, place / "zoo", place / "runs"], stdout=output, stderr=output,
