@@ -51,18 +51,17 @@ def test_public_names_exist() -> None:
         _ = grafs_timm.nothing
 
 
-FIRST = [
-    "zoo.lookup",
-    "activations.timm_maps",
-    "models.timm_names",
-    "models.families",
-    "zoo.outside",
-    "search.bilevel",
-    "data.images",
+FIRST = ["timm", "grafs_timm", "grafs_timm.zoo.lookup", "grafs_timm.models.timm_names"]
+FIRST_TOO = [
+    f"grafs_timm.{name}"
+    for name in ("activations.timm_maps", "models.families", "zoo.outside", "search.bilevel", "data.images")
 ]
 
 
-@pytest.mark.parametrize("first", [f"import grafs_timm.{name}" for name in FIRST] + ["import timm", "import grafs_timm"])
+@pytest.mark.parametrize(
+    "first",
+    [f"import {name}" for name in FIRST] + [pytest.param(f"import {name}", marks=pytest.mark.slow) for name in FIRST_TOO],
+)
 def test_whatever_is_imported_first_timm_knows_the_names(first: str) -> None:
     code = (
         f"{first}\nimport grafs_timm, timm\nprint(timm.layers.create_act_layer('grafs_resnet').activation_name)\n"

@@ -37,6 +37,7 @@ from grafs_timm.cli import screen
 from grafs_timm.models import gpt_models
 from grafs_timm.models.surgery import find_sites
 from grafs_timm.runs.weight_step import loss_of
+from grafs_timm.search.sites import Mode
 
 FEW = 12  # candidates of the small side
 VOCABULARY = 512  # of the GPTs
@@ -108,9 +109,9 @@ class Side:
         board = self.search._board
 
         def build() -> None:
-            board.outer, board.warm = gradients, False
+            board.mode, board.freeze = Mode.INNER, (lambda module: None) if gradients else None
             drawn = board.draw(training=True)
-            board.outer = False
+            board.freeze = None
             if gradients:
                 torch.stack(drawn.rows)[:, 1:-4].sum().backward()
 
