@@ -24,7 +24,8 @@ _ERRORS = "grafs_timm.written"
 
 def _written(error: UnicodeError) -> tuple[str | bytes, int]:
     """Replace a character that the encoding lacks; keep an undecodable byte of a file name, as ``ls`` does."""
-    assert isinstance(error, UnicodeEncodeError)
+    if not isinstance(error, UnicodeEncodeError):  # whoever captures a stream reads it back by the stream's own handler
+        return codecs.replace_errors(error)
     sign = error.object[error.start]
     if "\udc80" <= sign <= "\udcff":
         return bytes([ord(sign) - 0xDC00]), error.start + 1

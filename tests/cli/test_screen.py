@@ -271,3 +271,10 @@ def test_what_is_told_while_the_package_is_imported(tmp_path, command):
     )
     (line,) = [line for line in done.stderr.splitlines() if said in line]
     assert line == f"note: {said}" if command[0] == "-m" else "GrafsWarning: " in line
+
+
+@pytest.mark.parametrize(
+    "foreign", ["没有那个文件".encode("gbk"), b"\xff", "é".encode("latin-1")], ids=["GBK", "a byte", "latin-1"]
+)
+def test_what_another_program_printed_is_read_back_by_the_same_handler(foreign):
+    assert "\ufffd" in foreign.decode("utf-8", errors=screen._ERRORS)
