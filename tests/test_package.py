@@ -51,10 +51,17 @@ def test_public_names_exist() -> None:
         _ = grafs_timm.nothing
 
 
-FIRST = ["timm", "grafs_timm", "grafs_timm.zoo.lookup", "grafs_timm.models.timm_names"]
+FIRST = ["timm", "grafs_timm", "grafs_timm.zoo.lookup"]
 FIRST_TOO = [
     f"grafs_timm.{name}"
-    for name in ("activations.timm_maps", "models.families", "zoo.outside", "search.bilevel", "data.images")
+    for name in (
+        "activations.timm_maps",
+        "models.timm_names",
+        "models.families",
+        "zoo.outside",
+        "search.bilevel",
+        "data.images",
+    )
 ]
 
 

@@ -89,6 +89,7 @@ def test_the_same_as_in_fresh_processes(tmp_path):
             assert result(fresh / name) == result(warm / name)
 
 
+@pytest.mark.slow
 def test_images_are_decoded_once_until_their_files_change(tmp_path):
     """Shards that are spoilt behind the reader's back fail a process that reads them, and none that has them."""
     data = shutil.copytree(resources._PACKAGE / "data" / "digits", tmp_path / "data")

@@ -301,7 +301,9 @@ def test_ray_that_is_not_installed(tmp_path, monkeypatch):
         run(script(tmp_path / "a"), launcher="ray")
 
 
-@pytest.mark.parametrize("kind", ["nothing listens", "nothing answers", "no cluster"])
+@pytest.mark.parametrize(
+    "kind", ["nothing listens", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("nothing answers", "no cluster"))]
+)
 def test_a_ray_address_that_answers_nothing(tmp_path, monkeypatch, kind):
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.setattr(ray_launch, "PATIENCE", 6.0)

@@ -104,7 +104,7 @@ BUILD = (
     [
         "import grafs_timm",
         pytest.param("import transformers, grafs_timm", marks=pytest.mark.slow),
-        "import transformers.activations, grafs_timm",
+        pytest.param("import transformers.activations, grafs_timm", marks=pytest.mark.slow),
         pytest.param("import transformers.models.gpt2.modeling_gpt2, grafs_timm", marks=pytest.mark.slow),
     ],
 )

@@ -42,6 +42,7 @@ def killed(out, names, kills, factor=1.0, seed=0):
     return rows
 
 
+@pytest.mark.slow  # the tests of searches and trainings have a kill of each
 def test_a_few_kills(tmp_path):
     killed(tmp_path, ["training", "search"], 3, factor=0.2)
 

@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_joint_batch(ranks, folder, tmp_path):
     """18 steps of a model that draws nothing: the same weights to 1e-5, and the same losses."""
     for count in (1, 2):
