@@ -14,6 +14,8 @@ from .utils.on_import import when_imported
 from .utils.version import own as version
 
 if TYPE_CHECKING:
+    from .activations.published import get_published as get_published
+    from .activations.published import list_published as list_published
     from .models.create import create_model as create_model
     from .models.families import family_of as family_of
     from .models.replace import replace_activations as replace_activations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _find, __dir__, __all__ = names_from(
     __name__,
     {
+        "activations.published": "get_published list_published",
         "models.create": "create_model",
         "models.families": "family_of",
         "models.timm_names": "register",

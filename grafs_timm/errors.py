@@ -45,6 +45,10 @@ class GenotypeError(GrafsError, ValueError):
     """A genotype is invalid; names the file and the field."""
 
 
+class ConstantError(GrafsError, ValueError):
+    """A published activation has no such constant, or its value is not a finite number; names function and constant."""
+
+
 class RecipeError(GrafsError, ValueError):
     """A recipe has an unknown key, a wrong type or an impossible value; names the file and the path of the key."""
 

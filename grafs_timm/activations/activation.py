@@ -1,4 +1,4 @@
-"""Turn a genotype into an nn.Module class that a timm model takes like nn.GELU.
+"""Turn a function into an nn.Module class that a timm model takes like nn.GELU.
 
 Eager training saves only x for backward, and computes f(x) and g·f′(x) in one pass each over a large tensor: on a CPU by
 interpolation (`curve`), on CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each
@@ -22,20 +22,22 @@ from ..errors import GrafsWarning, TensorError
 from ..utils import compiled
 from ..utils.layout import flat, in_memory, is_freed, together, unflat, watched
 from . import curve, onnx_rules
+from .curve import Formula
 from .genotype import Genotype
+from .published import Published
 
 _LARGE = 2**14  # elements; below it the plain formula is as fast
 _NARROW = (torch.float16, torch.bfloat16, torch.float32)  # dtypes that the loops and kernels read
 
 
-def _forward(genotype: Genotype, x: Tensor) -> Tensor:
+def _forward(formula: Formula, x: Tensor) -> Tensor:
     """Compute f(x), in one pass where x is large."""
-    return _in_one_pass(x, None, genotype) if _is_large(x) else genotype(x)
+    return _in_one_pass(x, None, formula) if _is_large(x) else formula(x)
 
 
-def _backward(genotype: Genotype, x: Tensor, g: Tensor) -> Tensor:
+def _backward(formula: Formula, x: Tensor, g: Tensor) -> Tensor:
     """Compute g·f′(x), in one pass where x is large."""
-    return _in_one_pass(x, g, genotype) if _is_large(x, g) else curve.gradient(genotype, x, g)
+    return _in_one_pass(x, g, formula) if _is_large(x, g) else curve.gradient(formula, x, g)
 
 
 def _is_large(x: Tensor, *others: Tensor) -> bool:
@@ -50,33 +52,33 @@ def _is_large(x: Tensor, *others: Tensor) -> bool:
     )
 
 
-def _in_one_pass(x: Tensor, g: Tensor | None, genotype: Genotype) -> Tensor:
+def _in_one_pass(x: Tensor, g: Tensor | None, formula: Formula) -> Tensor:
     values, layout = flat(x.detach())
     weights = None if g is None else flat(g.contiguous(memory_format=layout))[0]
     run = curve.evaluate if x.device.type == "cpu" else _by_kernel
 
     def plain() -> Tensor:
-        return genotype(values) if weights is None else curve.gradient(genotype, values, weights)
+        return formula(values) if weights is None else curve.gradient(formula, values, weights)
 
     with torch.no_grad():
-        result = compiled.attempt("a found activation", lambda: run(genotype, values, weights), plain)
+        result = compiled.attempt("an activation", lambda: run(formula, values, weights), plain)
     return unflat(result, x.shape, layout)
 
 
-def _by_kernel(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
+def _by_kernel(formula: Formula, x: Tensor, g: Tensor | None) -> Tensor:
     inputs = (x,) if g is None else (x, g)
-    return _kernel(genotype, len(inputs), x.dtype, x.device)(*inputs)
+    return _kernel(formula, len(inputs), x.dtype, x.device)(*inputs)
 
 
 @functools.cache
-def _kernel(genotype: Genotype, inputs: int, dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
+def _kernel(formula: Formula, inputs: int, dtype: torch.dtype, device: torch.device) -> Callable[..., Tensor]:
     """Compile f(x) of one vector, or g·f′(x) of two, of any length, as one kernel."""
 
     def slope(x: Tensor, g: Tensor) -> Tensor:
-        return torch.func.vjp(genotype, x)[1](g)[0]
+        return torch.func.vjp(formula, x)[1](g)[0]
 
     examples = [torch.zeros(8, dtype=dtype, device=device) for _ in range(inputs)]  # the same tensor twice is traced as one
-    return compiled.traced(genotype if inputs == 1 else slope, *examples)
+    return compiled.traced(formula if inputs == 1 else slope, *examples)
 
 
 def _is_transformed(x: Tensor) -> bool:
@@ -90,17 +92,17 @@ class _KeepInputOnly(torch.autograd.Function):
     """Save only x for backward and compute intermediate values again, as GELU does."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, genotype: Genotype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, formula: Formula) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.genotype = genotype
-        return _forward(genotype, x)
+        ctx.formula = formula
+        return _forward(formula, x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: backward itself will be differentiated
-            return curve.recorded_gradient(ctx.genotype, x, g), None
-        return _backward(ctx.genotype, x, g), None
+            return curve.recorded_gradient(ctx.formula, x, g), None
+        return _backward(ctx.formula, x, g), None
 
 
 _notices: dict[str, str] = {}  # by name: the warning for the first time an activation of that name is made
@@ -118,16 +120,19 @@ class _MadeAtRunTime(type):
 
 
 def _class_as_data(made: _MadeAtRunTime) -> str | tuple[Any, ...]:
-    if made is FoundActivation:
-        return made.__name__  # the base class is importable by name
-    return _class_from_data, (made.genotype.to_dict(), made.activation_name)  # type: ignore[attr-defined]
+    function = getattr(made, "function", None)
+    if function is None:
+        return made.__name__  # the base classes are importable by name
+    if isinstance(function, Published):
+        return _class_of_published, (function.name, dict(function.constants), made.activation_name)  # type: ignore[attr-defined]
+    return _class_from_data, (function.to_dict(), made.activation_name)  # type: ignore[attr-defined]
 
 
 copyreg.pickle(_MadeAtRunTime, _class_as_data)
 
 
-class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
-    """Compute f(x) of one genotype elementwise; the base of the classes that `activation_class` makes.
+class FormulaActivation(nn.Module, metaclass=_MadeAtRunTime):
+    """Compute f(x) of one function elementwise; the base of the classes that `activation_class` makes.
 
     Takes tensors of any shape in float16, bfloat16, float32 or float64 and returns the same shape and dtype. Under
     ``torch.compile``, export and ``torch.jit.script`` it is the plain formula, so that a compiler can fuse it.
@@ -136,16 +141,16 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
         inplace: Accepted like any timm activation's, without effect: backward needs x.
 
     Attributes:
-        genotype: The `Genotype` of the class.
+        function: The function of the class, as data.
         activation_name: The name that `activation_class` was given.
 
     >>> import timm, grafs_timm
     >>> layer = timm.layers.create_act_layer("grafs_resnet")
-    >>> isinstance(layer, FoundActivation)
+    >>> isinstance(layer, FormulaActivation)
     True
     """
 
-    genotype: ClassVar[Genotype]
+    function: ClassVar[Formula]
     activation_name: ClassVar[str]
 
     if TYPE_CHECKING:  # torch.jit.script accepts no annotation of a function
@@ -182,56 +187,83 @@ class FoundActivation(nn.Module, metaclass=_MadeAtRunTime):
             traced: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
             return traced
         if torch.compiler.is_compiling():
-            return self.genotype(x)
+            return self.function(x)
         if torch.jit.is_tracing():
             if torch.onnx.is_in_onnx_export():
                 onnx_rules.add()
-            return self.genotype(x)
+            return self.function(x)
         if is_freed(x):
             raise TensorError(f"an activation: the data of a tensor of shape {tuple(x.shape)} is not allocated (yet)")
         if _is_transformed(x):
-            return self.genotype(x)
+            return self.function(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            return _KeepInputOnly.apply(x, self.genotype)
-        return _forward(self.genotype, x)
+            return _KeepInputOnly.apply(x, self.function)
+        return _forward(self.function, x)
 
     def extra_repr(self) -> str:
         """Return the activation's name."""
         return self.activation_name
 
-    def __prepare_scriptable__(self) -> FoundActivation:
+    def __prepare_scriptable__(self) -> FormulaActivation:
         """Return self, ready for ``torch.jit.script``, which puts the returned module into the eager model too."""
-        self.__dict__ |= _scripted(self.genotype)
+        self.__dict__ |= _scripted(self.function)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_scripted_")}
 
 
+class FoundActivation(FormulaActivation):
+    """Compute f(x) of a genotype.
+
+    Attributes:
+        genotype: The function of the class.
+
+    >>> import timm, grafs_timm
+    >>> timm.layers.create_act_layer("grafs_resnet").genotype.bound is None
+    True
+    """
+
+    genotype: ClassVar[Genotype]
+
+
+class PublishedActivation(FormulaActivation):
+    """Compute f(x) of a published function.
+
+    >>> import timm, grafs_timm
+    >>> timm.layers.create_act_layer("golu").function.row.title
+    'GoLU'
+    """
+
+
 @functools.cache
-def _scripted(genotype: Genotype) -> dict[str, Any]:
+def _scripted(formula: Formula) -> dict[str, Any]:
     """Trace the formula once for each dtype, since the number that it saturates at is a constant of the graph."""
     return {
         f"_scripted_{str(dtype).removeprefix('torch.')}": torch.jit.trace(
-            genotype.__call__, torch.zeros(8, dtype=dtype, device="cpu"), check_trace=False
+            formula.__call__, torch.zeros(8, dtype=dtype, device="cpu"), check_trace=False
         )
         for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     }
 
 
-def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FoundActivation]:
+def _class_from_data(genotype: Mapping[str, Any], name: str) -> type[FormulaActivation]:
     return activation_class(Genotype.from_dict(genotype), name)
 
 
-def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActivation]:
-    """Return the module class of a genotype; equal arguments give the same class.
+def _class_of_published(function: str, constants: Mapping[str, float], name: str) -> type[FormulaActivation]:
+    return activation_class(Published(function, tuple(constants.items())), name)
+
+
+def activation_class(function: Formula, name: str | None = None) -> type[FormulaActivation]:
+    """Return the module class of a function; equal arguments give the same class.
 
     Args:
-        genotype: The function.
-        name: What ``repr`` and messages call it.
+        function: A genotype or a published function.
+        name: What ``repr`` and messages call it. Default: "found", or the name of a published function.
 
     Returns:
-        A subclass of `FoundActivation` that takes only ``inplace``.
+        A subclass of `FoundActivation` or `PublishedActivation` that takes only ``inplace``.
 
     >>> from grafs_timm.activations import random_genotype
     >>> import numpy as np
@@ -241,11 +273,14 @@ def activation_class(genotype: Genotype, name: str = "found") -> type[FoundActiv
     >>> layer()(torch.zeros(2, 3)).shape
     torch.Size([2, 3])
     """
-    return _class(genotype, name)
+    return _class(function, name or ("found" if isinstance(function, Genotype) else str(function)))
 
 
 @functools.cache  # on a function without defaults: the cache tells calls with and without a default apart
-def _class(genotype: Genotype, name: str) -> type[FoundActivation]:
+def _class(function: Formula, name: str) -> type[FormulaActivation]:
     title = "".join(part.capitalize() for part in re.split(r"\W|_", name) if part) or "Found"
-    contents = {"genotype": genotype, "activation_name": name, "__module__": __name__}
-    return cast(type[FoundActivation], _MadeAtRunTime(title, (FoundActivation,), contents))
+    contents = {"function": function, "activation_name": name, "__module__": __name__}
+    base: type[FormulaActivation] = PublishedActivation
+    if isinstance(function, Genotype):
+        base, contents["genotype"] = FoundActivation, function
+    return cast(type[FormulaActivation], _MadeAtRunTime(title, (base,), contents))

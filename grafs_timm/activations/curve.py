@@ -1,4 +1,4 @@
-"""Interpolate a found activation by one cubic for each of 2,048 intervals, as exactly as float32 computes the formula.
+"""Interpolate a function by one cubic for each of 2,048 intervals, as exactly as float32 computes the formula.
 
 On a CPU a formula of five operations costs several times a GELU however it is compiled: each exp, atan or erf takes about
 fifteen instructions per element. The cubic Hermite interpolant on intervals of 1/64 costs one table look-up for any formula.
@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..kernels import cpu
 from ..utils.layout import undisturbed
-from . import genotype as genotypes
 from .genotype import Genotype
+from .published import Published
+
+Formula = Genotype | Published  # functions of one number as data: hashable, and callable on tensors
 
 LOW, HIGH, INTERVALS = -16.0, 16.0, 2048
 # |error of the value| ≤ TOLERANCE·(1 + |f(x)| + |x·f′(x)|): half a unit of float32 at 1, plus the effect of rounding x.
@@ -44,25 +45,22 @@ def recorded_gradient(function: Callable[[Tensor], Tensor], x: Tensor, g: Tensor
 
 
 @functools.lru_cache(maxsize=256)
-def curve_of(genotype: Genotype, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Compute the cubics of a genotype.
+def curve_of(formula: Formula, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Compute the cubics of a function.
 
     Args:
-        genotype: The function.
+        formula: The function.
         dtype: Of the tensors to evaluate; its largest number bounds the formula's growing operations.
 
     Returns:
         float32 [INTERVALS + 1, 4], each interval's coefficients in x minus its left knot; NaN where the formula is needed.
     """
     with undisturbed():
-        return _cubics(genotype, dtype)
+        return _cubics(formula, dtype)
 
 
-def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
-    limits = genotype.limits
-    function = functools.partial(
-        genotypes.evaluate, genotype, limits=replace(limits, bound=min(limits.bound, torch.finfo(dtype).max))
-    )
+def _cubics(formula: Formula, dtype: torch.dtype) -> Tensor:
+    function = formula.within(torch.finfo(dtype).max)
     width = (HIGH - LOW) / INTERVALS
     # one-sided slopes at a knot: f may have a kink there
     inner = torch.tensor([1e-9, 0.25, 0.5, 0.75, 1 - 1e-9], dtype=torch.float64, device="cpu") * width
@@ -82,26 +80,26 @@ def _cubics(genotype: Genotype, dtype: torch.dtype) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def slope_at_zero(genotype: Genotype) -> float:
+def slope_at_zero(formula: Formula) -> float:
     """Compute f′(0) by the formula; at a kink it is the slope that torch's own operations choose, such as 0 for ReLU."""
     with undisturbed():
         zero = torch.zeros(1, dtype=torch.float32, device="cpu")
-        return gradient(genotype, zero, torch.ones_like(zero)).item()
+        return gradient(formula, zero, torch.ones_like(zero)).item()
 
 
-def evaluate(genotype: Genotype, x: Tensor, g: Tensor | None) -> Tensor:
+def evaluate(formula: Formula, x: Tensor, g: Tensor | None) -> Tensor:
     """Compute f(x), or g·f′(x) where g is given.
 
     Args:
-        genotype: The function.
+        formula: The function.
         x, g: [N] on the CPU, of one dtype: float32, bfloat16 or float16.
 
     Returns:
         [N] of x's dtype.
     """
-    at_zero = 0.0 if g is None else slope_at_zero(genotype)
-    y, left = cpu.curve(x, g, curve_of(genotype, x.dtype), LOW, HIGH, at_zero)
+    at_zero = 0.0 if g is None else slope_at_zero(formula)
+    y, left = cpu.curve(x, g, curve_of(formula, x.dtype), LOW, HIGH, at_zero)
     if len(left):
         rest = x[left]
-        y[left] = genotype(rest) if g is None else gradient(genotype, rest, g[left])
+        y[left] = formula(rest) if g is None else gradient(formula, rest, g[left])
     return y

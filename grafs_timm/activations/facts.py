@@ -1,4 +1,4 @@
-"""Compute the properties of a found function that a zoo entry states."""
+"""Compute the properties of a function that a zoo entry or the page of activations states."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor
 from ..utils.schema import Listed, Part
 from . import gains
 from .activation import activation_class
-from .curve import gradient
-from .genotype import Genotype
+from .curve import Formula, gradient
 
 LOW, HIGH, _INTERVALS = -10.0, 10.0, 20_000
 _SIDE = 1e-7  # distance from a knot at which its one-sided slopes are taken
@@ -48,20 +47,20 @@ class Facts(Part):
     bf16: bool
 
 
-def of(genotype: Genotype) -> Facts:
+def of(function: Formula) -> Facts:
     """Compute the facts of a function on a grid of 1/1000, to six decimals.
 
     Raises:
         GrafsError: As `gains.gain`.
     """
     x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
-    y, (places, beside) = genotype(x), jumps(genotype)
+    y, (places, beside) = function(x), jumps(function)
     # a kink on a knot has two slopes, and f may be steepest at a kink between two knots
-    slopes = torch.cat([_slope(genotype, x - _SIDE), _slope(genotype, x + _SIDE), beside])
+    slopes = torch.cat([_slope(function, x - _SIDE), _slope(function, x + _SIDE), beside])
     return Facts(
-        gain=round(gains.gain(genotype), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
+        gain=round(gains.gain(function), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
         lipschitz=round(slopes.abs().max().item(), 6), kinks=places, monotone=_direction(slopes),
-        fp16=finite_in(genotype, torch.float16), bf16=finite_in(genotype, torch.bfloat16),
+        fp16=finite_in(function, torch.float16), bf16=finite_in(function, torch.bfloat16),
     )  # fmt: skip
 
 
@@ -108,10 +107,10 @@ def jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tens
     return tuple(found), torch.cat([left[stays], right[stays]])
 
 
-def finite_in(genotype: Genotype, dtype: torch.dtype) -> bool:
+def finite_in(function: Formula, dtype: torch.dtype) -> bool:
     """Check whether f and its gradient, as training computes them, are finite for every finite number of a 16-bit dtype."""
     patterns = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16).view(dtype)
     x = patterns[patterns.isfinite()].requires_grad_()
-    y = activation_class(genotype)()(x)
+    y = activation_class(function)()(x)
     (slope,) = torch.autograd.grad(y.sum(dtype=torch.float32), x, materialize_grads=True) if y.requires_grad else (y,)
     return bool(y.isfinite().all() and slope.isfinite().all())

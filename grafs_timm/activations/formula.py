@@ -6,7 +6,6 @@ formula, the floor of a root does, as a number. Constants are folded by the tabl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -190,7 +189,7 @@ def _absolute(x: Any) -> Any:
 def namespace(limits: ops.Limits) -> SimpleNamespace:
     """Return the functions that the table's ``sympy`` rows use, their argument ``S``."""
     floor = sympy.Float(limits.floor)
-    borrowed = ("exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos")
+    borrowed = ("exp", "sinh", "cosh", "tanh", "asinh", "atan", "erf", "log", "sin", "cos", "sqrt", "pi")
     own = (ReLU, NegPart, Sigmoid, Softplus, SiLU, GELU, ELU, LeakyReLU, Sinc)
     return SimpleNamespace(
         **{name: getattr(sympy, name) for name in borrowed},
@@ -252,15 +251,13 @@ class _Latex(LatexPrinter):
         return rf"10^{{{int(power)}}}" if mantissa == "1" else rf"{mantissa} \cdot 10^{{{int(power)}}}"
 
 
-def _printed(printer: Callable[[Any], str], genes: dict[str, Any], limits: ops.Limits) -> str:
-    return printer(_rounded(expression(genes, limits)))
+def written(expr: Any) -> str:
+    """Return an expression as plain text, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
+    text: str = _Text().doprint(_rounded(expr))
+    return text
 
 
-def text(genes: dict[str, Any], limits: ops.Limits) -> str:
-    """Return the simplified cell as plain text, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
-    return _printed(_Text().doprint, genes, limits)
-
-
-def latex(genes: dict[str, Any], limits: ops.Limits) -> str:
-    """Return the simplified cell in LaTeX, without dollar signs."""
-    return _printed(_Latex({"inv_trig_style": "full"}).doprint, genes, limits)
+def written_latex(expr: Any) -> str:
+    """Return an expression in LaTeX, without dollar signs."""
+    latex: str = _Latex({"inv_trig_style": "full"}).doprint(_rounded(expr))
+    return latex

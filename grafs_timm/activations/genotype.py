@@ -10,8 +10,8 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
-from functools import cached_property
+from dataclasses import InitVar, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,10 @@ class Genotype:
         """
         return evaluate(self, x, self.limits)
 
+    def within(self, top: float) -> Callable[[Tensor], Tensor]:
+        """Return the function for a dtype whose largest number is ``top``, on tensors of any dtype."""
+        return partial(evaluate, self, limits=replace(self.limits, bound=min(self.limits.bound, top)))
+
     @classmethod
     def from_dict(cls, data: object, source: str = "genotype", derived: bool = False) -> Genotype:
         """Read a genotype from parsed JSON.
@@ -163,14 +167,14 @@ class Genotype:
         """Return the simplified formula as one would type it, such as ``asinh(GELU(x)*sigmoid(GELU(x)))``."""
         from . import formula
 
-        return formula.text(self.genes(), self.limits)
+        return formula.written(formula.expression(self.genes(), self.limits))
 
     @cached_property
     def latex(self) -> str:
         """Return the simplified formula in LaTeX, without dollar signs."""
         from . import formula
 
-        return formula.latex(self.genes(), self.limits)
+        return formula.written_latex(formula.expression(self.genes(), self.limits))
 
 
 def evaluate(genotype: Genotype, x: Tensor, limits: ops.Limits) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from ..errors import UnknownNameError
-from . import timm_maps
+from . import published, timm_maps
 from .activation import activation_class
 from .genotype import Genotype
 
@@ -23,7 +23,8 @@ class Activation:
     Args:
         name: A zoo name, timm's lower-case name, a file's stem or the label of a comparison.
         genotype: The function of a found activation or a random cell; None for timm's own and for a bare record.
-        module: The module class, where it is not the one that ``genotype`` or timm's factory gives.
+        module: The module class, where it is not the one that ``genotype``, the published function of that name or timm's
+            factory gives.
         sha256: The genotype's hash; given alone where only a record of the function is left.
         kind: "found", "random" or "baseline". Default: "found" with a hash, "baseline" without.
 
@@ -48,8 +49,9 @@ class Activation:
 
     @property
     def formula(self) -> str:
-        """Return the text of the function, or the name where there is no genotype."""
-        return self.genotype.text if self.genotype else self.name
+        """Return the text of the function, or the name where it is not known as data."""
+        function = self.genotype or getattr(self.module, "function", None)
+        return function.text if function else self.name
 
     @property
     def layer(self) -> Callable[..., nn.Module]:
@@ -65,6 +67,8 @@ class Activation:
         if self.sha256 is not None:
             raise UnknownNameError(f"of {self} only the name and hash are known, not the formula")
         layer: Callable[..., nn.Module] | None = timm_maps.layer(self.name)
+        if layer is None and published.is_known(self.name):
+            layer = activation_class(published.get_published(self.name), self.name)
         if layer is None:
             raise UnknownNameError(f"timm has no activation {self.name!r}")
         return layer

@@ -23,15 +23,11 @@ try:  # the newest names that this package imports from timm: a timm that has th
     import timm.layers
     from timm.layers import calculate_drop_path_rates as calculate_drop_path_rates
     from timm.layers import get_act_fn, get_act_layer
-    from timm.models import metaformer, nfnet
+    from timm.models import nfnet
 except ImportError as error:
     raise ImportError(
         f"grafs_timm cannot be used with timm {timm.__version__} ({error}); it supports timm{SUPPORTED} (tested: {TESTED})"
     ) from None
-
-
-# an activation that timm has outside its maps, by transformers' name: ReLU(x)², common in language models
-BESIDE: dict[str, Any] = {"relu2": metaformer.SquaredReLU}
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,19 @@ def nfnet_gains() -> dict[str, float]:
 
 
 def default_layers() -> dict[str, Any]:
-    """Return name -> class as timm's default map has them, without memory-efficient variants, and what is beside the maps."""
-    return getattr(getattr(timm.layers, "create_act", None), "_ACT_LAYER_DEFAULT", {}) | BESIDE
+    """Return name -> class as timm's default map has them, without memory-efficient variants."""
+    known: dict[str, Any] = getattr(getattr(timm.layers, "create_act", None), "_ACT_LAYER_DEFAULT", {})
+    return known
 
 
 def own_names() -> list[str]:
     """Return the names that `layer` knows, for messages; without timm's where its maps are not found."""
-    return sorted({name for known in (*_maps("_ACT_LAYER_"), BESIDE) for name, layer in known.items() if layer is not None})
+    return sorted({name for known in _maps("_ACT_LAYER_") for name, layer in known.items() if layer is not None})
 
 
 def layer(name: str) -> Any:
-    """Return timm's class for a name, from its factory or outside its maps; None where there is none."""
-    return _given(get_act_layer, name) or BESIDE.get(name)
+    """Return the class that timm's factory has for a name; None where there is none."""
+    return _given(get_act_layer, name)
 
 
 def function(name: str) -> Any:

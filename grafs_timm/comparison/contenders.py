@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..activations import genotype as genotypes
-from ..activations import similarity, timm_maps
+from ..activations import published, similarity, timm_maps
 from ..activations.genotype import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
@@ -210,8 +210,11 @@ def _run_name(folder: Path) -> str:
 def _named(name: str, kind: Kind | None = None) -> Contender:
     if name in zoo.names():
         return Contender(Activation(name, zoo.names()[name].genotype))
+    if name in published.list_published():
+        resolved = zoo.resolve(name)
+        return Contender(replace(resolved, kind=kind) if kind and resolved.genotype is None else resolved)
     if timm_maps.layer(name) is None:
-        known = [*zoo.names(), *timm_maps.own_names()]
+        known = [*zoo.names(), *published.list_published(), *timm_maps.own_names()]
         what = "" if kind else "; or give a genotype.json or a folder of searches"
         raise UnknownNameError(f"no activation {name!r}{nearest(name, dict.fromkeys(known))}{what}")
     return Contender(Activation(name))

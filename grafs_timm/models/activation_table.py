@@ -16,7 +16,7 @@ import torch
 from timm.models import metaformer
 from torch import nn
 
-from ..activations.activation import FoundActivation
+from ..activations.activation import FormulaActivation
 from ..errors import GrafsError
 from ..utils.suggest import nearest
 from . import hooks
@@ -27,7 +27,7 @@ REPLACED: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Threshold, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, timm.layers.GELU, timm.layers.GELUTanh, timm.layers.QuickGELU, timm.layers.PReLU, timm.layers.Swish,
     timm.layers.Mish, timm.layers.HardSwish, timm.layers.HardMish, memory_efficient.SwishMe, memory_efficient.MishMe,
-    memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FoundActivation,
+    memory_efficient.HardSwishMe, memory_efficient.HardMishMe, metaformer.SquaredReLU, metaformer.StarReLU, FormulaActivation,
 )  # fmt: skip
 
 # Classes of Hugging Face transformers, looked up by name where it is loaded.

@@ -12,7 +12,7 @@ from timm.utils import unwrap_model
 from torch import nn
 
 from ..activations import timm_maps
-from ..activations.activation import FoundActivation
+from ..activations.activation import FoundActivation, PublishedActivation
 from ..activations.named import Activation
 from ..errors import GrafsWarning, UnknownNameError, WeightsError
 from .surgery import find_sites
@@ -114,7 +114,7 @@ def _places(model: nn.Module, gates: bool) -> Iterator[tuple[str, nn.Module]]:
 
 
 def timm_name(module: nn.Module) -> str:
-    """Return timm's lower-case name of an activation module, or its class's in lower case where timm has none.
+    """Return the lower-case name of an activation module that is timm's or published, or its class's in lower case.
 
     Parameters that are not the default follow the name.
 
@@ -123,6 +123,8 @@ def timm_name(module: nn.Module) -> str:
     """
     if isinstance(module, nn.GELU) and module.approximate == "tanh":
         return "gelu_tanh"
+    if isinstance(module, PublishedActivation):
+        return str(module.function)
     kind = type(module)
     title = kind.__name__.removesuffix("Me").lower()  # Me: timm's memory-efficient variant
     title = {"swish": "silu", "squaredrelu": "relu2"}.get(title, title)

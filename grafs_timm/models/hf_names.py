@@ -1,4 +1,4 @@
-"""Register the zoo's names with Hugging Face transformers.
+"""Register the names of the zoo and of the published activations with Hugging Face transformers.
 
 Its models look activations up by name in ``transformers.activations.ACT2FN``, so ``hidden_act="grafs_resnet"`` (for GPT-2
 ``activation_function="grafs_resnet"``) works in any configuration. transformers takes seconds to import and is not imported
@@ -11,6 +11,7 @@ import sys
 import warnings
 from types import ModuleType
 
+from ..activations import published
 from ..activations.activation import activation_class
 from ..errors import GenotypeError, GrafsWarning
 from ..utils.on_import import when_imported
@@ -23,15 +24,16 @@ MAPS = ("ACT2CLS", "ACT2FN")  # name -> class; and a copy for models, whose look
 
 
 def register() -> None:
-    """Put every zoo name into transformers' maps, now or as soon as it is imported. Idempotent.
+    """Put every name into transformers' maps, now or as soon as it is imported. Idempotent.
 
-    A name that transformers has already is kept, with a warning; a transformers without such maps gives a warning too.
+    A zoo name that transformers has already is kept, with a warning, a published one without. A transformers without such maps
+    gives a warning too.
     """
     when_imported(MODULE, fill, "the zoo's names are not known to transformers")
 
 
 def fill(module: ModuleType) -> None:
-    """Put every zoo name into the maps of the module ``transformers.activations``; warns and never raises."""
+    """Put every name into the maps of the module ``transformers.activations``; warns and never raises."""
     maps = [known for name in MAPS if isinstance(known := getattr(module, name, None), dict)]
     if len(maps) < len(MAPS):
         warnings.warn(
@@ -55,6 +57,10 @@ def fill(module: ModuleType) -> None:
             continue
         for each in maps:
             each[name] = activation_class(entry.genotype, entry.name)
+    for name in published.list_published():
+        if not any(is_foreign(name, each) for each in maps):
+            for each in maps:
+                each[name] = activation_class(published.get_published(name), name)
 
 
 def _version() -> str:

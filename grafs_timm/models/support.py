@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import nn
 
-from ..activations.activation import FoundActivation
+from ..activations.activation import FormulaActivation
 from ..errors import GrafsError, UnknownNameError
 from ..utils.files import write_whole
 from ..utils.suggest import nearest
@@ -95,7 +95,7 @@ def _reached(architecture: str, act_layer: Any) -> set[str] | None:
         functional.expose(model)
     except Exception:  # any error of a constructor that does not take the argument
         return None
-    return {name for name, module in model.named_modules() if isinstance(module, FoundActivation)}
+    return {name for name, module in model.named_modules() if isinstance(module, FormulaActivation)}
 
 
 def _way(meant: set[str], reached: set[str] | None) -> str:

@@ -1,26 +1,30 @@
 """Look activations up by name: read the zoo's entries, and resolve whatever names an activation.
 
 An entry is ``zoo/<family>/<name>.json``. ``grafs_<family>_<id>`` names one entry, ``grafs_<family>`` the family's entry with
-the alias. A zoo name, a timm name ("gelu"), the path of a genotype file, its parsed dict and a Genotype are interchangeable.
+the alias. A zoo name, a published function's ("golu"), a timm name ("gelu"), the path of a genotype file, its parsed dict and a
+Genotype are interchangeable.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..activations import genotype as genotypes
-from ..activations import similarity, timm_maps
-from ..activations.activation import FoundActivation
+from ..activations import published, similarity, timm_maps
+from ..activations.activation import FormulaActivation, FoundActivation, activation_class
 from ..activations.genotype import Genotype
 from ..activations.named import Activation
-from ..errors import GenotypeError, GrafsError, UnknownNameError
+from ..activations.published import Published
+from ..errors import GenotypeError, GrafsError, GrafsWarning, UnknownNameError
 from ..utils import resources, strict_json
 from ..utils.suggest import nearest
 
@@ -185,6 +189,9 @@ def get_activation(name: str) -> Entry:
     try:
         return known[name.lower()]
     except KeyError:
+        if published.is_known(name):
+            why = f"{name!r} is a published function, not an entry of the zoo; use grafs_timm.get_published({name!r})"
+            raise UnknownNameError(why) from None
         raise UnknownNameError(f"no activation {name!r} in the zoo{nearest(name.lower(), known)}") from None
 
 
@@ -208,6 +215,10 @@ def resolve(activation: Any) -> Activation:
         return Activation("found", activation)
     if isinstance(activation, type) and issubclass(activation, FoundActivation):
         return Activation(activation.activation_name, activation.genotype, activation)
+    if isinstance(activation, Published):
+        return Activation(str(activation), module=activation_class(activation))
+    if isinstance(activation, type) and issubclass(activation, FormulaActivation):
+        return Activation(activation.activation_name, module=activation)
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return Activation(activation.__name__, module=activation)
     if isinstance(activation, Path) or (isinstance(activation, str) and (activation.endswith(".json") or "/" in activation)):
@@ -229,10 +240,39 @@ def _by_name(name: str) -> Activation:
     if name in names():
         own = names()[name].activation
         return replace(own, name=name, module=own.layer)  # under an alias the modules still have the entry's own name
-    if timm_maps.layer(name) is not None:
+    layer = timm_maps.layer(name)
+    if layer is not None and not (isinstance(layer, type) and issubclass(layer, FormulaActivation)):
+        if published.is_known(name):
+            _warn_if_other(name)
         return Activation(name)
-    known = dict.fromkeys([*names(), *timm_maps.own_names()])
+    if published.is_known(name):
+        function = published.get_published(name)
+        if isinstance(function, Genotype):
+            return Activation(name, function)
+        return Activation(name, module=activation_class(function, name))
+    known = dict.fromkeys([*names(), *published.list_published(), *timm_maps.own_names()])
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
+
+
+@functools.cache
+def _warn_if_other(name: str) -> None:
+    """Warn, once, where timm's activation of a published name is another function than the published one."""
+    if not is_timms_the_same(name):
+        text = published.get_published(name).text
+        warnings.warn(
+            f"timm's own {name!r}, which is used, is another function than the published one ({text}, "
+            f"{published.source(name)}); grafs_timm.get_published({name!r}) is that one",
+            GrafsWarning,
+            stacklevel=4,
+        )
+
+
+def is_timms_the_same(name: str) -> bool:
+    """Check whether timm's activation of that name computes the published function, on [−10, 10] in float64."""
+    x = torch.linspace(-10, 10, 2001, dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        theirs, ours = timm_maps.layer(name)().double()(x.clone()), published.get_published(name)(x)
+    return torch.allclose(theirs, ours, rtol=1e-6, atol=1e-6)
 
 
 def known_as(genotype: Genotype, names: Iterable[str] | None = None) -> str | None:
@@ -253,14 +293,23 @@ def _same(genotype: Genotype, other: Genotype | Callable[..., nn.Module]) -> boo
         return False
 
 
-def act_layer(activation: Any) -> Callable[..., nn.Module]:
+def act_layer(activation: Any, **constants: float) -> Callable[..., nn.Module]:
     """Return the module class of an activation, for timm's ``act_layer=`` argument.
 
     Args:
         activation: Whatever `resolve` takes.
+        **constants: Of a published function, instead of its paper's, such as ``beta`` of ``e_swish``.
+
+    Raises:
+        UnknownNameError, GenotypeError: As `resolve`.
+        ConstantError: The function has no such constant, or the value is not a finite number.
 
     >>> import torch
     >>> act_layer("grafs_resnet")()(torch.zeros(2)).shape
     torch.Size([2])
+    >>> act_layer("e_swish", beta=1.5)()
+    ESwishBeta15(e_swish(beta=1.5))
     """
-    return resolve(activation).layer
+    if not constants:
+        return resolve(activation).layer
+    return activation_class(published.get_published(activation, **constants))

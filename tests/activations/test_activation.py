@@ -80,7 +80,7 @@ def test_without_a_compiler_it_is_the_formula_with_one_notice(monkeypatch: pytes
     monkeypatch.setattr(compiled, "_troubles", defaultdict(compiled._Trouble))
     monkeypatch.setattr(cpu, "loops", no_compiler)
     layer, x = activation_class(GATED)(), torch.randn(20_000, requires_grad=True)
-    with pytest.warns(UserWarning, match="a found activation: no compiler was found"):
+    with pytest.warns(UserWarning, match="an activation: no compiler was found"):
         y = layer(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one notice is enough

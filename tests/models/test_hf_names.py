@@ -13,6 +13,7 @@ import torch
 from tiny_runs import ROOT
 
 import grafs_timm
+from grafs_timm.activations import published
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.errors import GenotypeError
 from grafs_timm.models import hf_names
@@ -47,7 +48,7 @@ def test_every_name_is_in_both_maps_and_twice_changes_nothing() -> None:
         before = dict(module.ACT2FN)
         hf_names.fill(module)
     assert module.ACT2FN == module.ACT2CLS == before
-    assert before.keys() == {"relu", *zoo.names()}
+    assert before.keys() == {"relu", *zoo.names(), *published.list_published()}
     assert before[NAME]().genotype == grafs_timm.get_activation(NAME).genotype
 
 
