@@ -18,6 +18,7 @@ from grafs_timm.cli import screen
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.run_training import run_training
+from grafs_timm.zoo.nearest import Nearest
 
 SEEDS = (0, 1, 2)
 ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classes=10)'
@@ -34,10 +35,7 @@ def main(recipe: str, out: Path, seed: int) -> None:
     found = run_search(chosen, out / f"search_s{seed}", seed=seed, resume=True)
     path = str(out / f"search_s{seed}" / "genotype.json")
     click.echo(f"   found f(x) = {found['formula']}   in {found['seconds']:.0f} s   ({path})")
-    if found["known_as"]:
-        click.echo(
-            f"   up to scales that neighbouring layers absorb, this is {found['known_as']}: the search chose it of 23 million"
-        )
+    click.echo(f"   {Nearest(**found['nearest'])}, up to scales that neighbouring layers absorb")
 
     click.echo()
     click.secho(

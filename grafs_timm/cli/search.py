@@ -49,6 +49,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     from ..runs.run_search import run_search
     from ..runs.tracking import Wandb
     from ..utils.parallel import is_main
+    from ..zoo.nearest import Nearest
 
     if select and not seeds:
         raise click.UsageError("--select selects among several searches: give --seeds N")
@@ -68,8 +69,10 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
         return
     options.say_if(finished, out)
     click.echo(f"found     f(x) = {summary['formula']}")
-    if summary["known_as"]:
-        click.echo(f"          up to scales that neighbouring layers absorb, this is {summary['known_as']}")
+    if near := summary.get("nearest"):  # a folder of an earlier version has none
+        click.echo(f"          {Nearest(**near)}, up to scales that neighbouring layers absorb")
+    if summary["known_as"] and summary["known_as"] != (near or {}).get("name"):
+        click.echo(f"          the same function as {summary['known_as']}")
     if summary["keeps_bound"]:
         click.echo("          its shape depends on the bound of the search (saturation at ±10), which stays a part of it")
     reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..activations import genotype as genotypes
 from ..activations.genotype import Genotype
-from ..activations.similarity import distance
-from ..errors import GrafsError, UnknownNameError
-from ..utils import resources
+from ..errors import UnknownNameError
 from ..utils.suggest import nearest
+from ..zoo.nearest import nearest_known
 from . import campaign_run
 from .campaign import RECIPES, Campaign
 from .campaign_files import ACTIVATIONS
@@ -21,8 +18,6 @@ from .ledger import Job
 from .results import Place, Result
 from .statistics import difference, mean
 from .verdict import Verdict
-
-AUTHORS = "functions/authors_*.json"  # below recipes/: functions that the authors of GRAFS found, as genotypes
 
 
 def plan_text(campaign: Campaign, workers: int, device: str = "cpu") -> str:
@@ -138,36 +133,9 @@ def _searches(campaign: Campaign) -> Iterator[str]:
     for seed, line in campaign.searches.items():
         genotype = Genotype.from_dict(line.genotype, derived=False)
         same = campaign.same_as.get(campaign.found_as.get(seed, ""))
-        name, apart = nearest_of_authors(genotype)
-        near = f"; nearest of the authors' {name}, {apart:.3f}" if name else ""
+        near = f"; {nearest_known(genotype)}"
         figure = f"{_figure(campaign, line.held_out, ''):.4g}"
         yield f"search s{seed}: {genotype.text}{f' (is {same})' if same else ''}, held-out {figure}{near}"
-
-
-@functools.cache
-def authors() -> dict[str, Genotype]:
-    """Return the functions that the authors of GRAFS found, by name."""
-    return {path.stem: genotypes.load(path) for path in sorted(resources.folder("recipes").glob(AUTHORS))}
-
-
-@functools.cache
-def nearest_of_authors(genotype: Genotype) -> tuple[str, float]:
-    """Find the nearest of the authors' functions, by the relative L2 distance under N(0, 1) up to both scales.
-
-    Returns:
-        Its name and the distance; ("", inf) where none can be compared.
-    """
-    apart = {}
-    for name, other in authors().items():
-        try:  # coarsely, to find the nearest
-            apart[name] = max(distance(genotype, other, refine=False), distance(other, genotype, refine=False))
-        except (ValueError, GrafsError):
-            continue
-    if not apart:
-        return "", math.inf
-    name = min(apart, key=lambda each: apart[each])
-    other = authors()[name]
-    return name, max(distance(genotype, other), distance(other, genotype))
 
 
 def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:

@@ -20,7 +20,6 @@ from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
 from ..models import families
 from ..runs import folder as runs
-from ..utils import resources
 from ..utils.suggest import nearest
 from ..zoo import lookup as zoo
 
@@ -189,17 +188,9 @@ def given(text: str) -> list[Contender]:
     if path.is_dir():
         return _searches(path)
     if text.endswith(".json") or "/" in text:
-        path = path if path.exists() else _shipped(text) or path
         label = _run_name(path.resolve().parent) if path.stem == "genotype" else path.stem
         return [Contender(Activation(label, genotypes.load(path, derived=True)), search_seed=_search_seed(path.parent))]
     return [_named(text.lower())]
-
-
-def _shipped(text: str) -> Path | None:
-    """The file of that path below recipes/, such as ``functions/authors_wrn.json``, if it is one."""
-    root = resources.folder("recipes").resolve()
-    path = (root / text).resolve()
-    return path if path.is_file() and root in path.parents else None
 
 
 def _run_name(folder: Path) -> str:

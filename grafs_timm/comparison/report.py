@@ -28,6 +28,7 @@ def write_report(
     failed: Iterable[tuple[str, str]] = (),
     notes: Iterable[str] = (),
     formulas: Mapping[str, str] | None = None,
+    nearest: Mapping[str, str] | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Path:
     """Write report.md, results.csv, summary.csv and plots/. The order of the rows doesn't matter.
@@ -42,6 +43,7 @@ def write_report(
         failed: (job, reason) of jobs that ended without a result.
         notes: further sentences on what was not measured.
         formulas: {activation: its formula}.
+        nearest: {activation: the known functions that it is nearest to}.
         classes: {data: number of classes}, by which trainings at chance are counted.
 
     Returns:
@@ -68,6 +70,7 @@ def write_report(
         failed=list(failed),
         notes=list(notes),
         formulas=formulas or {},
+        nearest=nearest or {},
         pictures=[path.relative_to(folder).as_posix() for path in pictures],
     )
     return write_whole(folder / "report.md", text)

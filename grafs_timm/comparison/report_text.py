@@ -43,6 +43,7 @@ def markdown(
     failed: Sequence[tuple[str, str]],
     notes: Sequence[str],
     formulas: Mapping[str, str],
+    nearest: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
     """Write the whole report.md.
@@ -52,12 +53,12 @@ def markdown(
         title: of the report.
         failed: (job, reason).
         notes: on what was not measured.
-        formulas: by activation.
+        formulas, nearest: by activation.
         pictures: links relative to the report.
     """
     parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
-    parts += [_default_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas)]
+    parts += [_default_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas, nearest)]
     parts += [
         _failures(table, failed),
         ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
@@ -245,9 +246,10 @@ def _contrast(table: Table, group: Group, place: Place) -> list[str]:
     return ["", f"Searched against random: {contrast_sentence(own, table.measure)}."] if own else []
 
 
-def _formulas(table: Table, formulas: Mapping[str, str]) -> list[str]:
-    known = [(label, formulas[label]) for label in table.activations if label in formulas]
-    return ["## Formulas", "", *grid(["activation", "f(x)"], [[code(a), code(b)] for a, b in known])] if known else []
+def _formulas(table: Table, formulas: Mapping[str, str], nearest: Mapping[str, str]) -> list[str]:
+    known = [label for label in table.activations if label in formulas]
+    rows = [[code(label), code(formulas[label]), plain(nearest.get(label, ""))] for label in known]
+    return ["## Formulas", "", *grid(["activation", "f(x)", "up to scales"], rows)] if known else []
 
 
 def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:

@@ -28,6 +28,7 @@ from ..runs import folder as runs
 from ..runs.training import dataset_of
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
+from ..zoo.nearest import nearest_known
 from . import contenders, estimate, ranking, report
 from .contenders import Contender
 from .results import Place, Result, parse, read_epochs, read_result, run_seconds
@@ -342,7 +343,7 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
         "", "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
         "## Rounds", "", *(f"- {line}" for line in summary["rounds"]), "",
         f"In round 1, {summary['searched_against_random']}.", "",
-        "## Searches", "", "| | ended in | the same as | search seeds |", "|---|---|---|---|",
+        "## Searches", "", "| | ended in | the same as | nearest known | search seeds |", "|---|---|---|---|---|",
         *(_search_row(each) for each in found),
         "", *(f"- failed: {line}" for line in summary["failed"]),
     ]  # fmt: skip
@@ -352,7 +353,8 @@ def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str
 def _search_row(found: Contender) -> str:
     assert found.genotype
     same, seeds = zoo.known_as(found.genotype) or "", ", ".join(map(str, (found.search_seed, *found.also)))
-    return f"| {found.label} | `{found.activation.formula.replace('|', '¦')}` | {same} | {seeds} |"
+    formula = found.activation.formula.replace("|", "¦")
+    return f"| {found.label} | `{formula}` | {same} | {nearest_known(found.genotype)} | {seeds} |"
 
 
 def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:

@@ -19,6 +19,7 @@ from ..runs.training import dataset_of, measured_on
 from ..utils import parallel
 from ..utils.files import locked
 from ..utils.markdown import duration
+from ..zoo.nearest import nearest_known
 from . import contenders, estimate, report
 from .matrix import Cell, Matrix
 from .results import Place, Result, parse, read_result
@@ -260,6 +261,7 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
         failed=[(outcome.job.name, outcome.message) for outcome in failed],
         notes=notes(matrix),
         formulas=formulas,
+        nearest={label: str(nearest_known(each.genotype)) for label, each in matrix.activations.items() if each.genotype},
         classes=_classes(matrix),
     )
 

@@ -12,6 +12,7 @@ from ..activations.genotype import Genotype
 from ..models.families import FAMILIES
 from ..utils.markdown import code, duration, fenced, length, many, plain, table
 from ..zoo.entry import Batch, Contents
+from ..zoo.nearest import nearest_known
 from . import card_evidence, claims
 
 _TAKES_CLASSES_ONLY = {"mlp_mixer"}  # families whose models in timm call ``act_layer`` without looking a name up
@@ -111,6 +112,7 @@ def _function(contents: Contents) -> list[str]:
         ["f and f′ in float16", finite[facts.fp16]],
         ["f and f′ in bfloat16", finite[facts.bf16]],
     ]
+    rows.append(["nearest known functions, up to scales", plain(str(nearest_known(genotype)))])
     for batch in contents.batches:
         if batch.cost:
             rows.append([f"forward + backward ÷ GELU's, {plain(batch.cost.device)}", f"{batch.cost.ratio:.2f}"])

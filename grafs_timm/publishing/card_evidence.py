@@ -111,7 +111,7 @@ def _verified(each: Verified, measure: Measure) -> list[str]:
 def searches(batch: Batch) -> list[str]:
     """Write every search of the batch, selected or not, and how one was selected."""
     measure = claims.of(batch)
-    heads = ["seed", "called", "f(x)", "same as", "nearest of the authors'", f"held-out {measure.name}", "time", "selected"]
+    heads = ["seed", "called", "f(x)", "same as", "nearest published", f"held-out {measure.name}", "time", "selected"]
     rows = [
         [
             str(each.seed), code(each.label), code(each.formula), plain(each.same_as or "–"), _near(each),
@@ -123,9 +123,8 @@ def searches(batch: Batch) -> list[str]:
     spent = "not known" if choice.full_trainings is None else f"{choice.full_trainings:g} full trainings with {batch.usual}"
     return [
         f"Held-out {measure.noun}: of the discretised function with the search's own weights, on data held out of the "
-        'training split. "Same as": the baseline or the earlier search that is the same function up to scales. "Nearest of the '
-        "authors'\": the closest of the functions that GRAFS' authors found, with the relative L2 distance under N(0, 1) up to "
-        "both scales.",
+        'training split. "Same as": the baseline or the earlier search that is the same function up to scales. "Nearest '
+        'published": the closest published function, with the relative L2 distance under N(0, 1) up to both scales.',
         "",
         *table(heads, rows),
         "",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..activations.genotype import Genotype
-from ..comparison import campaign_run, campaign_text, contenders, estimate, ranking, statistics, verdict
+from ..comparison import campaign_run, contenders, estimate, ranking, statistics, verdict
 from ..comparison.campaign import SEARCHES, Campaign
 from ..comparison.campaign_files import RECIPE
 from ..comparison.ledger import Line
@@ -17,6 +17,7 @@ from ..errors import RunError
 from ..utils.markdown import length
 from ..zoo import lookup as zoo
 from ..zoo.entry import Batch, Choice, Cost, Difference, Evidence, Metric, Provenance, Search, Spread
+from ..zoo.nearest import nearest_known
 from . import evidence
 
 MIN_SEARCHES, MIN_SEEDS, MIN_RANDOM = 5, 3, 1  # below these nothing is published
@@ -280,13 +281,13 @@ def _counts(campaign: Campaign) -> dict[str, int]:
 def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
     label, genotype = label_of(campaign, line.seed), Genotype.from_dict(line.genotype, derived=False)
     first = campaign.found_as.get(line.seed, label)
-    name, apart = campaign_text.nearest_of_authors(genotype)
+    near = nearest_known(genotype)
     return Search(
         seed=line.seed, label=label, formula=genotype.text, sha256=genotype.sha256,
         genotype=genotype.to_dict(), same_as=zoo.known_as(genotype, zoo.USUAL) or (None if first == label else first),
         held_out=float(line.held_out[campaign.measure.name]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
-        near=name or None, apart=_round(apart) if name else None,
+        near=near.name or None, apart=_round(near.distance) if near.name else None,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..search.bilevel import ActivationSearch, Site
 from ..search.table import Grid
 from ..utils import hardware, parallel
 from ..zoo.lookup import known_as, resolve
+from ..zoo.nearest import nearest_known
 from . import checkpoint
 from .folder import RunFolder
 from .loop import Run, Work, open_run
@@ -217,7 +218,7 @@ class _Search(Work):
         return {
             "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
             "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
-            "known_as": known_as(found), "keeps_bound": found.bound is not None,
+            "known_as": known_as(found), "nearest": asdict(nearest_known(found)), "keeps_bound": found.bound is not None,
             "held_out_accuracy": held_out_accuracy, "held_out_loss": held_out_loss, "outside": search.outside,
             "skipped_outer": search.skipped, "skipped_inner": self.step.skipped, "seconds": self.seconds,
             "hardware": hardware.describe(self.device),

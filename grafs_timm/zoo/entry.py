@@ -115,7 +115,7 @@ class Search(Part):
 
     ``label``: the function's label in the evidence. ``same_as``: the default activation, or the label of the earlier search,
     that it equals up to scales. ``held_out``: the result of the discretised function with the search's own weights. ``near``:
-    the nearest of the functions that GRAFS' authors found, and ``apart``, its distance (L2 under N(0, 1), relative, up to both
+    the nearest of the published functions, and ``apart``, its distance (L2 under N(0, 1), relative, up to both
     scales).
     """
 

@@ -17,13 +17,13 @@ from grafs_timm.config.recipe import parse_recipe
 from grafs_timm.errors import RecipeError, RunError, UnknownNameError
 from grafs_timm.jobs.options import Launch
 
-GIVEN = ["relu", "gelu", "silu", "elu", "leaky_relu", "authors_wrn", "random0"]
+GIVEN = ["relu", "gelu", "silu", "elu", "leaky_relu", "grafs2024_wrn", "random0"]
 NEW = ["searches_s0", "searches_s3"]  # of the five functions found the others are GELU, ReLU and SiLU
 FIGURES = {
-    "relu": 90.0, "gelu": 91.5, "silu": 87.0, "elu": 86.0, "leaky_relu": 88.0, "authors_wrn": 93.0, "searches_s0": 84.0,
+    "relu": 90.0, "gelu": 91.5, "silu": 87.0, "elu": 86.0, "leaky_relu": 88.0, "grafs2024_wrn": 93.0, "searches_s0": 84.0,
     "searches_s3": 89.5,
 }  # fmt: skip
-KEPT = ["relu", "searches_s3", "authors_wrn"]
+KEPT = ["relu", "searches_s3", "grafs2024_wrn"]
 SMALL = {  # two baselines and one found function
     "transfer": {"baselines": ["relu", "gelu"]},
     "campaign": {"searches": 1, "seeds": 3, "keep": 3, "keep_seeds": 4},
@@ -193,7 +193,7 @@ def test_kept_are_the_default_the_best_found_and_the_best_others(whole):
         if str(row.place) == "cifar_resnet20 on digits" and row.seed < 3:
             held_out.setdefault(row.activation, []).append(row.accuracy)
     order = sorted(held_out, key=lambda label: -statistics.fmean(held_out[label]))
-    assert order == ["authors_wrn", "gelu", "relu", "searches_s3", "leaky_relu", "silu", "elu", "searches_s0", "random0"]
+    assert order == ["grafs2024_wrn", "gelu", "relu", "searches_s3", "leaky_relu", "silu", "elu", "searches_s0", "random0"]
     assert whole.kept() == KEPT
     seeds = {label: sorted(row.seed for row in whole.results("test") if row.activation == label) for label in held_out}
     assert seeds == {label: [0, 0, 1, 1, 2, 2, 3] if label in KEPT else [0, 1, 2] for label in held_out}
@@ -276,7 +276,7 @@ def test_a_copied_ledger_goes_on_where_it_stopped(tmp_path):
     assert not {job.key for job in waiting(there)} & set(own.ledger.first())
     jobs = campaign_run.launch_jobs(tmp_path / "runs", waiting(there))
     assert [job.done for job in jobs] == [False] * len(waiting(own))
-    assert jobs[0].name == "authors_wrn, cifar_resnet20 on digits, seed 1"
+    assert jobs[0].name == "grafs2024_wrn, cifar_resnet20 on digits, seed 1"
 
 
 def test_searches_of_others_are_not_searched_again(begun, tmp_path):
@@ -640,7 +640,7 @@ def test_status_as_text(whole, begun):
     assert "held-out" in gelu
     assert [line.split()[1] for line in lines if line.startswith("    relu ")] == ["n=4", "n=3"]
     assert "  search s1: GELU(x) (is gelu), held-out " in text
-    assert "; nearest of the authors' authors_" in text
+    assert "; nearest published: " in text
     assert "  retired after 3 seeds: random0, held-out difference −" in text
     assert lines[-3:] == ["  nothing is left", f"  spent, a core each: {(39 * 4 + 5 * 20) / 3600:.1f} h on {HARDWARE}", ""]
     assert "repeated" not in text

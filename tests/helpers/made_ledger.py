@@ -22,7 +22,7 @@ RECIPE = {
     "data": {"name": "digits", "validation_images": 100, "train_images": 300, "test_images": 100},
     "search": {"epochs": 4, "warm_start": 1, "shrink_start": 2, "batch_size": 32},
     "evaluate": {"epochs": 2, "batch_size": 32, "weights": {"sched": "none"}},
-    "transfer": {"random": 1, "activations": ["functions/authors_wrn.json"]},
+    "transfer": {"random": 1, "activations": ["grafs2024_wrn"]},
     "campaign": {
         "searches": 5, "seeds": 3, "keep": 3, "keep_seeds": 4,
         "places": [{"model": "cifar_resnet32", "data": "digits"}], "place_seeds": 3,

@@ -8,6 +8,7 @@ from made_campaign import made_campaign
 from made_ledger import FOUND, X, made_ledger
 
 from grafs_timm.activations.genotype import Gene, Genotype
+from grafs_timm.activations.published import list_published
 from grafs_timm.comparison import statistics
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.results import Place
@@ -33,7 +34,7 @@ def test_every_training_and_search_is_told_of(folder):
     assert lacking(campaign) == []
     assert [each.seed for each in own.searches if each.chosen] == [3]
     assert [each.same_as for each in own.searches] == [None, "gelu", "relu", None, "silu"]
-    assert all(each.near == "authors_wrn" or each.near.startswith("authors") for each in own.searches)
+    assert all(each.near in list_published() for each in own.searches)
     assert {row.activation for row in own.metrics if row.model == "cifar_resnet20"} == {
         *campaign.given, *(f"searches_s{seed}" for seed in range(5)),
     }  # fmt: skip
