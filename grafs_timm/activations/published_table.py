@@ -55,10 +55,10 @@ class Row:
 
 SHAPES = {
     "one-sided": "zero for negative x, or nearly a straight line there",
-    "exponential": "x for positive x, an exponential that levels off for negative x",
+    "exponential": "the identity for positive x, an exponential that levels off for negative x",
     "smooth ReLU": "convex and monotone, between 0 and x",
-    "gated": "x times a gate that rises from 0 to 1: a dip below 0, then x",
-    "other gate": "x times another function of x, which need not rise or end at 1",
+    "gated": "the identity times a gate that rises from 0 to 1: a dip below 0, then x",
+    "other gate": "the identity times another function, which need not rise or end at 1",
     "power": "grows faster than x",
     "wave": "a sine is part of it",
 }

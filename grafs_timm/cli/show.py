@@ -1,10 +1,14 @@
-"""An entry as lines of plain text, for `grafs-timm zoo show`."""
+"""Write an entry or a published function as lines of plain text, for `grafs-timm zoo show`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..publishing import claims
+from ..activations import published
+from ..activations.facts import of as compute_facts
+from ..activations.published_cells import CELLS
+from ..publishing import catalogue, claims
+from ..zoo import facts_file
 from ..zoo.entry import Batch, Contents, Facts, Metric
 
 
@@ -53,3 +57,26 @@ def _row(row: Metric, batch: Batch) -> str:
     measure = claims.of(batch)
     beside = f"   beside {row.difference.to} {claims.verdict(batch, row).interval}" if row.difference else ""
     return f"{name:14s} {measure.text(row.mean, row.sd)}{measure.suffix} (n = {row.n}){beside}"
+
+
+def published_lines(name: str) -> Iterator[str]:
+    """Yield formula, source, claim, constants and facts of a published function."""
+    function, stored = published.get_published(name), facts_file.read().get(name.lower())
+    yield f"{name}\n  f(x)    {function.text}\n  LaTeX   {function.latex}"
+    bare = published.split(name)[0]
+    yield f"  source  {published.source(bare)}"
+    if bare in CELLS:
+        yield f"  run     {CELLS[bare].run}"
+    elif isinstance(function, published.Published):
+        yield f"  claim   {function.row.claim}"
+        if function.values:
+            yield f"  with    {', '.join(f'{key} = {value:g}' for key, value in function.values.items())}"
+    facts = Facts.model_validate(stored["facts"]) if stored else compute_facts(function)
+    for line in _facts(facts):
+        yield f"  {line}"
+    if catalogue.is_stock(bare):
+        yield "  timm has it under this name, and timm's own is used"
+    elif stored and stored["cost"]:
+        yield f"  cost: {stored['cost']:.2f} × GELU, forward and backward in float32 on a CPU"
+    layer = f'"{name}"' if bare == name.lower() else f'grafs_timm.act_layer("{name}")'
+    yield f"  use     timm.create_model(..., act_layer={layer})   after   import grafs_timm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from pathlib import Path
 
@@ -23,15 +24,20 @@ def zoo() -> None:
 
 @zoo.command("list")
 @click.argument("pattern", default="*")
-def zoo_list(pattern: str) -> None:
+@click.option("--published", is_flag=True, help="List published functions instead.")
+def zoo_list(pattern: str, published: bool) -> None:
     """List names and formulas.
 
     PATTERN is a shell pattern.
 
     \b
-    Example:
+    Examples:
       grafs-timm zoo list 'grafs_resnet*'
+      grafs-timm zoo list --published '*elu*'
     """
+    if published:
+        _list_published(pattern)
+        return
     from ..zoo import lookup as shelf
 
     for name in shelf.list_activations(pattern):
@@ -40,23 +46,39 @@ def zoo_list(pattern: str) -> None:
         click.echo(f"{name:28s} {what}" + (f"   ({entry.notice})" if entry.notice else ""))
 
 
+def _list_published(pattern: str) -> None:
+    from ..activations import published
+    from ..publishing.catalogue import is_stock
+
+    for name in fnmatch.filter(published.list_published(), pattern.lower()):
+        theirs = "   (timm's own is used)" if is_stock(name) else ""
+        click.echo(f"{name:28s} {published.get_published(name).text}   {published.source(name)}{theirs}")
+
+
 @zoo.command("show")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the genotype with all derived fields as JSON.")
 def zoo_show(name: str, as_json: bool) -> None:
     """Show the formula and the evidence of an activation.
 
-    NAME is a zoo name or a genotype.json.
+    NAME is a zoo name, a published function's or a genotype.json.
 
     \b
     Example:
       grafs-timm zoo show grafs_resnet
     """
+    from ..activations.published import is_known
     from ..zoo import lookup as shelf
 
     found = shelf.resolve(name)
+    if is_known(name):
+        from .show import published_lines
+
+        for line in published_lines(name):
+            click.echo(line)
+        return
     if found.genotype is None:
-        raise GrafsError(f"{name} is timm's own activation, not one of the zoo")
+        raise GrafsError(f"{name} is timm's own activation, neither one of the zoo nor a published one")
     if as_json:
         click.echo(json.dumps(found.genotype.to_dict(derived=True), indent=1))
         return
@@ -79,7 +101,7 @@ def zoo_show(name: str, as_json: bool) -> None:
 def zoo_plot(names: tuple[str, ...], out: Path) -> None:
     """Plot activations and their slopes beside ReLU, GELU and SiLU.
 
-    NAMES are zoo names or genotype.json files.
+    NAMES are names of activations or genotype.json files.
 
     \b
     Example:
@@ -91,7 +113,7 @@ def zoo_plot(names: tuple[str, ...], out: Path) -> None:
     drawn = {}
     for name in names:
         found = shelf.resolve(name)
-        drawn[name] = found.genotype or found.layer()
+        drawn[name] = found.genotype or getattr(found.module, "function", None) or found.layer()
     click.echo(f"drawn: {plots.plot_functions(drawn, out)}")
 
 

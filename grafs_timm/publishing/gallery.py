@@ -1,4 +1,6 @@
-"""Make the gallery, ``docs/zoo/index.html``: one static file that works from disk, without a server or a network.
+"""Make the gallery of searched, published and stock activations, ``docs/zoo/index.html``.
+
+It is one static file that works from disk, without a server or a network.
 
 The functions and their derivatives are embedded as samples; the page's own script draws, filters and copies. Its words on an
 entry are those of `claims`.
@@ -14,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..activations import timm_maps
 from ..activations.genotype import Genotype
+from ..activations.published import get_published
 from ..utils import resources
 from ..zoo.entry import Contents
-from . import claims
+from . import catalogue, claims
 from .card import use_line
 from .leaderboard import ordered
 
@@ -39,8 +41,8 @@ def data(entries: Sequence[Contents]) -> dict[str, Any]:
     x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64, device="cpu")
     return {
         "x": _rounded(x),
-        "entries": [_entry(each, x) for each in ordered(entries)],
-        "baselines": [{"name": name} | _curves(_layer(name), x) for name in _BASELINES],
+        "entries": [*(_entry(each, x) for each in ordered(entries)), *(_published(each, x) for each in catalogue.items())],
+        "baselines": [{"name": name} | _curves(get_published(name), x) for name in _BASELINES],
     }
 
 
@@ -57,7 +59,7 @@ def embedded(value: Any) -> str:
 def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
     genotype, batch = Genotype.from_dict(each.genotype, derived=False), claims.headline(each)
     return {
-        "name": each.name, "family": each.family, "alias": each.alias, "recommended": each.recommended,
+        "name": each.name, "kind": "searched", "family": each.family, "alias": each.alias, "recommended": each.recommended,
         "formula": genotype.text,
         "use": use_line(each), "side": claims.at_home(batch).side,
         "effect": claims.effect(batch), "elsewhere": str(claims.elsewhere(batch)), "cost": claims.cost(each),
@@ -65,11 +67,15 @@ def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
     } | _curves(genotype, x)  # fmt: skip
 
 
-def _layer(name: str) -> Callable[[Tensor], Tensor]:
-    layer = timm_maps.layer(name)
-    assert layer is not None, f"timm has {name}"
-    module: Callable[[Tensor], Tensor] = layer()
-    return module
+def _published(each: catalogue.Item, x: Tensor) -> dict[str, Any]:
+    return {
+        "name": each.name, "kind": each.kind, "family": each.shape, "alias": False, "recommended": False, "side": "",
+        "formula": each.text, "use": f'timm.create_model("resnet50", act_layer="{each.name}")',
+        "effect": each.source, "elsewhere": each.claim,
+        "cost": f"{each.cost:.2f} × GELU" if each.cost else "cost not measured",
+        "budget": f"also {', '.join(each.also)}" if each.also else "",
+        "card": "../activations.md",
+    } | _curves(each.function, x)  # fmt: skip
 
 
 def _curves(f: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Any]:

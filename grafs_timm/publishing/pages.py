@@ -1,4 +1,7 @@
-"""Generate the pages of a zoo from its entries: cards, leaderboard, gallery. So each can be compared with its entry."""
+"""Generate the pages of a zoo from its entries: cards, leaderboard, gallery, catalogue.
+
+So each can be compared with its entry.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from ..utils.files import write_whole
 from ..zoo import entry_file
 from ..zoo.entry import Contents
-from . import card, card_plots, gallery, leaderboard
+from . import card, card_plots, catalogue, gallery, leaderboard
 
 
 def read(zoo: Path) -> list[Contents]:
@@ -35,6 +38,7 @@ def made(zoo: Path, entries: Sequence[Contents] | None = None) -> dict[Path, str
     place = gallery_path(zoo)
     if place:
         pages[place] = gallery.page(found)
+        pages |= catalogue.pages(found, place.parents[1])
     return pages
 
 

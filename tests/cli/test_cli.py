@@ -261,7 +261,7 @@ def test_zoo_list_and_show(file):
     assert found.text in shown
     assert found.sha256 in shown
     assert json.loads(call("zoo", "show", file, "--json").stdout) == found.to_dict(derived=True)
-    assert "timm's own" in refused("zoo", "show", "gelu")
+    assert "timm's own" in refused("zoo", "show", "prelu")
     assert "gelu" in refused("zoo", "show", "gellu")
 
 

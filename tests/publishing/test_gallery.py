@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from made_campaign import made_entry
 
-from grafs_timm.publishing import gallery
+from grafs_timm.publishing import catalogue, gallery
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page in")
@@ -91,6 +91,27 @@ def test_filtering_by_family_and_by_words(entries, tmp_path):
     assert in_browser(gallery.page(entries), tmp_path, script) == [
         everything, ["grafs_vit_c3"], ["grafs_resnet_b2"], [], "0 of 3",
     ]  # fmt: skip
+
+
+@needs_chromium
+def test_the_switch_shows_searched_published_or_stock_functions(entries, tmp_path):
+    script = """
+      const set = (id, value) => { at(id).value = value; at(id).dispatchEvent(new Event("change")); };
+      const names = () => [...document.querySelectorAll("#list li")].map(each => each.dataset.name);
+      const seen = {searched: names()};
+      for (const kind of ["published", "stock", ""]) { set("kind", kind); seen[kind] = names(); }
+      set("kind", "published"); set("family", "wave"); seen.wave = names();
+      document.querySelector('li[data-name="gcu"] input').click();
+      set("kind", "searched");
+      return [seen, at("family").value, at("legend").textContent.includes("gcu"), at("count").textContent];"""
+    seen, family, kept, count = in_browser(gallery.page(entries), tmp_path, script)
+    assert seen["searched"] == ["grafs_resnet_a1", "grafs_resnet_b2", "grafs_vit_c3"]
+    assert {"golu", "grafs2024_wrn", "relu2"} <= set(seen["published"])
+    assert {"gelu", "mish"} <= set(seen["stock"])
+    assert not {*seen["published"]} & {*seen["stock"]}
+    assert seen[""] == [*seen["searched"], *(each.name for each in catalogue.items())]
+    assert seen["wave"] == ["gelu_sine", "gelu_sinc", "gcu", "snake", "gmtu"]
+    assert (family, kept, count) == ("", True, "3 of 3")
 
 
 @needs_chromium
