@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
 
 def _know_timm(timm: ModuleType) -> None:
     from .activations import timm_maps  # noqa: F401  first: it names the versions that can be used
-    from .models import small_models, timm_names  # noqa: F401  which registers cifar_* and gpt_*
+    from .models import benchmark_models, small_models, timm_names  # noqa: F401  which registers cifar_* and gpt_*
 
     timm_names.register()
 

@@ -66,13 +66,15 @@ def test_python_blocks_parse(page: Path) -> None:
 def test_commands_have_the_options_they_are_shown_with(page: Path) -> None:
     for words in commands(page):
         command: click.Command = main
-        context = click.Context(main, info_name="grafs-timm")
+        context = click.Context(main, info_name="grafs-timm", **main.context_settings)
         while isinstance(command, click.Group):
             found = command.get_command(context, words[0])
             assert found, f"no command {words[0]!r}"
             command, words = found, words[1:]
         words = [word for word in words if word not in ("...", "COMMAND")]
-        own = click.Context(command, allow_interspersed_args=command.context_settings.get("allow_interspersed_args", True))
+        own = click.Context(
+            command, parent=context, allow_interspersed_args=command.context_settings.get("allow_interspersed_args", True)
+        )
         command.make_parser(own).parse_args(words)  # raises for an unknown option
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,8 +99,9 @@ class Matrix:
             [label for label, name in models.items() if name in model_names],
             chosen_activations,
         )
+        planned = cls(folder, recipe, activations, models, data, max(asked.seeds, before.seeds))
         cells = (Cell(activation, model, of, seed) for seed, of, model, activation in itertools.product(*chosen))
-        return cls(folder, recipe, activations, models, data, max(asked.seeds, before.seeds), tuple(cells))
+        return replace(planned, wanted=tuple(cell for cell in cells if (cell.model, cell.data) in planned.places))
 
     @classmethod
     def read(cls, folder: Path, recipe: Recipe) -> Matrix:
@@ -139,7 +141,7 @@ class Matrix:
     def write(self) -> None:
         """Write what the jobs need, and matrix.json last; equal files stay as they are."""
         write_changed(self.folder / "recipe.yaml", self.recipe.to_yaml())
-        for model, data in itertools.product(self.models, self.data):
+        for model, data in self.places:
             write_changed(self.recipe_file(model, data), self.cell_recipe(model, data).to_yaml())
         for label, candidate in self.activations.items():
             if candidate.genotype and not self._genotype_file(label).exists():
@@ -153,8 +155,18 @@ class Matrix:
 
     def cells(self) -> Iterator[Cell]:
         """Yield all cells, those of earlier calls too."""
-        product = itertools.product(range(self.seeds), self.data, self.models, self.activations)
-        return (Cell(activation, model, data, seed) for seed, data, model, activation in product)
+        product = itertools.product(range(self.seeds), self.places, self.activations)
+        return (Cell(activation, model, data, seed) for seed, (model, data), activation in product)
+
+    @cached_property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Return the (model, data) labels that belong together: all, or those that the recipe pairs."""
+        asked = self.recipe.transfer
+        if not asked.paired:
+            return tuple((model, data) for data in self.data for model in self.models)
+        names = {name: label for label, name in self.models.items()}
+        labels = [next(label for label, own in self.data.items() if own == section) for section in _sections(self.recipe)]
+        return tuple((names[model], label) for model, label in zip(asked.models, labels, strict=True))
 
     def usual(self) -> dict[str, str]:
         """Return {model's label: its default activation}, where its family is known."""

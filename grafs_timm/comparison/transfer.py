@@ -111,7 +111,7 @@ def jobs(matrix: Matrix, options: Sequence[str] = (), processes: int = 1) -> lis
         options: further arguments of each command.
         processes: of each training.
     """
-    costs = {(model, data): _relative_cost(matrix, model, data) for model in matrix.models for data in matrix.data}
+    costs = {(model, data): _relative_cost(matrix, model, data) for model, data in matrix.places}
     return [
         Job(
             cell.name,

@@ -253,8 +253,11 @@ class Transfer(Section):
         random_seed: Seed of the random cells.
         models: Names; the recipe's own if empty.
         data: Data sections, or names that take everything else from the recipe's section; the recipe's own if empty.
+        paired: Train each model on the data set in the same position only, not on every one.
         seeds: Train with the seeds 0 to seeds − 1.
     """
+
+    _brief = frozenset({"paired"})
 
     activations: Names = ()
     baselines: Names = ("relu", "gelu", "silu", "elu", "leaky_relu")
@@ -262,7 +265,15 @@ class Transfer(Section):
     random_seed: Annotated[int, Field(ge=0)] = 0
     models: Names = ()
     data: Annotated[tuple[DataOrName, ...], Listed] = ()
+    paired: bool = False
     seeds: Count = 3
+
+    @model_validator(mode="after")
+    def _pairs_fit(self) -> Transfer:
+        counts = len(self.models), len(self.data)
+        if not self.paired or counts[0] == counts[1] > 0:
+            return self
+        return checked(self, [("paired", f"needs as many models as data sets, got {counts[0]} and {counts[1]}")])
 
 
 class Place(Section):

@@ -3,7 +3,8 @@
 A found activation is recommended per family (``grafs_resnet``), so this table decides what ``activation="auto"`` means.
 Every submodule of timm.models that registers architectures is in one row. Related submodules share a row where structure and
 default activation agree, so that one search serves them all. A row describes its small variant: a submodule whose variants
-differ in their activation (byobnet, efficientnet, eva, maxxvit, metaformer, nfnet and others) is listed once.
+differ in their activation (byobnet, eva, maxxvit, metaformer, nfnet and others) is listed once; only MobileNetV2 has a row of its
+own, before that of its submodule.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import nn
 
 from ..errors import UnknownNameError
 from ..utils.suggest import nearest
-from . import small_models as small_models  # registers cifar_* and gpt_*
+from . import benchmark_models as benchmark_models  # with small_models registers cifar_* and gpt_*
 
 # What mixes positions: convolutions; attention; both; or dense layers or recurrences over the positions.
 Kind = Literal["convolutional", "transformer", "hybrid", "mlp"]
@@ -61,7 +62,7 @@ FAMILIES: dict[str, Family] = {
         _row("convolutional", "resnet",            "relu",       "cifar_resnet20",               "cifar_resnet32 cifar_resnet56 resnet18 resnet50", "resnet resnetv2 res2net resnest senet sknet tresnet", "cifar_resnet*"),
         _row("convolutional", "regnet",            "relu",       "regnetx_002",                  "regnety_004 regnetx_004 regnety_008 regnety_016", "regnet"),
         _row("convolutional", "byobnet",           "relu",       "mobileone_s1",                 "gernet_s repvgg_a0 repvgg_b0 gernet_l", "byobnet byoanet"),
-        _row("convolutional", "vgg",               "relu",       "vgg11_bn",                     "vgg13_bn vgg16_bn vgg19_bn", "vgg"),
+        _row("convolutional", "vgg",               "relu",       "vgg11_bn",                     "vgg13_bn vgg16_bn vgg19_bn", "vgg", "cifar_vgg*"),
         _row("convolutional", "inception",         "relu",       "inception_v3",                 "inception_v4 inception_resnet_v2", "inception_v3 inception_v4 inception_resnet_v2"),
         _row("convolutional", "xception",          "relu",       "legacy_xception",              "xception41 xception65 nasnetalarge", "xception xception_aligned nasnet pnasnet"),
         _row("convolutional", "densenet",          "relu",       "densenet121",                  "densenet169 densenet201 dpn92", "densenet dpn selecsls"),
@@ -71,6 +72,7 @@ FAMILIES: dict[str, Family] = {
         _row("convolutional", "ghostnet",          "relu",       "repghostnet_050",              "repghostnet_100 ghostnet_100 lcnetv2_base ghostnetv2_160", "ghostnet repghost lcnetv2"),
         _row("convolutional", "fasternet",         "relu",       "fasternet_t2",                 "fasternet_s fasternet_m fasternet_l", "fasternet"),
         _row("convolutional", "starnet",           "relu6",      "starnet_s050",                 "starnet_s1 starnet_s2 starnet_s4", "starnet"),
+        _row("convolutional", "mobilenetv2",       "relu6",      "cifar_mobilenetv2",            "mobilenetv2_100 mobilenetv2_110d mobilenetv2_140", "", "cifar_mobilenetv2 mobilenetv2_*"),
         _row("convolutional", "efficientnet",      "silu",       "tinynet_e",                    "efficientnet_b0 tf_efficientnetv2_b0 rexnet_150 efficientnet_b3", "efficientnet rexnet"),
         _row("convolutional", "cspnet",            "silu",       "cspnext_tiny",                 "cs3darknet_m cspnext_m cs3darknet_l cs3darknet_x", "cspnet cspnext"),
         _row("convolutional", "nfnet",             "silu",       "nf_regnet_b0",                 "nf_regnet_b1 eca_nfnet_l0 nfnet_l0", "nfnet"),

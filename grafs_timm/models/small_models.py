@@ -22,7 +22,7 @@ __all__ = ["CifarBlock", "CifarResNet"]  # register_model adds the entry points
 LayerType = str | Callable[..., nn.Module]
 
 # mean and std of CIFAR-10's training set
-_CIFAR: dict[str, Any] = {
+CIFAR: dict[str, Any] = {
     "num_classes": 10,
     "input_size": (3, 32, 32),
     "pool_size": None,
@@ -32,9 +32,9 @@ _CIFAR: dict[str, Any] = {
     "std": (0.2470, 0.2435, 0.2616),
     "license": "apache-2.0",
 }
-_RESNET = _CIFAR | {"first_conv": "conv1", "classifier": "head.fc", "pool_size": (8, 8)}
-_VIT = _CIFAR | {"first_conv": "patch_embed.proj", "classifier": "head", "fixed_input_size": True}
-_MIXER = _CIFAR | {"first_conv": "stem.proj", "classifier": "head", "fixed_input_size": True}
+_RESNET = CIFAR | {"first_conv": "conv1", "classifier": "head.fc", "pool_size": (8, 8)}
+_VIT = CIFAR | {"first_conv": "patch_embed.proj", "classifier": "head", "fixed_input_size": True}
+_MIXER = CIFAR | {"first_conv": "stem.proj", "classifier": "head", "fixed_input_size": True}
 
 default_cfgs = generate_default_cfgs(
     {f"cifar_resnet{depth}": dict(_RESNET) for depth in (20, 32, 44, 56, 110)}
@@ -46,10 +46,13 @@ default_cfgs = generate_default_cfgs(
 class CifarBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without parameters: [B,C,H,W] -> [B,width,⌈H/stride⌉,⌈W/stride⌉].
 
-    Where the shape changes, the shortcut takes every ``stride``-th pixel and pads new channels with zeros (option A).
+    Where the shape changes, the shortcut takes every ``stride``-th pixel and pads new channels with zeros (option A), or is a
+    1×1 convolution with BatchNorm (``projection``, option B).
     """
 
-    def __init__(self, in_chans: int, width: int, stride: int, act_layer: LayerType, drop_path: float) -> None:
+    def __init__(
+        self, in_chans: int, width: int, stride: int, act_layer: LayerType, drop_path: float, projection: bool = False
+    ) -> None:
         super().__init__()
         self.stride, self.new_channels = stride, width - in_chans
         self.conv1 = nn.Conv2d(in_chans, width, 3, stride, padding=1, bias=False)
@@ -59,11 +62,16 @@ class CifarBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.act2 = create_act_layer(act_layer, inplace=True)
+        self.downsample = None
+        if projection and (stride > 1 or self.new_channels):
+            self.downsample = nn.Sequential(nn.Conv2d(in_chans, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B,C,H,W] to [B,width,⌈H/stride⌉,⌈W/stride⌉]."""
         y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
-        if self.stride > 1 or self.new_channels:
+        if self.downsample is not None:
+            x = self.downsample(x)
+        elif self.stride > 1 or self.new_channels:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], [0, 0, 0, 0, 0, self.new_channels])
         return self.act2(self.drop_path(y) + x)
 
@@ -79,6 +87,7 @@ class CifarResNet(nn.Module):
         global_pool: timm's name of the pooling before the classifier.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block.
+        projection: Project where the shape changes (option B), instead of padding with zeros.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class CifarResNet(nn.Module):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        projection: bool = False,
     ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
@@ -107,13 +117,13 @@ class CifarResNet(nn.Module):
             layers = []
             for index in range(blocks):
                 stride = 2 if stage and not index else 1
-                layers.append(CifarBlock(channels, width, stride, act_layer, drop_paths[stage][index]))
+                layers.append(CifarBlock(channels, width, stride, act_layer, drop_paths[stage][index], projection))
                 channels = width
             stages.append(nn.Sequential(*layers))
             self.feature_info.append({"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"})
         self.layer1, self.layer2, self.layer3 = stages
         self.head = ClassifierHead(64, num_classes, pool_type=global_pool, drop_rate=drop_rate)
-        self.apply(_init_kaiming)
+        self.apply(init_kaiming)
 
     def get_classifier(self) -> nn.Module:
         """Return the classifier."""
@@ -138,7 +148,8 @@ class CifarResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _init_kaiming(module: nn.Module) -> None:
+def init_kaiming(module: nn.Module) -> None:
+    """Initialise a convolution or linear layer by He et al. 2015 (arXiv 1502.01852), for ReLU."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

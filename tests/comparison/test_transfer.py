@@ -293,6 +293,30 @@ def test_printed_jobs_run_by_hand(whole, here, tmp_path, monkeypatch):
     assert (out / "results.csv").exists()
 
 
+PAIRED = {
+    "models": ["cifar_resnet20", "cifar_resnet32"],
+    "data": ["digits", {"name": "digits", "image_size": 16}],
+    "paired": True,
+}
+
+
+def test_paired_models_and_data_are_trained_together_alone(tmp_path):
+    recipe = parse_recipe(SETTINGS | {"transfer": TRANSFER | PAIRED}, "tiny")
+    matrix = Matrix.plan(recipe, tmp_path / "m")
+    places = [("cifar_resnet20", "digits"), ("cifar_resnet32", "digits_2")]
+    assert [(cell.model, cell.data) for cell in matrix.wanted] == places
+    assert list(matrix.cells()) == list(matrix.wanted)
+    matrix.write()
+    assert sorted(path.stem for path in (tmp_path / "m" / "recipes").iterdir()) == ["__".join(place) for place in places]
+    assert list(Matrix.plan(recipe, tmp_path / "m").wanted) == list(matrix.wanted)
+
+
+def test_pairs_that_do_not_match_are_refused(here, tmp_path):
+    (tmp_path / "paired.yaml").write_text(yaml.safe_dump(SETTINGS | {"transfer": TRANSFER | PAIRED}), encoding="utf-8")
+    said = refused("transfer", tmp_path / "paired.yaml", "--model", "cifar_resnet20", "--out", tmp_path / "m")
+    assert "transfer.paired: needs as many models as data sets, got 1 and 2" in said
+
+
 def test_a_failed_job_stops_no_other_and_a_later_call_extends(here, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

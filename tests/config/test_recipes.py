@@ -113,6 +113,19 @@ def test_every_gpt_takes_every_text(name, tmp_path, monkeypatch):
             assert make_model(recipe, feeds.num_classes, feeds.shape, "cpu").num_classes == feeds.num_classes
 
 
+def test_a_dry_run_of_the_benchmark(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAFS_TIMM_DATA", str(data))
+    monkeypatch.chdir(tmp_path)
+    result = call(
+        "transfer", "mls_bench", "--activation", "golu", "--set", "evaluate.batch_size=4", "--device", "cpu", "--dry-run"
+    )
+    assert result.exit_code == 0, result.output
+    assert "54 jobs: 0 done, 0 half done, 54 to do" in result.stdout  # 6 activations, 3 pairs, 3 seeds
+    for pair in ("cifar_resnet20_b on cifar10", "cifar_vgg16_bn on cifar100", "cifar_mobilenetv2 on fashion-mnist"):
+        assert f"{pair}: 3600 epochs of " in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_images_stay_as_they_are_but_for_the_vit(data, monkeypatch):
     monkeypatch.setenv("GRAFS_TIMM_DATA", str(data))
     shapes = {}

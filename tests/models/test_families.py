@@ -51,7 +51,8 @@ def test_every_architecture_of_timm_has_a_family():
     names = [name for name in timm.list_models() if is_model_in_modules(name, MODULES)]
     assert len(names) > 1000
     for name in names:
-        assert is_model_in_modules(name, FAMILIES[family_of(name)].modules)
+        family = FAMILIES[family_of(name)]
+        assert is_model_in_modules(name, family.modules) or (name.startswith("mobilenetv2_") and family.name == "mobilenetv2")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

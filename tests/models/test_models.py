@@ -124,8 +124,38 @@ def test_mixer_passes_its_arguments_on():
     assert [type(block.mlp_channels.act) for block in model.blocks] == [nn.Tanh] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "sites", "classes"),
+    [("cifar_resnet20_b", 272_474, 19, 10), ("cifar_vgg16_bn", 15_032_868, 14, 100), ("cifar_mobilenetv2", 2_236_682, 35, 10)],
+)
+def test_the_networks_of_the_benchmark(name, count, sites, classes):
+    model = timm.create_model(name, num_classes=classes, act_layer="golu")
+    assert parameters(model) == count
+    assert sum(type(module) is timm.layers.get_act_layer("golu") for module in model.modules()) == sites
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, classes)
+
+
+def test_the_head_of_vgg_is_replaced():
+    model, x = timm.create_model("cifar_vgg16_bn"), torch.randn(2, 3, 32, 32)
+    assert model.get_classifier().out_features == model.num_classes == 100
+    assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, 512)
+    for classes, outputs in ((5, 5), (0, 512)):
+        model.reset_classifier(classes, global_pool="max")
+        assert model(x).shape == (2, outputs)
+
+
+def test_mobilenetv2_is_timms_but_for_its_strides():
+    ours, theirs = timm.create_model("cifar_mobilenetv2"), timm.create_model("mobilenetv2_100", num_classes=10)
+    assert parameters(ours) == parameters(theirs)
+    assert ours.forward_features(torch.randn(1, 3, 32, 32)).shape[2:] == (4, 4)
+    theirs.load_state_dict(ours.state_dict())
+
+
 def test_names_are_registered():
     assert set(timm.list_models("cifar_*")) == {f"cifar_resnet{depth}" for depth in SIZES} | {
+        "cifar_resnet20_b",
+        "cifar_vgg16_bn",
+        "cifar_mobilenetv2",
         "cifar_vit_tiny",
         "cifar_vit_small",
         "cifar_mixer_tiny",
