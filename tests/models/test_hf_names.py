@@ -63,6 +63,16 @@ def test_a_name_of_transformers_own_stays(key: str) -> None:
     assert zoo.names().keys() - {NAME} <= getattr(module, other).keys()
 
 
+def test_a_published_name_of_transformers_stays_theirs_without_a_warning() -> None:
+    module = made_module(ACT2FN={"golu": torch.nn.Tanh})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hf_names.fill(module)
+    assert module.ACT2FN["golu"] is torch.nn.Tanh
+    assert "golu" not in module.ACT2CLS
+    assert "telu" in module.ACT2CLS
+
+
 @pytest.mark.parametrize("key", hf_names.MAPS)
 def test_a_transformers_without_such_maps_is_warned_of(key: str) -> None:
     module = made_module(**{key: ()})

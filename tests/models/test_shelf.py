@@ -88,6 +88,12 @@ def test_a_taken_name_is_refused_with_both_functions(made, tmp_path):
         grafs_timm.add_activation(put(other(made, "grafs_resnet_theirs"), tmp_path / "c.json"))
 
 
+@pytest.mark.parametrize("name", ["golu", "mish", "grafs2024_wrn"])
+def test_an_entry_cannot_take_a_published_name(made, tmp_path, name):
+    with pytest.raises(GenotypeError, match=rf"a\.json: name: .*\^grafs_.*'{name}'"):
+        grafs_timm.add_activation(put(made.model_copy(update={"name": name}), tmp_path / "a.json"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
