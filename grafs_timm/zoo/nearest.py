@@ -28,7 +28,7 @@ class Nearest:
 
     >>> from grafs_timm.activations.published import get_published
     >>> print(nearest_known(get_published("grafs2024_wrn")))
-    that is grafs2024_wrn (distance 0.000); nearest stock activation: silu (0.049)
+    that is grafs2024_wrn (distance 0.000); nearest stock activation: gelu (0.114)
     """
 
     name: str
