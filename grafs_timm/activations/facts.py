@@ -11,11 +11,10 @@ from torch import Tensor
 from ..utils.schema import Listed, Part
 from . import gains
 from .activation import activation_class
-from .curve import Formula, gradient
+from .curve import Formula, gradient, jumps
 
 LOW, HIGH, _INTERVALS = -10.0, 10.0, 20_000
 _SIDE = 1e-7  # distance from a knot at which its one-sided slopes are taken
-_JUMP = 1e-3  # relative jump of a slope below which it is rounding or curvature
 _FLAT = 1e-9  # share of the largest slope below which a slope counts as 0
 
 
@@ -54,14 +53,18 @@ def of(function: Formula) -> Facts:
         GrafsError: As `gains.gain`.
     """
     x = torch.linspace(LOW, HIGH, _INTERVALS + 1, dtype=torch.float64, device="cpu")
-    y, (places, beside) = function(x), jumps(function)
+    y, (places, beside) = function(x), jumps(function, LOW, HIGH)
     # a kink on a knot has two slopes, and f may be steepest at a kink between two knots
     slopes = torch.cat([_slope(function, x - _SIDE), _slope(function, x + _SIDE), beside])
     return Facts(
         gain=round(gains.gain(function), 6), low=round(y.min().item(), 6) + 0.0, high=round(y.max().item(), 6) + 0.0,
-        lipschitz=round(slopes.abs().max().item(), 6), kinks=places, monotone=_direction(slopes),
+        lipschitz=round(slopes.abs().max().item(), 6), kinks=_rounded(places), monotone=_direction(slopes),
         fp16=finite_in(function, torch.float16), bf16=finite_in(function, torch.bfloat16),
     )  # fmt: skip
+
+
+def _rounded(places: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(place, 6) + 0.0 for place in places)  # no negative zero
 
 
 def _slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -74,37 +77,6 @@ def _direction(slopes: Tensor) -> Literal["rising", "falling", "no"]:
     if rises == falls:
         return "no"
     return "rising" if rises else "falling"
-
-
-def jumps(function: Callable[[Tensor], Tensor]) -> tuple[tuple[float, ...], Tensor]:
-    """Find where f′ jumps within [−10, 10], by bisection.
-
-    Every interval at whose ends f′ differs is halved, on the side with the larger difference. At a kink the difference stays;
-    where f is only curved it shrinks with the width.
-
-    Args:
-        function: Maps float64 tensors elementwise.
-
-    Returns:
-        The kinks in rising order, to six decimals; and the slopes on both sides of each, [2 × kinks].
-    """
-    # so that kinks at round numbers lie between two knots
-    x = torch.linspace(LOW - 5e-4, HIGH + 5e-4, _INTERVALS + 2, dtype=torch.float64, device="cpu")
-    slope = _slope(function, x)
-    suspects = torch.nonzero((slope[1:] - slope[:-1]).abs() > _JUMP * (1 + slope[1:].abs())).flatten()
-    low, high, left, right = x[:-1][suspects], x[1:][suspects], slope[:-1][suspects], slope[1:][suspects]
-    for _ in range(36):  # down to 1e-3 / 2**36, about the distance of neighbouring numbers
-        middle = (low + high) / 2
-        own = _slope(function, middle)
-        first = (own - left).abs() >= (right - own).abs()
-        high, right = torch.where(first, middle, high), torch.where(first, own, right)
-        low, left = torch.where(first, low, middle), torch.where(first, left, own)
-    stays = (right - left).abs() > _JUMP * (1 + right.abs())
-    found: list[float] = []
-    for place in ((low + high) / 2)[stays].tolist():
-        if not found or place - found[-1] > 1e-5:
-            found.append(round(place, 6) + 0.0)  # no negative zero
-    return tuple(found), torch.cat([left[stays], right[stays]])
 
 
 def finite_in(function: Formula, dtype: torch.dtype) -> bool:

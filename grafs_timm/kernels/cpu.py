@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,12 +26,18 @@ def loops() -> Any:
     from torch._inductor.codecache import CppCodeCache
 
     source = Path(__file__).with_name("table.cpp").read_text(encoding="ascii")  # torch writes it in the locale's encoding
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():  # which ATEN_CPU_CAPABILITY may set lower than the processor
+        source = f"#define GRAFS_AVX2\n{source}"
     loaded = CppCodeCache.load(source)
     pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
+    numbers = [count, whole, whole, pointer]  # how many elements, whether they are narrow, threads, the result
     signatures = {
         "table_forward": ([pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], count),
         "table_slope": ([pointer, pointer, pointer, whole, count, whole, whole, pointer], None),
-        "curve": ([pointer, pointer, pointer, real, real, whole, real, count, whole, whole, pointer], count),
+        "curve": (
+            [pointer, pointer, pointer, real, real, real, pointer, real, real, whole, pointer, whole, real, *numbers],
+            count,
+        ),
         "curve_missing": ([pointer, count, whole, whole, pointer], None),
         "table_slope_and_rows": ([pointer, pointer, pointer, real, real, whole, count, whole, whole, pointer, pointer], None),
     }
@@ -94,22 +100,43 @@ def slope_and_rows(
     return result.to(g.dtype), gradient.view(n + 5, 2)
 
 
-def curve(
-    x: Tensor, g: Tensor | None, rows: Tensor, low: float, high: float, at_zero: float
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Evaluate piecewise cubics.
+class Curve(NamedTuple):
+    """A function of one number as polynomials on intervals; NaN where an interval has none.
+
+    Args:
+        wide: float32 [9, 32]: of each of 32 intervals the left knot, then the coefficients of t = x − knot, degree 0 to 7.
+        steep: float32 [8, 32]: the same of the slope.
+        low, inverse, span: Where the wide intervals begin, how many there are for each unit of x, and up to which t each holds.
+        rows: float32 [n + 1, 4]: the cubic in x minus its left knot of each of n intervals; the last row, for all other x, is
+            NaN.
+        first, last: The range of the n intervals.
+        kinks: float32 [m, 10]: the row of a kink within an interval, its place, and the cubics to its left and right.
+        at_zero: f′(0), where f may have a kink.
+    """
+
+    wide: Tensor
+    steep: Tensor
+    low: float
+    inverse: float
+    span: float
+    rows: Tensor
+    first: float
+    last: float
+    kinks: Tensor
+    at_zero: float
+
+
+def curve(x: Tensor, g: Tensor | None, of: Curve) -> tuple[Tensor, Tensor]:
+    """Evaluate a function by its polynomials.
 
     Args:
         x: [N].
         g: [N] of x's dtype, or None.
-        rows: float32 [n + 1, 4]: the cubic in x minus its left knot of each of n intervals; NaN where there is none, and in
-            the last row, for all x that are not in [low, high).
-        low, high: The range of the intervals.
-        at_zero: f′(0), where f may have a kink.
+        of: The function.
 
     Returns:
         [N] of x's dtype: f(x), saturated at the dtype's largest number, or g·f′(x) where g is given; and the indices of the
-        elements that ``rows`` does not cover, ascending.
+        elements that no polynomial covers, ascending.
 
     Raises:
         TensorError: g has another dtype than x.
@@ -120,9 +147,17 @@ def curve(
     kind, how = _element(wide), _how(wide)
     source = address("x", wide, count, kind)
     weights = None if weight is None else address("g", weight, count, kind)
-    table = address("rows", rows, 4 * len(rows), torch.float32)
+    table = of.wide if g is None else of.steep
+    polynomials = address("wide", table, table.numel(), torch.float32)
+    cubics, kinks = (
+        address("rows", of.rows, of.rows.numel(), torch.float32),
+        address("kinks", of.kinks, of.kinks.numel(), torch.float32),
+    )
     y = fresh(count, kind)
-    missing = loops().curve(source, weights, table, low, high, len(rows) - 1, at_zero, *how, y.data_ptr())
+    missing = loops().curve(
+        source, weights, polynomials, of.low, of.inverse, of.span, cubics, of.first, of.last, len(of.rows) - 1,
+        kinks, len(of.kinks), of.at_zero, *how, y.data_ptr(),
+    )  # fmt: skip
     left = fresh(missing, torch.int64)
     if missing:
         loops().curve_missing(y.data_ptr(), *how, left.data_ptr())

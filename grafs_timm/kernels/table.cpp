@@ -12,6 +12,9 @@
 #include <cstring>
 #include <limits>
 #include <vector>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -207,36 +210,123 @@ void slope_and_rows(const T *g, const uint16_t *place, const float *rows, const 
     }
 }
 
-// A smooth function as one cubic an interval: rows of (c0, c1, c2, c3) in t = x - a, and a last row of NaN for what is not
-// on the grid. Where a row is NaN so is the result, for the caller to compute by other means. ``at_zero`` is f'(0): exact zeros
-// are common, and where f has its kink there, the cubic to the right knows the right one of two slopes only.
-template <bool SLOPE>
-int32_t cubic_block(const float *x, const float *g, const uint64_t *rows, const Grid &grid, float at_zero, int count, float *y) {
-    const float top = float(grid.n);
+// A function of one number in two tables. Few intervals with a polynomial of degree 7 each: their coefficients are picked by
+// permutes of registers, without a load. And many with a cubic each, for what the first leaves out: intervals where its polynomial
+// is not exact enough (NaN), and x beyond it. A cubic's row is NaN where f is not as smooth; where that is for one kink, the row's
+// two cubics are in ``kinks``. What no table has comes out as NaN, for the caller to compute by other means.
+struct Curve {
+    const float *wide;             // [9 | 8][32]: left knot, then the coefficients of t = x - knot, of f or of f'
+    float low, inverse, span;      // of the wide intervals; span: where an interval surely ends
+    const uint64_t *rows;          // [n + 1][2]: (c0, c1, c2, c3) in t = x - left knot
+    Grid grid;
+    const float *kinks;            // [m][10]: row, place of the kink, the cubic to its left, the cubic to its right
+    int32_t count;                 // m
+    float at_zero;                 // f'(0): exact zeros are common, and a kink there has two slopes
+};
+
+template <bool SLOPE> inline float cubic_at(float t, float c0, float c1, float c2, float c3) {
+    return SLOPE ? c1 + t * (2 * c2 + t * (3 * c3)) : c0 + t * (c1 + t * (c2 + t * c3));
+}
+
+template <bool SLOPE> float one(float v, float g, const Curve &of) {
+    float u = (v - of.grid.low) * of.grid.inverse, top = float(of.grid.n);
+    float c = u >= 0.0f ? u : top;  // NaN goes to the last row too
+    int32_t row = int32_t(c < top ? c : top);
+    float t = v - (of.grid.low + float(row) * of.grid.width);
+    uint64_t first = of.rows[2 * row], second = of.rows[2 * row + 1];
+    float y = cubic_at<SLOPE>(t, bits<float>(uint32_t(first)), bits<float>(uint32_t(first >> 32)),
+                              bits<float>(uint32_t(second)), bits<float>(uint32_t(second >> 32)));
+    for (int32_t i = 0; y != y && i < of.count; i++) {
+        const float *kink = of.kinks + 10 * i;
+        if (int32_t(kink[0]) != row || v == kink[1]) continue;  // on the kink itself the formula chooses the slope
+        const float *side = kink + (v < kink[1] ? 2 : 6);
+        y = cubic_at<SLOPE>(t, side[0], side[1], side[2], side[3]);
+    }
+    if (SLOPE) y = g * (v == 0.0f ? of.at_zero : y);
+    return y;
+}
+
+#if defined(__AVX512F__) && !defined(GRAFS_AVX2)
+constexpr int LANES = 16;
+typedef __m512 Floats;
+typedef __m512i Ints;
+inline Floats load(const float *from) { return _mm512_loadu_ps(from); }
+inline void store(float *to, Floats value) { _mm512_storeu_ps(to, value); }
+inline Floats all(float value) { return _mm512_set1_ps(value); }
+inline Floats less(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+inline Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline Ints interval(Floats u) {  // NaN: the last one
+    return _mm512_cvttps_epi32(_mm512_max_ps(_mm512_min_ps(u, _mm512_set1_ps(31.0f)), _mm512_setzero_ps()));
+}
+inline Floats pick(const float *row, Ints at) { return _mm512_permutex2var_ps(load(row), at, load(row + 16)); }
+inline Floats unless_zero(Floats v, Floats usual, Floats at_zero) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_EQ_OQ), usual, at_zero);
+}
+inline uint32_t outside(Floats t, Floats span, Floats y) {
+    __mmask16 in = _mm512_cmp_ps_mask(t, _mm512_setzero_ps(), _CMP_GE_OQ) & _mm512_cmp_ps_mask(t, span, _CMP_LE_OQ);
+    return uint32_t(uint16_t(~(in & _mm512_cmp_ps_mask(y, y, _CMP_EQ_OQ))));
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int LANES = 8;
+typedef __m256 Floats;
+typedef __m256i Ints;
+inline Floats load(const float *from) { return _mm256_loadu_ps(from); }
+inline void store(float *to, Floats value) { _mm256_storeu_ps(to, value); }
+inline Floats all(float value) { return _mm256_set1_ps(value); }
+inline Floats less(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+inline Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+inline Ints interval(Floats u) {
+    return _mm256_cvttps_epi32(_mm256_max_ps(_mm256_min_ps(u, _mm256_set1_ps(31.0f)), _mm256_setzero_ps()));
+}
+inline Floats pick(const float *row, Ints at) {  // a permute reads three bits of the index; blends go by the sign bit
+    Floats third = _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)), fourth = _mm256_castsi256_ps(_mm256_slli_epi32(at, 27));
+    Floats low = _mm256_blendv_ps(_mm256_permutevar8x32_ps(load(row), at), _mm256_permutevar8x32_ps(load(row + 8), at), third);
+    Floats high = _mm256_blendv_ps(_mm256_permutevar8x32_ps(load(row + 16), at), _mm256_permutevar8x32_ps(load(row + 24), at), third);
+    return _mm256_blendv_ps(low, high, fourth);
+}
+inline Floats unless_zero(Floats v, Floats usual, Floats at_zero) {
+    return _mm256_blendv_ps(usual, at_zero, _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_EQ_OQ));
+}
+inline uint32_t outside(Floats t, Floats span, Floats y) {
+    Floats in = _mm256_and_ps(_mm256_cmp_ps(t, _mm256_setzero_ps(), _CMP_GE_OQ), _mm256_cmp_ps(t, span, _CMP_LE_OQ));
+    return 0xFFu & ~uint32_t(_mm256_movemask_ps(_mm256_and_ps(in, _mm256_cmp_ps(y, y, _CMP_EQ_OQ))));
+}
+#else
+#define GRAFS_NO_VECTORS
+#endif
+
+template <bool SLOPE> int32_t curve_block(const float *x, const float *g, const Curve &of, int count, float *y) {
     int32_t missing = 0;
-#pragma omp simd reduction(+ : missing)
-    for (int i = 0; i < count; i++) {
-        float v = x[i], u = (v - grid.low) * grid.inverse;
-        float c = u >= 0.0f ? u : top;  // NaN goes to the last row too
-        c = c < top ? c : top;
-        int32_t row = int32_t(c);
-        float t = v - (grid.low + float(row) * grid.width);
-        uint64_t first = rows[2 * row], second = rows[2 * row + 1];
-        float c0 = bits<float>(uint32_t(first)), c1 = bits<float>(uint32_t(first >> 32));
-        float c2 = bits<float>(uint32_t(second)), c3 = bits<float>(uint32_t(second >> 32));
-        float smooth = c1 + t * (2 * c2 + t * (3 * c3));
-        uint32_t zero = bits<uint32_t>(v) << 1 ? 0u : ~0u;  // 0, -0; a choice between floats would keep the loop from vectors
-        float slope = bits<float>((bits<uint32_t>(at_zero) & zero) | (bits<uint32_t>(smooth) & ~zero));
-        float value = SLOPE ? g[i] * slope : c0 + t * (c1 + t * (c2 + t * c3));
-        y[i] = value;
-        missing += value != value;
+    int i = 0;
+#ifndef GRAFS_NO_VECTORS
+    constexpr int TERMS = SLOPE ? 7 : 8;
+    const Floats low = all(of.low), inverse = all(of.inverse), span = all(of.span), at_zero = all(of.at_zero);
+    for (; i + LANES <= count; i += LANES) {
+        Floats v = load(x + i);
+        Ints at = interval(times(less(v, low), inverse));
+        Floats t = less(v, pick(of.wide, at));
+        Floats value = pick(of.wide + 32 * TERMS, at);
+        for (int term = TERMS - 1; term > 0; term--) value = fma(value, t, pick(of.wide + 32 * term, at));
+        if (SLOPE) value = times(load(g + i), unless_zero(v, value, at_zero));
+        store(y + i, value);
+        for (uint32_t left = outside(t, span, value); left; left &= left - 1) {
+            int lane = i + __builtin_ctz(left);
+            y[lane] = one<SLOPE>(x[lane], SLOPE ? g[lane] : 0.0f, of);
+            missing += y[lane] != y[lane];
+        }
+    }
+#endif
+    for (; i < count; i++) {
+        y[i] = one<SLOPE>(x[i], SLOPE ? g[i] : 0.0f, of);
+        missing += y[i] != y[i];
     }
     return missing;
 }
 
 template <typename T, bool SLOPE>
-int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, float at_zero, int64_t count, int threads, T *y) {
-    const uint64_t *pairs = reinterpret_cast<const uint64_t *>(rows);
+int64_t curve_of(const T *x, const T *g, const Curve &of, int64_t count, int threads, T *y) {
     int64_t missing = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : missing)
     for (int64_t at = 0; at < count; at += BLOCK) {
@@ -244,7 +334,7 @@ int64_t cubic(const T *x, const T *g, const float *rows, const Grid &grid, float
         int size = int(std::min<int64_t>(BLOCK, count - at));
         float *result = target(y, at, out);
         const float *slope = SLOPE ? read(g, at, size, weight) : nullptr;
-        missing += cubic_block<SLOPE>(read(x, at, size, in), slope, pairs, grid, at_zero, size, result);
+        missing += curve_block<SLOPE>(read(x, at, size, in), slope, of, size, result);
         write(y, at, size, result);
     }
     return missing;
@@ -309,16 +399,17 @@ extern "C" void table_slope_and_rows(const void *g, const uint16_t *place, const
                        gradient);
 }
 
-// y = f(x) of the cubics, or g * f'(x) where g is given; returns how many elements came out as NaN.
-extern "C" int64_t curve(const void *x, const void *g, const float *rows, float low, float high, int32_t n, float at_zero,
-                         int64_t count, int32_t narrow, int32_t threads, void *y) {
-    Grid of = grid(low, high, n);
+// y = f(x), or g * f'(x) where g is given; returns how many elements came out as NaN.
+extern "C" int64_t curve(const void *x, const void *g, const float *wide, float wide_low, float wide_inverse, float span,
+                         const float *rows, float low, float high, int32_t n, const float *kinks, int32_t kink_count,
+                         float at_zero, int64_t count, int32_t narrow, int32_t threads, void *y) {
+    Curve of{wide, wide_low, wide_inverse, span, reinterpret_cast<const uint64_t *>(rows), grid(low, high, n), kinks,
+             kink_count, at_zero};
     auto run = [&](auto type) {
         using T = decltype(type);
         auto from = static_cast<const T *>(x), weight = static_cast<const T *>(g);
         auto to = static_cast<T *>(y);
-        return g ? cubic<T, true>(from, weight, rows, of, at_zero, count, threads, to)
-                 : cubic<T, false>(from, weight, rows, of, at_zero, count, threads, to);
+        return g ? curve_of<T, true>(from, weight, of, count, threads, to) : curve_of<T, false>(from, weight, of, count, threads, to);
     };
     return narrow ? run(uint16_t{}) : run(float{});
 }

@@ -1,17 +1,23 @@
-"""The cubics of a found activation: as near to its formula as float32 computes it, everywhere, kinks and tails included."""
+"""The polynomials of a function: as near to its formula as float32 computes it, everywhere, kinks and tails included."""
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from grafs_timm.activations.curve import HIGH, INTERVALS, LOW, curve_of, evaluate, gradient
+from grafs_timm.activations.curve import HIGH, INTERVALS, LOW, _narrow, _wide, curve_of, evaluate, gradient
 from grafs_timm.activations.genotype import Gene, Genotype, random_genotype
 from grafs_timm.activations.ops import OPS
+from grafs_timm.activations.published import get_published, list_published
+from grafs_timm.kernels import cpu
 
 
 def both(genotype: Genotype, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,22 +49,86 @@ def test_value_and_slope_are_the_formulas(seed: int) -> None:
     assert ours <= 6e-6 + formulas
 
 
-def test_an_interval_with_a_kink_asks_the_formula() -> None:
+def shifted(*places: float) -> Callable[[Tensor], Tensor]:
+    """A function whose slope rises by 1 at each of ``places``."""
+    return lambda x: sum(torch.relu(x - place) for place in places)  # type: ignore[return-value]
+
+
+def test_a_kink_within_an_interval_splits_it() -> None:
     kinked = Genotype(Gene("shift", -0.3), Gene("identity"), Gene("left"), Gene("relu"), Gene("identity"), Gene("left"))
-    rows = curve_of(kinked)
-    assert rows.shape == (INTERVALS + 1, 4)
-    missing = rows.isnan().any(1).nonzero().flatten().tolist()
-    assert missing == [int((0.3 - LOW) / (HIGH - LOW) * INTERVALS), INTERVALS]
+    curve = curve_of(kinked)
+    assert curve.rows.shape == (INTERVALS + 1, 4)
+    row = int((0.3 - LOW) / (HIGH - LOW) * INTERVALS)
+    assert curve.rows.isnan().any(1).nonzero().flatten().tolist() == [row, INTERVALS]
+    assert curve.kinks[:, :2].tolist() == [[row, pytest.approx(0.3)]]
     x = torch.linspace(-1, 1, 20_001)
     y, slope = both(kinked, x)
     torch.testing.assert_close(y, (x.double() - 0.3).clamp(min=0), atol=1e-7, rtol=0)
-    assert torch.equal(slope, (x > 0.3).double())
+    on_it = x == 0.3
+    assert torch.equal(slope[~on_it], (x > 0.3).double()[~on_it])
+
+
+def test_no_element_asks_the_formula_within_the_grid() -> None:
+    x = 3 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    x = x[x.abs() < HIGH]
+    for name in list_published():
+        _, left = cpu.curve(x, None, curve_of(get_published(name)))
+        assert not len(left), name
+
+
+@pytest.mark.parametrize("places", [(0.3,), (-2.0, 1.7), (0.1, 0.2, 0.3), (3.1622776601683795, -3.1622776601683795)])
+def test_intervals_have_a_knot_or_two_cubics_at_each_kink(places: tuple[float, ...]) -> None:
+    function = shifted(*places)
+    coefficients, knots, width = _wide(function, places)
+    assert not coefficients[0].isnan().all()
+    middle = knots + width / 2
+    good = ~coefficients[0].isnan()
+    value = sum(coefficients[power] * (width / 2) ** power for power in range(8))
+    torch.testing.assert_close(value[good], function(middle)[good], rtol=0, atol=1e-6)
+    rows, split = _narrow(function, places)
+    missing = {int(row) for row in rows[:-1].isnan().any(1).nonzero().flatten()}
+    assert missing <= {int(row) for row in split[:, 0]}
+
+
+def test_two_kinks_in_one_interval_ask_the_formula() -> None:
+    function = shifted(0.301, 0.302)
+    rows, split = _narrow(function, (0.301, 0.302))
+    assert rows.isnan().any(1).sum() == 2
+    assert not len(split)
 
 
 def test_a_kink_at_zero_is_a_knot() -> None:
     leaky = Genotype(Gene("leaky_relu"), Gene("identity"), Gene("left"), Gene("identity"), Gene("identity"), Gene("left"))
-    assert curve_of(leaky).isnan().any(1).nonzero().flatten().tolist() == [INTERVALS]
+    curve = curve_of(leaky)
+    assert curve.rows.isnan().any(1).nonzero().flatten().tolist() == [INTERVALS]
+    assert not curve.wide.isnan().any()
     assert both(leaky, torch.tensor([-1e-6, 1e-6]))[1].tolist() == pytest.approx([0.01, 1.0])
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 15, 16, 17, 31, 1023, 1024, 1025, 40_000])
+def test_the_loop_ends_where_the_elements_end(count: int) -> None:
+    golu, x = get_published("golu"), torch.linspace(-20, 20, count)
+    torch.testing.assert_close(evaluate(golu, x, None), golu(x), rtol=1e-6, atol=1e-6)
+    g = torch.linspace(-2, 2, count)
+    torch.testing.assert_close(evaluate(golu, x, g), gradient(golu, x, g), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_processors_without_avx512_compute_the_same(capability: str) -> None:
+    """ATEN_CPU_CAPABILITY makes the loop use the shorter vectors; the numbers agree."""
+    code = (
+        "import torch; from grafs_timm.activations import published; from grafs_timm.activations.curve import evaluate\n"
+        "x = torch.linspace(-15.9, 15.9, 4001)\n"
+        "for name in ('golu', 'max_sigmoid', 'grafs2024_vit_c', 'relu6', 'lisht'):\n"
+        "    f = published.get_published(name)\n"
+        "    print(*(v.hex() for g in (None, torch.ones_like(x)) for v in evaluate(f, x, g).tolist()))"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=os.environ | more)
+        for more in ({}, {"ATEN_CPU_CAPABILITY": capability})
+    ]
+    ours, others = (torch.tensor([float.fromhex(word) for word in each.stdout.split()]) for each in said)
+    torch.testing.assert_close(ours, others, rtol=3e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
