@@ -34,13 +34,18 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "tool": Path(sys.argv[0]).stem,
         "device": device,
-        "hardware": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{_processor()}, {_vectors()}",
         "torch": torch.__version__,
         "triton": version,
         "threads": torch.get_num_threads(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "command": "python " + shlex.join([f"tools/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
     }
+
+
+def _vectors() -> str:
+    """The vectors that torch and the loops use: less than the processor's where ATEN_CPU_CAPABILITY says so."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def _processor() -> str:
