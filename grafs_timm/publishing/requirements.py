@@ -287,7 +287,7 @@ def _search(campaign: Campaign, line: Line, chosen: str) -> Search:
         genotype=genotype.to_dict(), same_as=zoo.known_as(genotype, zoo.USUAL) or (None if first == label else first),
         held_out=float(line.held_out[campaign.measure.name]),
         seconds=_round(campaign_run.line_seconds(line)), chosen=label == chosen,
-        near=near.name or None, apart=_round(near.distance) if near.name else None,
+        near=near.name or None, apart=None if near.distance is None else _round(near.distance),
     )  # fmt: skip
 
 

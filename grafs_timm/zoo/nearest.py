@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,8 +20,9 @@ class Nearest:
     """The nearest published function and the nearest stock activation, with their distances.
 
     Args:
-        name: The nearest of the published functions.
-        distance: Relative L2 distance under N(0, 1), up to an outer and an inner scale; the larger one of both directions.
+        name: The nearest of the published functions; "" where none can be compared.
+        distance: Relative L2 distance under N(0, 1), up to an outer and an inner scale; the larger one of both directions;
+            None where there is no nearest one.
         stock: The nearest of ReLU, GELU, SiLU, ELU and LeakyReLU.
         stock_distance: Its distance.
 
@@ -32,12 +32,12 @@ class Nearest:
     """
 
     name: str
-    distance: float
+    distance: float | None
     stock: str
-    stock_distance: float
+    stock_distance: float | None
 
     def __str__(self) -> str:
-        if not self.name:
+        if self.distance is None:
             return "not comparable with a known function"
         found = f"that is {self.name} (distance " if self.distance <= SAME else f"nearest published: {self.name} ("
         text = f"{found}{self.distance:.3f})"
@@ -48,7 +48,7 @@ class Nearest:
 
 @functools.cache
 def nearest_known(function: Callable[[Tensor], Tensor]) -> Nearest:
-    """Find the nearest known function; "" and ∞ where none can be compared, as with a constant.
+    """Find the nearest known function; none can be compared with a constant.
 
     Args:
         function: A genotype or a published function.
@@ -69,9 +69,9 @@ def _apart(function: Callable[[Tensor], Tensor], names: Iterable[str]) -> dict[s
     return found
 
 
-def _refined(function: Callable[[Tensor], Tensor], apart: dict[str, float]) -> tuple[str, float]:
+def _refined(function: Callable[[Tensor], Tensor], apart: dict[str, float]) -> tuple[str, float | None]:
     if not apart or min(apart.values()) >= 1:
-        return "", math.inf
+        return "", None
     few = sorted(apart, key=lambda name: apart[name])[:3]  # a coarse distance may be a little too long
     exact = {name: _distance(function, name) for name in few}
     name = min(exact, key=lambda each: exact[each])
