@@ -23,9 +23,9 @@ from torch import Tensor
 
 from grafs_timm.activations import facts, published, timm_maps
 from grafs_timm.activations.activation import activation_class
-from grafs_timm.publishing.catalogue import is_stock
 from grafs_timm.utils.files import write_json
 from grafs_timm.zoo import facts_file, lookup
+from grafs_timm.zoo.lookup import is_stock
 
 ROOT = Path(__file__).resolve().parents[1]
 

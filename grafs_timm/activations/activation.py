@@ -236,6 +236,16 @@ class PublishedActivation(FormulaActivation):
     """
 
 
+def is_own(layer: Any) -> bool:
+    """Check whether something is a module class of this package, and not one of timm, torch or transformers.
+
+    >>> from torch import nn
+    >>> is_own(PublishedActivation), is_own(nn.GELU)
+    (True, False)
+    """
+    return isinstance(layer, type) and issubclass(layer, FormulaActivation)
+
+
 @functools.cache
 def _scripted(formula: Formula) -> dict[str, Any]:
     """Trace the formula once for each dtype, since the number that it saturates at is a constant of the graph."""

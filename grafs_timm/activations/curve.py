@@ -72,7 +72,7 @@ def jumps(function: Callable[[Tensor], Tensor], low: float, high: float) -> tupl
     slope = slope_of(x)
     suspects = torch.nonzero((slope[1:] - slope[:-1]).abs() > _JUMP * (1 + slope[1:].abs())).flatten()
     start, end, left, right = x[:-1][suspects], x[1:][suspects], slope[:-1][suspects], slope[1:][suspects]
-    for _ in range(36):  # down to 1e-3 / 2**36, about the distance of neighbouring numbers
+    for _ in range(36 if len(suspects) else 0):  # down to 1e-3 / 2**36, about the distance of neighbouring numbers
         middle = (start + end) / 2
         own = slope_of(middle)
         first = (own - left).abs() >= (right - own).abs()
@@ -114,10 +114,14 @@ def _kinks(function: Callable[[Tensor], Tensor]) -> list[float]:
     return [place for place in places if abs(place) > 1e-9]
 
 
+def _inside(low: Tensor, high: Tensor, at: Tensor) -> Tensor:
+    """Return x [n, k] at the parts ``at`` [k] of intervals [n], inside them by 1e-9: f may have a kink at either end."""
+    return low[:, None] + at.clamp(1e-9, 1 - 1e-9) * (high - low)[:, None]
+
+
 def _sides(function: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x, f and f′ at the parts ``at`` [k] of intervals [n], inside them by 1e-9: f may have a kink at either end."""
-    inner = at.clamp(1e-9, 1 - 1e-9)
-    x = low[:, None] + inner * (high - low)[:, None]
+    """Return x as `_inside`, f and f′ there."""
+    x = _inside(low, high, at)
     return x, function(x), gradient(function, x, torch.ones_like(x))
 
 
@@ -200,7 +204,8 @@ def _wide(function: Callable[[Tensor], Tensor], kinks: Sequence[float]) -> tuple
 
 def _polynomials(function: Callable[[Tensor], Tensor], edges: Tensor, knots: Tensor, width: float) -> Tensor:
     """Interpolate at Lobatto's eight points of each interval: float64 [WIDE, 8], rounded to float32."""
-    x, f, _ = _sides(function, edges[:-1], edges[1:], (1 - torch.cos(torch.pi * _SEVENTHS)) / 2)
+    x = _inside(edges[:-1], edges[1:], (1 - torch.cos(torch.pi * _SEVENTHS)) / 2)
+    f = function(x)
     parts = torch.linalg.solve(torch.linalg.vander((x - knots[:, None]) / width), f)
     # what is rounding is 0: a straight line stays one, and f(0) = 0 stays
     parts = torch.where(parts.abs() < _NOISE * (1 + f.abs().amax(1, keepdim=True)), 0.0, parts)

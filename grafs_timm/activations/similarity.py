@@ -20,6 +20,7 @@ with undisturbed():
     _X = torch.linspace(-5, 5, 641, dtype=torch.float64, device="cpu")[:-1] + 5 / 640
     _WEIGHT = torch.exp(-_X.square() / 2) / torch.exp(-_X.square() / 2).sum()
     _SCALES = torch.logspace(-4, 4, 97, base=2, dtype=torch.float64, device="cpu")
+SAME = 1e-3  # distance up to which two functions count as one
 _CONSTANT = 1e-9  # relative spread below which values count as one constant
 
 
@@ -79,7 +80,12 @@ def _residual(values: Tensor, target: Tensor) -> Tensor:
     return (left.sum(-1) / (target.square() * _WEIGHT).sum()).sqrt()
 
 
-def same_function(a: Function, b: Function, tolerance: float = 1e-3) -> bool:
+def distance_of_both(a: Function, b: Function, refine: bool = True) -> float:
+    """Compute the larger `distance` of the two directions, which does not depend on the order."""
+    return max(distance(a, b, refine), distance(b, a, refine))
+
+
+def same_function(a: Function, b: Function, tolerance: float = SAME) -> bool:
     """Check whether each function is within ``tolerance`` of the other by `distance`, that is up to scales.
 
     >>> same_function(torch.relu, lambda x: -2 * torch.relu(3 * x))
@@ -87,7 +93,7 @@ def same_function(a: Function, b: Function, tolerance: float = 1e-3) -> bool:
     >>> same_function(torch.relu, torch.tanh)
     False
     """
-    return max(distance(a, b), distance(b, a)) <= tolerance
+    return distance_of_both(a, b) <= tolerance
 
 
 def leans_on_bound(genotype: Genotype, tolerance: float = 1e-2) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from ..activations import published
 from ..activations.facts import of as compute_facts
 from ..activations.published_cells import CELLS
-from ..publishing import catalogue, claims
+from ..publishing import claims
 from ..zoo import facts_file
 from ..zoo.entry import Batch, Contents, Facts, Metric
+from ..zoo.lookup import is_stock
 
 
 def lines(contents: Contents) -> Iterator[str]:
@@ -74,7 +75,7 @@ def published_lines(name: str) -> Iterator[str]:
     facts = Facts.model_validate(stored["facts"]) if stored else compute_facts(function)
     for line in _facts(facts):
         yield f"  {line}"
-    if catalogue.is_stock(bare):
+    if is_stock(bare):
         yield "  timm has it under this name, and timm's own is used"
     elif stored and stored["cost"]:
         yield f"  cost: {stored['cost']:.2f} × GELU, forward and backward in float32 on a CPU"

@@ -48,7 +48,7 @@ def zoo_list(pattern: str, published: bool) -> None:
 
 def _list_published(pattern: str) -> None:
     from ..activations import published
-    from ..publishing.catalogue import is_stock
+    from ..zoo.lookup import is_stock
 
     for name in fnmatch.filter(published.list_published(), pattern.lower()):
         theirs = "   (timm's own is used)" if is_stock(name) else ""

@@ -249,7 +249,7 @@ def _contrast(table: Table, group: Group, place: Place) -> list[str]:
 def _formulas(table: Table, formulas: Mapping[str, str], nearest: Mapping[str, str]) -> list[str]:
     known = [label for label in table.activations if label in formulas]
     rows = [[code(label), code(formulas[label]), plain(nearest.get(label, ""))] for label in known]
-    return ["## Formulas", "", *grid(["activation", "f(x)", "up to scales"], rows)] if known else []
+    return ["## Formulas", "", *grid(["activation", "f(x)", "nearest known function, up to scales"], rows)] if known else []
 
 
 def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Register the networks of the MLS-Bench task ``dl-activation-function`` with timm, where timm has none of that form.
 
-``cifar_resnet20_b``: ResNet-20 with projection shortcuts (He, Zhang, Ren, Sun 2015, arXiv 1512.03385, option B).
+Its ResNet-20 is ``cifar_resnet20_b`` of `small_models`.
+
 ``cifar_vgg16_bn``: VGG-16 with BatchNorm (Simonyan, Zisserman 2014, arXiv 1409.1556, configuration D) for images of 32×32
 pixels, with a head of one hidden layer of 512 and dropout. ``cifar_mobilenetv2``: timm's MobileNetV2 (Sandler et al. 2018,
 arXiv 1801.04381) with strides for 32×32 pixels: 1 in the stem and in the stage of 24 channels.
@@ -18,7 +19,7 @@ from timm.models import EfficientNet, build_model_with_cfg, generate_default_cfg
 from timm.models._efficientnet_builder import decode_arch_def
 from torch import Tensor, nn
 
-from .small_models import CIFAR, CifarResNet, LayerType, init_kaiming
+from .small_models import CIFAR, LayerType, init_kaiming
 
 __all__ = ["CifarVgg"]  # register_model adds the entry points
 
@@ -30,7 +31,6 @@ _MOBILENET = [
 
 default_cfgs = generate_default_cfgs(
     {
-        "cifar_resnet20_b": CIFAR | {"first_conv": "conv1", "classifier": "head.fc", "pool_size": (8, 8)},
         "cifar_vgg16_bn": CIFAR | {"first_conv": "features.0", "classifier": "fc", "num_classes": 100},
         "cifar_mobilenetv2": CIFAR | {"first_conv": "conv_stem", "classifier": "classifier"},
     }
@@ -95,15 +95,6 @@ class CifarVgg(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B,in_chans,H,W] to [B,num_classes]."""
         return self.forward_head(self.forward_features(x))
-
-
-@register_model
-def cifar_resnet20_b(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
-    """ResNet-20 with projection shortcuts, 0.27 M parameters."""
-    features = {"out_indices": (0, 1, 2, 3)}
-    return build_model_with_cfg(
-        CifarResNet, "cifar_resnet20_b", pretrained, depth=20, projection=True, feature_cfg=features, **kwargs
-    )
 
 
 @register_model

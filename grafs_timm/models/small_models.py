@@ -37,7 +37,7 @@ _VIT = CIFAR | {"first_conv": "patch_embed.proj", "classifier": "head", "fixed_i
 _MIXER = CIFAR | {"first_conv": "stem.proj", "classifier": "head", "fixed_input_size": True}
 
 default_cfgs = generate_default_cfgs(
-    {f"cifar_resnet{depth}": dict(_RESNET) for depth in (20, 32, 44, 56, 110)}
+    {f"cifar_resnet{depth}": dict(_RESNET) for depth in ("20", "20_b", "32", "44", "56", "110")}
     | {f"cifar_vit_{size}": dict(_VIT) for size in ("tiny", "small")}
     | {f"cifar_mixer_{size}": dict(_MIXER) for size in ("tiny", "small")}
 )
@@ -164,9 +164,9 @@ class _Attention64(Attention):
         super().__init__(dim, num_heads, attn_head_dim=64, **kwargs)
 
 
-def _resnet(depth: int, pretrained: bool, **kwargs: Any) -> CifarResNet:
+def _resnet(depth: int, pretrained: bool, option: str = "", **kwargs: Any) -> CifarResNet:
     features = {"out_indices": (0, 1, 2, 3)}
-    name = f"cifar_resnet{depth}"
+    name = f"cifar_resnet{depth}{option}"
     return build_model_with_cfg(CifarResNet, name, pretrained, depth=depth, feature_cfg=features, **kwargs)
 
 
@@ -184,6 +184,12 @@ def _mixer(name: str, pretrained: bool, **kwargs: Any) -> MlpMixer:
 def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-20: n = 3, 0.27 M parameters."""
     return _resnet(20, pretrained, **kwargs)
+
+
+@register_model
+def cifar_resnet20_b(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-20 with projection shortcuts (option B), 0.27 M parameters."""
+    return _resnet(20, pretrained, "_b", projection=True, **kwargs)
 
 
 @register_model

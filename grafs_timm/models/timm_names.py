@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ..activations import gains, published, timm_maps
-from ..activations.activation import FormulaActivation, activation_class, tell_once
+from ..activations.activation import FormulaActivation, activation_class, is_own, tell_once
 from ..errors import GenotypeError, GrafsError, GrafsWarning, TimmError
 from ..zoo import facts_file
 from ..zoo import lookup as zoo
@@ -94,5 +94,4 @@ _gain = functools.cache(gains.gain)  # an entry may have two names
 def is_foreign(name: str, known: dict[str, Any]) -> bool:
     """Check whether a map of names has that name from elsewhere than an earlier registration."""
     there = dict.get(known, name)  # transformers' own look-up would make an object
-    ours = isinstance(there, _Function) or (isinstance(there, type) and issubclass(there, FormulaActivation))
-    return name in known and not ours
+    return name in known and not (isinstance(there, _Function) or is_own(there))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..activations import published, timm_maps
-from ..activations.activation import FormulaActivation
+from ..activations import published
 from ..activations.facts import Facts
 from ..activations.genotype import Genotype
 from ..activations.published_cells import CELLS
@@ -19,6 +18,7 @@ from ..activations.published_table import SHAPES, TABLE
 from ..utils.markdown import code, plain, table
 from ..zoo import facts_file
 from ..zoo.entry import Contents
+from ..zoo.lookup import is_stock
 from . import claims
 
 FOLDER = "activations"  # of the thumbnails, beside the page
@@ -33,14 +33,14 @@ Every name that `import grafs_timm` makes known, by the shape of its function. E
 recipes. `grafs_timm.get_published("golu")` is the function as data; `grafs_timm.act_layer("e_swish", beta=1.5)` takes other
 constants than the paper's. In training each keeps only its input. [How to use them](using.md); [the gallery](zoo/index.html).
 
-A name that timm or transformers has stays theirs. Those of timm are marked °. The tests check that the functions are the same.
+Where timm or transformers has an activation of that name, theirs is used; timm's are marked °. The tests compare the functions.
 
 - **Range, largest slope**: on [−10, 10]. **Gain**: 1 ÷ std f(z), z ~ N(0, 1). **Kinks**: where f′ jumps. f and f′ of each are
   finite for every finite number in float16 and bfloat16.
 - **× GELU**: median time of forward and backward of this package's module on a large float32 tensor ÷ GELU's in the same run
   on a CPU ([figures](../benchmarks/published_cpu.csv)).
-- Functions with trained parameters (PReLU, xIELU, rational functions, PolyNorm) are not here: weight decay and saving of their
-  parameters are the model's affair. timm's `prelu` stays what it is.
+- Functions with trained parameters (PReLU, xIELU, rational functions, PolyNorm) are not here: the model that owns
+  the parameters decides on their weight decay. timm's `prelu` is unchanged.
 - Formulas are their papers', with the constants given here. GELU·(1 + 0.5·sinc x) is read with sinc x = sin(πx)/(πx), as in
   two public implementations. E-Swish's paper names no single β; those of Aria-2, SERLU, ISRLU, NLReLU and Squareplus are
   the default ones of libraries.
@@ -79,29 +79,24 @@ class Item:
 
 def items() -> list[Item]:
     """Return every published function, in the order of the tables."""
-    found = []
-    for name in [*TABLE, *CELLS]:
-        function, stored = published.get_published(name), facts_file.read()[name]
-        about = _of_cell(name) if name in CELLS else _of_row(name)
-        facts, kind = Facts.model_validate(stored["facts"]), "stock" if is_stock(name) else "published"
-        found.append(
-            Item(name=name, kind=kind, function=function, text=function.text, facts=facts, cost=stored["cost"], **about)  # type: ignore[arg-type]
-        )
-    return found
+    return [_item(name) for name in (*TABLE, *CELLS)]
 
 
-def is_stock(name: str) -> bool:
-    """Check whether timm has an activation of its own under that name."""
-    layer = timm_maps.layer(name)
-    return layer is not None and not (isinstance(layer, type) and issubclass(layer, FormulaActivation))
+def _item(name: str) -> Item:
+    function, stored = published.get_published(name), facts_file.read()[name]
+    return Item(
+        name=name, kind="stock" if is_stock(name) else "published", function=function, text=function.text,
+        facts=Facts.model_validate(stored["facts"]), cost=stored["cost"],
+        **(_of_cell(name) if name in CELLS else _of_row(name)),
+    )  # fmt: skip
 
 
-def _of_row(name: str) -> dict[str, object]:
+def _of_row(name: str) -> dict[str, Any]:
     row = TABLE[name]
     return {"also": row.also, "title": row.title, "shape": row.shape, "source": row.source, "claim": row.claim}
 
 
-def _of_cell(name: str) -> dict[str, object]:
+def _of_cell(name: str) -> dict[str, Any]:
     cell = CELLS[name]
     claim = f"found by GRAFS: {cell.run}; no accuracy of its authors is known"
     return {"also": (), "title": name, "shape": cell.shape, "source": published.source(name), "claim": claim}
@@ -122,14 +117,8 @@ def pages(entries: Sequence[Contents], docs: Path) -> dict[Path, str]:
 
 def text(known: Sequence[Item], entries: Sequence[Contents]) -> str:
     """Return the whole page."""
-    lines = [
-        _ABOUT,
-        "",
-        "## Found by search: the zoo",
-        "",
-        "Measured by this project; the [zoo](../zoo/README.md) has the evidence.",
-        "",
-    ]
+    evidence = "Measured by this project; the [zoo](../zoo/README.md) has the evidence."
+    lines = [_ABOUT, "", "## Found by search: the zoo", "", evidence, ""]
     lines += table(_HEADS, [_zoo_row(each) for each in entries])
     for shape, meaning in SHAPES.items():
         own = [each for each in known if each.shape == shape]

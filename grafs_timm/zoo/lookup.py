@@ -20,7 +20,7 @@ from torch import nn
 
 from ..activations import genotype as genotypes
 from ..activations import published, similarity, timm_maps
-from ..activations.activation import FormulaActivation, FoundActivation, activation_class
+from ..activations.activation import FoundActivation, activation_class, is_own
 from ..activations.genotype import Genotype
 from ..activations.named import Activation
 from ..activations.published import Published
@@ -217,7 +217,7 @@ def resolve(activation: Any) -> Activation:
         return Activation(activation.activation_name, activation.genotype, activation)
     if isinstance(activation, Published):
         return Activation(str(activation), module=activation_class(activation))
-    if isinstance(activation, type) and issubclass(activation, FormulaActivation):
+    if is_own(activation):
         return Activation(activation.activation_name, module=activation)
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return Activation(activation.__name__, module=activation)
@@ -240,8 +240,7 @@ def _by_name(name: str) -> Activation:
     if name in names():
         own = names()[name].activation
         return replace(own, name=name, module=own.layer)  # under an alias the modules still have the entry's own name
-    layer = timm_maps.layer(name)
-    if layer is not None and not (isinstance(layer, type) and issubclass(layer, FormulaActivation)):
+    if is_stock(name):
         if published.is_known(name):
             _warn_if_other(name)
         return Activation(name)
@@ -252,6 +251,16 @@ def _by_name(name: str) -> Activation:
         return Activation(name, module=activation_class(function, name))
     known = dict.fromkeys([*names(), *published.list_published(), *timm_maps.own_names()])
     raise UnknownNameError(f"no activation {name!r}{nearest(name, known)}; or give the path of a genotype.json")
+
+
+def is_stock(name: str) -> bool:
+    """Check whether timm has an activation of its own under that name.
+
+    >>> is_stock("gelu"), is_stock("golu")
+    (True, False)
+    """
+    layer = timm_maps.layer(name)
+    return layer is not None and not is_own(layer)
 
 
 @functools.cache

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..activations import published
-from ..activations.similarity import distance
+from ..activations.similarity import SAME, distance_of_both
 from .lookup import USUAL
-
-SAME = 1e-3  # as in `same_function`
 
 
 @dataclass(frozen=True)
@@ -79,5 +77,4 @@ def _refined(function: Callable[[Tensor], Tensor], apart: dict[str, float]) -> t
 
 
 def _distance(function: Callable[[Tensor], Tensor], name: str, refine: bool = True) -> float:
-    other = published.get_published(name)
-    return max(distance(function, other, refine), distance(other, function, refine))
+    return distance_of_both(function, published.get_published(name), refine)
