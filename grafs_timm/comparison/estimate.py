@@ -21,6 +21,7 @@ from ..data import text_source
 from ..data.images import load_split, open_dataset
 from ..data.tokens import Bytes
 from ..errors import GrafsError
+from ..runs import fitting
 from ..runs.weight_step import loss_of
 from .results import Result, read_epochs
 
@@ -71,6 +72,7 @@ def timed_epoch(recipe: Recipe, device: str, processes: int = 1) -> float | None
         Seconds; None where the model can't be run.
     """
     try:
+        recipe, _ = fitting.fit(recipe, device)
         if isinstance(recipe.data, TextData):
             (train, test), made = _text_batches(recipe, recipe.data), partial(_of_text, recipe, recipe.data)
         else:

@@ -320,8 +320,8 @@ class Recipe(Section):
         model: timm's name.
         model_kwargs: Arguments of the model, as plain YAML values.
         data, search, evaluate, select, transfer, campaign: Sections.
-        amp: Mixed precision.
-        channels_last: Memory format of images.
+        amp: Mixed precision; auto: bf16 where the processor or GPU computes in it, else off.
+        channels_last: Memory format of images; auto: for models of convolutions, on a GPU only with ``amp``.
         compile: What to compile: the search's tabulation where that pays (auto), nothing (off), or the tabulation and the
             model, in searches and trainings (model).
 
@@ -340,8 +340,8 @@ class Recipe(Section):
     select: Select = Select()
     transfer: Transfer = Transfer()
     campaign: Campaign | None = None
-    amp: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switched_off)] = "off"
-    channels_last: bool = False
+    amp: Annotated[Literal["off", "auto", "bf16", "fp16"], BeforeValidator(_switched_off)] = "off"
+    channels_last: bool | Literal["auto"] = False
     compile: Annotated[Literal["auto", "off", "model"], BeforeValidator(_switched_off)] = "auto"
 
     @field_validator("model_kwargs")
@@ -351,10 +351,12 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_its_data(self) -> Recipe:
-        problems = [(key, ONLY_IMAGES) for key, default in self.data.refused.items() if attrgetter(key)(self) != default]
+        problems = [(key, ONLY_IMAGES) for key, harmless in self.data.refused.items() if attrgetter(key)(self) not in harmless]
         if self.evaluate.measure_both and not self.data.holds_out:
             nothing = "there is nothing held out to measure beside the test split; set data.validation_images"
             problems.append(("evaluate.measure_both", nothing))
+        if self.campaign and self.amp == "auto":
+            problems.append(("amp", "a campaign compares trainings of several machines; set off or bf16 for all of them"))
         return checked(self, problems)
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:

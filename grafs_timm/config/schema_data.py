@@ -153,7 +153,7 @@ class ImageData(_Data):
     unit: ClassVar[str] = "images"
     figure: ClassVar[Figure] = "accuracy"  # what activations are compared by
     reached: ClassVar[str] = "accuracy  {:.2f} %"
-    refused: ClassVar[dict[str, Any]] = {}  # keys of other sections that are not for such data, and their defaults
+    refused: ClassVar[dict[str, tuple[Any, ...]]] = {}  # keys of other sections that are not for such data: values that say so
 
     train_images: Count | None = None
     test_images: Count | None = None
@@ -229,9 +229,9 @@ class TextData(_Data):
     unit: ClassVar[str] = "tokens"
     figure: ClassVar[Figure] = "loss"
     reached: ClassVar[str] = "loss      {:.4f} nats per token"
-    refused: ClassVar[dict[str, Any]] = {
-        "evaluate.mixup": 0.0, "evaluate.cutmix": 0.0, "channels_last": False, "search.image_size": None,
-        "search.crop_padding": None,
+    refused: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "evaluate.mixup": (0.0,), "evaluate.cutmix": (0.0,), "channels_last": (False,), "search.image_size": (None,),
+        "search.crop_padding": (None,),
     }  # fmt: skip
     train_images: ClassVar[None] = None
     validation_images: ClassVar[None] = None

@@ -37,7 +37,7 @@ _VIT = CIFAR | {"first_conv": "patch_embed.proj", "classifier": "head", "fixed_i
 _MIXER = CIFAR | {"first_conv": "stem.proj", "classifier": "head", "fixed_input_size": True}
 
 default_cfgs = generate_default_cfgs(
-    {f"cifar_resnet{depth}": dict(_RESNET) for depth in ("20", "20_b", "32", "44", "56", "110")}
+    {f"cifar_resnet{depth}": dict(_RESNET) for depth in ("8", "20", "20_b", "32", "44", "56", "110")}
     | {f"cifar_vit_{size}": dict(_VIT) for size in ("tiny", "small")}
     | {f"cifar_mixer_{size}": dict(_MIXER) for size in ("tiny", "small")}
 )
@@ -178,6 +178,12 @@ def _vit(name: str, pretrained: bool, **kwargs: Any) -> VisionTransformer:
 
 def _mixer(name: str, pretrained: bool, **kwargs: Any) -> MlpMixer:
     return build_model_with_cfg(MlpMixer, name, pretrained, **({"img_size": 32, "patch_size": 4} | kwargs))
+
+
+@register_model
+def cifar_resnet8(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-8: n = 1, 0.08 M parameters."""
+    return _resnet(8, pretrained, **kwargs)
 
 
 @register_model

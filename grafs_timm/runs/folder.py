@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,14 @@ class RunFolder:
     Attributes:
         facts: What distinguishes the run: kind, seed, activation.
         notes: Versions that changed since the run began, as sentences.
+        choices: Values of the recipe's settings that were left to the machine.
     """
 
     path: Path
     recipe: Recipe
     facts: dict[str, Any]
     notes: tuple[str, ...] = ()
+    choices: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -107,6 +109,7 @@ class RunFolder:
         if not (self.path / RUN).exists():
             about = {"format": FORMAT, **self.facts, "recipe_sha256": self.recipe.sha256, "versions": versions()}
             about["commit"] = hardware.commit()
+            about |= {"chosen": self.choices} if self.choices else {}
             write_json(self.path / RUN, about)
         if not (self.path / RECIPE).exists():
             write_whole(self.path / RECIPE, self.recipe.to_yaml())
@@ -133,6 +136,16 @@ class RunFolder:
     def _require_resume(self, resume: bool) -> None:
         if self.half_done and not resume:
             raise RunError(f"{self.path} holds this run half done; add --resume to continue it, or name another --out")
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what was chosen when the run began, by key of the recipe; empty for a new run."""
+        about = read_json(self.path / RUN) if (self.path / RUN).exists() else {}
+        found = about.get("chosen", {})
+        possible = {"amp": ("off", "bf16"), "channels_last": (False, True)}
+        for key, value in found.items() if isinstance(found, dict) else [("chosen", found)]:
+            if value not in possible.get(key, ()):
+                raise RunError(f"{self.path / RUN} is damaged: chosen: {key!r} can't be {value!r}")
+        return found
 
     @property
     def finished(self) -> bool:
@@ -204,7 +217,7 @@ def _differences(path: Path, about: dict[str, Any], recipe: Recipe, facts: dict[
     """Return how the run in the folder differs from this one, such as "search.epochs: 50 there, 20 here"."""
     if about.get("format") != FORMAT:
         return [f"format: {about.get('format')!r} there, {FORMAT!r} here"]
-    own = ("format", "recipe_sha256", "versions", "commit")
+    own = ("format", "recipe_sha256", "versions", "commit", "chosen")
     there = {key: value for key, value in about.items() if key not in own}
     here = {key: value for key, value in facts.items() if key not in own}
     if (path / RECIPE).exists():

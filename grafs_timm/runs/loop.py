@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -16,7 +18,7 @@ from ..activations.genotype import Genotype
 from ..config.schema import Recipe
 from ..errors import GrafsWarning
 from ..utils import parallel
-from . import checkpoint
+from . import checkpoint, fitting
 from .folder import RunFolder
 from .tracking import RunLog, Wandb
 from .wandb_result import show_result
@@ -35,6 +37,7 @@ class Work(ABC):
         seconds: Time spent on training so far, as the subclass counts it.
         log_end: Bytes of the log at the checkpoint.
         processes: How many processes made the checkpoint.
+        fitted: What was chosen for this machine, with the reason, by key of the recipe.
     """
 
     noun: str
@@ -46,6 +49,7 @@ class Work(ABC):
         self.epoch = self.done = self.log_end = 0
         self.seconds = 0.0
         self.processes = parallel.world()
+        self.fitted: dict[str, str] = {}
 
     def separate_draws(self) -> None:
         """Give every process draws of its own, now that all hold the same model."""
@@ -110,7 +114,22 @@ class Run:
         self.folder, self.device, self.summary = folder, device, found["summary"]
         self._half_done, self._notes, self._wandb, self._quiet = found["half_done"], found["notes"], wandb, quiet
         self._log: RunLog | None = None
+        self._why: dict[str, str] = {}
         self.bar: tqdm
+
+    def fit(self, recipe: Recipe) -> Recipe:
+        """Settle the settings that ``recipe`` leaves to the machine, as the run began where it is half done.
+
+        Args:
+            recipe: Of the work.
+
+        Returns:
+            The recipe without ``auto`` in ``amp`` and ``channels_last``.
+        """
+        recipe, self._why = parallel.from_main(lambda: fitting.fit(recipe, self.device, self.folder.chosen()))
+        fitting.warn_if_emulated(recipe, self.device)
+        self.folder.choices.update({key: getattr(recipe, key) for key in self._why})
+        return recipe
 
     def complete(self, work: Work) -> dict[str, Any]:
         """Run the epochs that are left and write the result; returns the summary."""
@@ -146,6 +165,7 @@ class Run:
 
     def _begin(self, work: Work, log: RunLog) -> None:
         log.truncate_to(work.log_end)  # what came after the checkpoint comes again
+        self._say_settings(work)
         if work.epoch == work.done == 0:
             work.begin(self)
         notices = list(self._notes)
@@ -157,6 +177,14 @@ class Run:
         for notice in notices:
             warnings.warn(notice, GrafsWarning)
             log.log("notice", text=notice)
+
+    def _say_settings(self, work: Work) -> None:
+        """Print what was chosen for this machine, unless quiet; the work logs it with its first line."""
+        work.fitted = {**self._why, **work.fitted}
+        if work.fitted and self.device == "cpu":
+            work.fitted["threads"] = str(torch.get_num_threads())
+        if work.fitted and not self._quiet:
+            tqdm.write("settings  " + ", ".join(f"{key}: {value}" for key, value in work.fitted.items()), file=sys.stderr)
 
     def _finish(self, work: Work) -> dict[str, Any]:
         assert self._log is not None

@@ -24,15 +24,13 @@ from ..search.table import Grid
 from ..utils import hardware, parallel
 from ..zoo.lookup import known_as, resolve
 from ..zoo.nearest import nearest_known
-from . import checkpoint
+from . import checkpoint, fitting
 from .folder import RunFolder
 from .loop import Run, Work, open_run
 from .plots import plot_shrinking
 from .tracking import DISABLED, Wandb
 from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
 from .weight_step import WeightStep, accuracy, loss_of
-
-WORTH_COMPILING = 5_000  # steps of a search on a CPU
 
 
 def _check_batch(settings: Search) -> None:
@@ -44,15 +42,6 @@ def _check_batch(settings: Search) -> None:
             f"search.batch_size: {settings.batch_size} images, the batch of all processes together, do not divide into {into}; "
             f"the nearest number that does is {nearest}"
         )
-
-
-def _pays(recipe: Recipe, per_epoch: int, device: str) -> bool:
-    """Return whether to compile the tabulation: half a minute at first, then a few milliseconds less in every step.
-
-    It depends on the recipe alone, so that a resumed search computes as the stopped one did.
-    """
-    steps = recipe.search.epochs * per_epoch
-    return recipe.compile == "model" or (recipe.compile == "auto" and (device != "cpu" or steps >= WORTH_COMPILING))
 
 
 def _own_weights(model: nn.Module) -> bool:
@@ -113,6 +102,8 @@ class _Search(Work):
         else:
             parts = _image_parts(recipe, recipe.data, seed, device)
         self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
+        compiled, why = fitting.compiles(recipe, settings.epochs * len(self.inner), device)
+        self.fitted = {"compile": f"{'on' if compiled else 'off'} ({why})"}
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, parts.num_classes, parts.shape, device)
         self.search = ActivationSearch(
@@ -121,7 +112,7 @@ class _Search(Work):
             weight_decay=settings.architecture.weight_decay, wide=settings.wide,
             usual=resolve(settings.usual).layer if settings.usual else None,
             grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals),
-            compiled=_pays(recipe, len(self.inner), device),
+            compiled=compiled,
         )  # fmt: skip
         if recipe.compile == "model":
             self.search.compile_model()
@@ -154,7 +145,7 @@ class _Search(Work):
     def begin(self, run: Run) -> None:
         run.log(
             "start", sites=self.search.report.replaced, survivors=self.search.cell.survivors,
-            steps_per_epoch=len(self.inner), processes=parallel.world(),
+            steps_per_epoch=len(self.inner), processes=parallel.world(), settings=self.fitted,
         )  # fmt: skip
 
     def _train(self, bar: tqdm[Any]) -> dict[str, float]:
@@ -250,4 +241,4 @@ def run_search(
     """
     facts = {"kind": "search", "seed": seed}
     with open_run(recipe, out, facts, device=device, resume=resume, wandb=wandb, quiet=quiet) as run:
-        return run.summary or run.complete(_Search(recipe.for_search, seed, run.device))
+        return run.summary or run.complete(_Search(run.fit(recipe.for_search), seed, run.device))

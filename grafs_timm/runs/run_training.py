@@ -152,7 +152,8 @@ class _Training(Work):
         self.total.zero_()
         state = self.state()
         skipped = {"skipped_shards": len(self.feeds.skipped)} if self.feeds.skipped else {}
-        run.log("epoch", epoch=self.epoch, **self.values, skipped=self.step.skipped, **skipped, seconds=seconds)
+        fitted = {"settings": self.fitted} if self.fitted and self.epoch == 1 else {}
+        run.log("epoch", epoch=self.epoch, **self.values, skipped=self.step.skipped, **skipped, seconds=seconds, **fitted)
         run.save(state)
         shown = {"loss": f"{self.values['train_loss']:.3f}"}
         run.bar.set_postfix(shown | {self.split: f"{self.values[f'{self.split}_accuracy']:.2f} %"})
@@ -218,4 +219,4 @@ def run_training(
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
     with open_run(recipe, out, facts, device=device, resume=resume, wandb=wandb, quiet=quiet) as run:
-        return run.summary or run.complete(_Training(recipe, found, seed, run.device))
+        return run.summary or run.complete(_Training(run.fit(recipe), found, seed, run.device))

@@ -40,16 +40,37 @@ def processor() -> str:
     >>> isinstance(processor(), str)
     True
     """
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    text = _cpuinfo()
+    if not text:
         return platform.processor() or platform.machine() or "unknown"
-    fields = dict(re.findall(r"^(model name|cpu family|model|flags)\s*:\s*(.*)$", text, re.MULTILINE))
+    fields = _fields(text)
     name = fields.get("model name") or platform.machine() or "unknown"
     if "cpu family" in fields:
         name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
     there = set(fields.get("flags", "").split())
     return ", ".join([name, *(shown for flag, shown in _INSTRUCTIONS.items() if flag in there)])
+
+
+@functools.cache
+def has_bf16() -> bool:
+    """Return whether the CPU multiplies in bfloat16 (AVX-512 BF16, AMX, or Arm's bf16); others emulate it, many times slower.
+
+    >>> has_bf16() in (True, False)
+    True
+    """
+    fields = _fields(_cpuinfo())
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split()))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(model name|cpu family|model|flags|Features)\s*:\s*(.*)$", text, re.MULTILINE))
 
 
 @functools.cache

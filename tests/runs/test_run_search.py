@@ -250,15 +250,13 @@ def test_wandb_that_fails_costs_one_warning(whole, tmp_path, monkeypatch):
 
 
 def test_the_tables_are_compiled_where_that_pays():
-    from grafs_timm.runs.run_search import WORTH_COMPILING, _pays
+    from grafs_timm.runs.fitting import WORTH_COMPILING, compiles
 
-    short, long = recipe(), recipe(search=SETTINGS["search"] | {"epochs": 50})
-    assert not _pays(short, 7, "cpu")
-    assert _pays(short, 7, "cuda")
-    assert not _pays(long, WORTH_COMPILING // 50 - 1, "cpu")
-    assert _pays(long, WORTH_COMPILING // 50, "cpu")
-    assert not _pays(recipe(compile="off"), 10**9, "cuda")
-    assert _pays(recipe(compile="model"), 1, "cpu")
+    for changes, steps, device, expected in [
+        ({}, WORTH_COMPILING - 1, "cpu", False), ({}, WORTH_COMPILING, "cpu", True), ({}, 7, "cuda", True),
+        ({"compile": "off"}, 10**9, "cuda", False), ({"compile": "model"}, 1, "cpu", True),
+    ]:  # fmt: skip
+        assert compiles(recipe(**changes), steps, device)[0] is expected
 
 
 @pytest.mark.slow
