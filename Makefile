@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 STAMP := $(VENV)/.ready-$(or $(VERSION),none)
+DEMO_STAMP := $(VENV)/.demo-ready-$(or $(VERSION),none)
 # One thread a worker: workers that each start a thread per core spend their time waiting for one another.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg WANDB_SILENT=true $(BIN)/python -m pytest -q -n $(WORKERS)
 DOCS := build/docs
@@ -20,7 +21,7 @@ ROOMS := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard grafs_timm/*/__init__
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## a small search on the embedded digits, from start to a model that uses what it found
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP)) ## a small search on the embedded digits, from start to a model that uses what it found
 	@$(BIN)/python tools/demo.py
 
 test: lint ## lint, types and the tests shorter than a minute
@@ -48,12 +49,15 @@ clean: ## remove .venv and every cache; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
 	@find grafs_timm tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt tools/mend_torchvision.py
+# The demo needs no extra (Ray, transformers, ONNX, test tools). What is not imported is not compiled to bytecode.
+$(STAMP): EXTRAS := [dev]
+$(DEMO_STAMP): PIP := --no-compile
+$(STAMP) $(DEMO_STAMP): pyproject.toml constraints.txt tools/mend_torchvision.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is missing or older than 3.11; name another: make venv PYTHON=python3.12" >&2; exit 1; }
-	@echo "setting up $(VENV) with Python $(VERSION): a few minutes the first time"
+	@echo "setting up $(VENV) with Python $(VERSION): $(if $(EXTRAS),a few minutes,a minute or two) the first time"
 	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' \
 		|| $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP) -c constraints.txt -e '.$(EXTRAS)'
 	@$(BIN)/python tools/mend_torchvision.py
 	@touch $@

@@ -2,7 +2,7 @@
 
     make demo        or        python tools/demo.py [--out runs/demo]
 
-The images are the embedded UCI digits, the model a small ResNet of timm's registry. The found function is then trained from
+The images are the embedded UCI digits, the model is a ResNet-8 in timm's registry. The found function is then trained from
 scratch beside ReLU, GELU and SiLU on the same budget, three seeds each, and put into a timm model in one line.
 """
 
@@ -11,16 +11,16 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
-from grafs_timm.cli import screen
-from grafs_timm.config.recipe import load_recipe
-from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import run_training
-from grafs_timm.zoo.nearest import Nearest
+if TYPE_CHECKING:
+    from grafs_timm.config.schema import Recipe
 
 SEEDS = (0, 1, 2)
+MODEL, EPOCHS, WARMUP_EPOCHS = "cifar_resnet8", 12, 2  # smaller and shorter than the recipe, for a first look
 ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classes=10)'
 
 
@@ -30,45 +30,81 @@ ONE_LINER = 'grafs_timm.create_model("resnet18", activation={path!r}, num_classe
 @click.option("--seed", default=0, show_default=True, help="Seed of the search.")
 def main(recipe: str, out: Path, seed: int) -> None:
     """Search on the embedded digits, compare on equal budgets, use the result."""
-    begin, chosen = time.perf_counter(), load_recipe(recipe)
-    click.secho(f"1. Search an activation: {chosen.model} on {chosen.data.name}, {chosen.search.epochs} epochs", bold=True)
-    found = run_search(chosen, out / f"search_s{seed}", seed=seed, resume=True)
-    path = str(out / f"search_s{seed}" / "genotype.json")
-    click.echo(f"   found f(x) = {found['formula']}   in {found['seconds']:.0f} s   ({path})")
-    click.echo(f"   {Nearest(**found['nearest'])}, up to scales that neighbouring layers absorb")
+    begin = time.perf_counter()
+    click.echo("Loading torch and timm ...")
+    from grafs_timm.config.recipe import load_recipe
 
-    click.echo()
-    click.secho(
-        f"2. Train from scratch with it and with default activations: {chosen.evaluate.epochs} epochs, 3 seeds each", bold=True
-    )
-    results: dict[str, list[float]] = {}
-    for activation in (path, "relu", "gelu", "silu"):
-        name = "found" if activation == path else activation
-        for run_seed in SEEDS:
-            folder = out / f"{name}_{found['sha256'][:8]}_s{run_seed}" if name == "found" else out / f"{name}_s{run_seed}"
-            summary = run_training(chosen, activation, folder, seed=run_seed, resume=True)
-            results.setdefault(name, []).append(summary["test_accuracy"])
-    click.echo("\n   activation   test accuracy: mean ± sd over training seeds")
-    for name, values in results.items():
-        each = "  ".join(f"{v:.2f}" for v in values)
-        click.echo(f"   {name:10s}   {statistics.mean(values):5.2f} ± {statistics.stdev(values):.2f} %      ({each})")
-    click.echo("   One search and three seeds on a toy task: a demonstration, not evidence for one function over another.\n")
-
-    click.secho("3. Use it in timm, in one line", bold=True)
-    line = ONE_LINER.format(path=path)
-    click.echo(f"   >>> model = {line}")
-    import torch
-
-    import grafs_timm
-
-    model = grafs_timm.create_model("resnet18", activation=path, num_classes=10)  # what the line above says
-    logits = model(torch.randn(2, 3, 64, 64))
-    click.echo(f"   {model.activation_report}; logits {tuple(logits.shape)}, finite: {bool(logits.isfinite().all())}")
+    chosen = shortened(load_recipe(recipe))
+    path = search(chosen, out / f"search_s{seed}", seed)
+    compare(chosen, path, out)
+    use(path)
     click.echo(f"   picture: {out / f'search_s{seed}' / 'plots' / 'function.png'}")
     click.echo(f"   all of it took {time.perf_counter() - begin:.0f} s")
 
 
+def shortened(recipe: Recipe) -> Recipe:
+    """Return the recipe with the demo's model and length."""
+    weights = recipe.evaluate.weights.model_copy(update={"warmup_epochs": WARMUP_EPOCHS})
+    evaluate = recipe.evaluate.model_copy(update={"epochs": EPOCHS, "weights": weights})
+    return recipe.model_copy(update={"model": MODEL, "evaluate": evaluate})
+
+
+def search(recipe: Recipe, folder: Path, seed: int) -> str:
+    """Search, and return the file of the genotype."""
+    from grafs_timm.runs.run_search import run_search
+    from grafs_timm.zoo.nearest import Nearest
+
+    click.secho(f"\n1. Search an activation: {recipe.model} on {recipe.data.name}, {recipe.search.epochs} epochs", bold=True)
+    found = run_search(recipe, folder, seed=seed, resume=True)
+    path = str(folder / "genotype.json")
+    click.echo(f"   found f(x) = {found['formula']}   in {found['seconds']:.0f} s   ({path})")
+    click.echo(f"   {Nearest(**found['nearest'])}, up to scales that neighbouring layers absorb")
+    return path
+
+
+def compare(recipe: Recipe, path: str, out: Path) -> None:
+    """Train with the found function and with default activations, and print a table."""
+    from grafs_timm.activations import genotype
+    from grafs_timm.runs.run_training import run_training
+
+    what = f"{recipe.evaluate.epochs} epochs, {len(SEEDS)} seeds each"
+    click.secho(f"\n2. Train from scratch with it and with default activations: {what}", bold=True)
+    found = genotype.load(path).sha256[:8]
+    todo = [
+        ("found", path, f"found_{found}"),
+        *((name, name, name) for name in ("relu", "gelu", "silu")),
+    ]
+    results: dict[str, list[float]] = {}
+    with tqdm(total=len(todo) * len(SEEDS), desc="trainings", unit="training") as bar:
+        for name, activation, folder in todo:
+            for seed in SEEDS:
+                bar.set_postfix_str(f"{name}, seed {seed}")
+                summary = run_training(recipe, activation, out / f"{folder}_s{seed}", seed=seed, resume=True, quiet=True)
+                results.setdefault(name, []).append(summary["test_accuracy"])
+                bar.update()
+    click.echo("\n   activation   test accuracy: mean ± sd over training seeds")
+    for name, values in results.items():
+        each = "  ".join(f"{v:.2f}" for v in values)
+        click.echo(f"   {name:10s}   {statistics.mean(values):5.2f} ± {statistics.stdev(values):.2f} %      ({each})")
+    click.echo("   One search and three seeds on a toy task: a demonstration, not evidence for one function over another.")
+
+
+def use(path: str) -> None:
+    """Build a timm model with the found function."""
+    import torch
+
+    import grafs_timm
+
+    click.secho("\n3. Use it in timm, in one line", bold=True)
+    click.echo(f"   >>> model = {ONE_LINER.format(path=path)}")
+    model = grafs_timm.create_model("resnet18", activation=path, num_classes=10)  # what the line above says
+    logits = model(torch.randn(2, 3, 64, 64))
+    click.echo(f"   {model.activation_report}; logits {tuple(logits.shape)}, finite: {bool(logits.isfinite().all())}")
+
+
 if __name__ == "__main__":
+    from grafs_timm.cli import screen
+
     screen.never_die()
     with screen.plain_notes():
         main()
