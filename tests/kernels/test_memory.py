@@ -184,7 +184,7 @@ with torch.device("meta"):
     torch.testing.assert_close(act(x), one(x), atol=1e-5, rtol=1e-5)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert similarity._X.device.type == "cpu"
+    assert similarity.SAMPLES.device.type == "cpu"
 
 
 _MAKERS = {
