@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from ..activations.named import Kind
 from ..errors import RunError
 from .results import Place, Result
-from .statistics import Contrast, activations, by_seed, check, difference, holm, places, searched_against_random
+from .statistics import LEVEL, Contrast, activations, by_seed, check, difference, holm, places, searched_against_random
 from .verdict import ACCURACY, Difference, Measure, Side, Verdict
 
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
-LEVEL = 0.05  # of the adjusted p below which another than the default activation is recommended
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Ranking:
         fresh: whether no seed here was used to select the activations.
         left_out: the seeds that were, and are not counted.
         measure: what counts.
+        level: of the intervals; the adjusted p is held against the rest to 1.
     """
 
     usual: str
@@ -52,9 +52,12 @@ class Ranking:
     fresh: bool
     left_out: tuple[int, ...]
     measure: Measure = ACCURACY
+    level: float = LEVEL
 
 
-def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterable[int] = ()) -> Ranking:
+def rank(
+    results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterable[int] = (), level: float = LEVEL
+) -> Ranking:  # fmt: skip
     """Rank by the mean paired difference to the default activation of each model, with its interval over training seeds.
 
     With several models or data sets a seed's difference is the mean over them; a seed counts where all of them have a figure.
@@ -64,6 +67,7 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
         usual: {model: its default activation}.
         chosen_on: the training seeds by which the activations were selected from more. They are left out, because their
             differences are biased upwards.
+        level: of the intervals, higher where the results are looked at several times (`statistics.look_level`).
 
     Raises:
         RunError: for rows that can't be compared, for a model without a default activation, and where that was not trained.
@@ -79,7 +83,7 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
     found: dict[str, Difference] = {}
     for label in known:
         if any(label != usual[place.model] for place in where):
-            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure)
+            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure, level)
     adjusted = holm({label: own.p for label, own in found.items()})
     names = {usual[place.model] for place in where}
     name = names.pop() if len(names) == 1 else "the default activation"
@@ -88,11 +92,11 @@ def rank(results: Sequence[Result], usual: Mapping[str, str], chosen_on: Iterabl
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
         ranked.append(Ranked(label, known[label].kind, Verdict(own, name, measure), adjusted[label], lost))
     ranked.sort(key=lambda row: (row.verdict.difference.mean is None, -(row.verdict.difference.mean or 0.0)))
-    return Ranking(name, tuple(ranked), bool(choosers), left_out, measure)
+    return Ranking(name, tuple(ranked), bool(choosers), left_out, measure, level)
 
 
 def recommend(ranking: Ranking) -> tuple[str, str]:
-    """Recommend an activation: the default one unless another's interval is above 0 and its adjusted p below 0.05.
+    """Recommend an activation: the default one unless another's interval is above 0 and its adjusted p below 1 − level.
 
     An activation that lost a training is not recommended: it may have been its worst.
 
@@ -103,7 +107,7 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     looked_at = sum(row.p is not None for row in rows)
     better = [row for row in rows if row.verdict.side is Side.BETTER]
     for row in better:
-        if row.p is not None and row.p < LEVEL and not row.lost:
+        if row.p is not None and row.p < 1 - ranking.level and not row.lost:
             return row.activation, f"{_named(row)} is {row.verdict.sentence()}{_adjusted(row, looked_at)}. {_leaning(ranking)}"
     if better:
         row = better[0]
@@ -143,7 +147,7 @@ def contrast_sentence(own: Contrast, measure: Measure = ACCURACY) -> str:
     sizes = f"{own.searches} searched and {own.cells} random activations"
     searched, random = (measure.text(value) + measure.suffix for value in (own.searched, own.random))
     medians = f"median {measure.name} {searched} and {random}, rank-sum p = {p_value(own.p)}"
-    if own.p >= LEVEL:
+    if own.p >= 1 - LEVEL:
         return f"{sizes}: {medians}, not distinguishable"
     return f"{sizes}: {medians}, the {'searched' if measure.gain(own.searched, own.random) > 0 else 'random'} ones are better"
 
