@@ -22,27 +22,31 @@ if TYPE_CHECKING:
 @options.section(
     "Several searches",
     click.option("--seeds", type=click.IntRange(1), help="Run N searches, seeds 0 to N-1, each in its own folder."),
-    click.option("--select", is_flag=True, help="Then select among them by short trainings."),
+    click.option("--select", is_flag=True, help="Then select among them by trainings that grow."),
+    click.option("--controls", type=click.IntRange(0), metavar="K", help="With --select: train K random cells too."),
     *options.job_options,
 )
 @options.logging_options
 def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, wandb: Mode, group: str | None, quiet: bool,
-           seeds: int | None, select: bool, workers: int | None, launcher: str, address: str | None,
+           seeds: int | None, select: bool, controls: int | None, workers: int | None, launcher: str, address: str | None,
            gpus_per_job: float | None, retries: int, **changes: Any) -> None:  # fmt: skip
     """Search an activation.
 
     RECIPE is a file or the name of a recipe of the package (default: resnet_digits, with embedded data).
 
-    One search is one draw: --seeds 8 --select runs eight searches and trains what they found, and random cells, beside the
-    family's default activation, on images held out of the training split. The result is a ranking, or the advice to keep the
-    default activation.
+    One search is one draw: --seeds 5 --select runs five searches and selects among what they found. Equal functions count once,
+    and those that the formula rules out are not trained. Trainings of an eighth and a quarter of the length leave one, and full
+    ones compare it with the family's default activation, all on images held out of the training split. The result is a
+    verdict with its interval; if nothing is shown to be better, the advice is to keep the default activation.
 
     \b
     Examples:
       # CIFAR-10 shards, the paper's settings, search seed 2
       grafs-timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
-      # eight searches and a selection among what they found, two jobs at once
-      grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 8 --select --workers 2 --out runs/choice
+      # five searches and a selection among what they found, two jobs at once
+      grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 5 --select --workers 2 --out runs/choice
+      # the same beside three random cells, to see what searching adds
+      grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 5 --select --controls 3 --out runs/controlled
       # one search on four GPUs of a machine, together
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """
@@ -53,6 +57,10 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
 
     if select and not seeds:
         raise click.UsageError("--select selects among several searches: give --seeds N")
+    if controls is not None:
+        if not select:
+            raise click.UsageError("--controls trains random cells in a selection: give --seeds N --select too")
+        changes["settings"] = (*changes["settings"], f"select.controls={controls}")
     if seeds:
         chosen = options.changed_recipe(recipe, **changes)
         launch = options.chosen_launch(
@@ -96,9 +104,16 @@ def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, lau
     summary = selection.run_selection(chosen, out, seeds, options=arguments, launch=launch)
     for row in summary["ranking"]:
         click.echo(f"{row['activation']:16s} {row['verdict']}    {row['formula']}")
-    click.echo(f"in round 1, {summary['searched_against_random']}")
-    click.echo(f"cost      {summary['cost']['full_trainings']} full trainings of {summary['usual']}")
+    for row in summary.get("searched", ()):  # a folder of an earlier version has none
+        if row["not_trained"]:
+            click.echo(f"{row['activation']:16s} not trained: {row['not_trained']}    {row['formula']}")
+    if contrast := summary.get("searched_against_random"):
+        click.echo(f"in round 1, {contrast}")
+    cost = summary["cost"]
+    trained = cost["full_trainings"] is not None
+    spent = f"{cost['full_trainings']} full trainings of {summary['usual']}"
+    click.echo(f"cost      {spent if trained else str(round(cost['search_seconds'])) + ' s of searches, no training'}")
     click.echo(f"advice    {summary['why']}")
-    click.echo(f"files     {out}/report.md, {out}/final/report.md")
+    click.echo(f"files     {out}/report.md" + (f", {out}/final/report.md" if trained else ""))
     for line in summary["failed"]:
         click.echo(f"failed: {line}", err=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..activations import genotype as genotypes
-from ..activations import published, similarity, timm_maps
+from ..activations import published, screen, similarity, timm_maps
 from ..activations.genotype import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
@@ -151,6 +151,38 @@ def labelled(candidates: Iterable[Contender], known: Mapping[str, Contender]) ->
         ours[same.label] = same
         labels.append(same.label)
     return ours, list(dict.fromkeys(labels))
+
+
+def screened(found: Iterable[Contender], usual: str) -> tuple[list[Contender], dict[str, str]]:
+    """Tell what is worth training from what is not, by the formulas alone.
+
+    A function equal to the default activation up to scales needs no training, as it is trained anyway.
+
+    Args:
+        found: by searches.
+        usual: the default activation.
+
+    Returns:
+        What is to be trained, and {label: the reason} of the others.
+
+    >>> from grafs_timm.activations.genotype import Gene, Genotype
+    >>> x, left = Gene("identity"), Gene("left")
+    >>> cells = {op: Genotype(x, x, left, Gene(op), x, left) for op in ("relu", "gelu", "sigmoid")}
+    >>> cells["flat"] = Genotype(x, x, left, Gene("const", 2.0), x, left)
+    >>> kept, out = screened([Contender(Activation(op, cell)) for op, cell in cells.items()], "relu")
+    >>> [each.label for each in kept], out
+    (['gelu', 'sigmoid'], {'relu': 'the same function as relu, the default activation', 'flat': 'constant on [−5, 5]'})
+    """
+    kept, out = list[Contender](), dict[str, str]()
+    for each in found:
+        assert each.genotype
+        if zoo.known_as(each.genotype, [usual]):
+            out[each.label] = f"the same function as {usual}, the default activation"
+        elif why := screen.reasons(each.genotype):
+            out[each.label] = "; ".join(why)
+        else:
+            kept.append(each)
+    return kept, out
 
 
 def default_activation(model: str) -> str | None:

@@ -6,10 +6,23 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import scipy  # loads its parts when they are used
+
 from ..activations.named import Kind
 from ..errors import RunError
 from .results import Place, Result
-from .statistics import LEVEL, Contrast, activations, by_seed, check, difference, holm, places, searched_against_random
+from .statistics import (
+    LEVEL,
+    Contrast,
+    activations,
+    by_seed,
+    check,
+    difference,
+    gains,
+    holm,
+    places,
+    searched_against_random,
+)  # fmt: skip
 from .verdict import ACCURACY, Difference, Measure, Side, Verdict
 
 NOT_COMPARED = "not compared: the field was small enough for the last trainings"
@@ -25,6 +38,7 @@ class Ranked:
         verdict: what the paired differences show.
         p: of the difference, Holm-adjusted over the ranking.
         lost: trainings of the default activation that it has no counterpart to.
+        gains: its paired differences, of which the verdict is made.
     """
 
     activation: str
@@ -32,6 +46,7 @@ class Ranked:
     verdict: Verdict
     p: float | None
     lost: int
+    gains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ def rank(
         usual: {model: its default activation}.
         chosen_on: the training seeds by which the activations were selected from more. They are left out, because their
             differences are biased upwards.
-        level: of the intervals, higher where the results are looked at several times (`statistics.look_level`).
+        level: of the intervals, higher where the results are looked at several times (`look_level`).
 
     Raises:
         RunError: for rows that can't be compared, for a model without a default activation, and where that was not trained.
@@ -81,16 +96,19 @@ def rank(
     measure = results[0].measure
     reference = _over_places(table, {place: usual[place.model] for place in where})
     found: dict[str, Difference] = {}
+    gained: dict[str, tuple[float, ...]] = {}
     for label in known:
         if any(label != usual[place.model] for place in where):
-            found[label] = difference(_over_places(table, dict.fromkeys(where, label)), reference, measure, level)
+            ours = _over_places(table, dict.fromkeys(where, label))
+            found[label] = difference(ours, reference, measure, level)
+            gained[label] = tuple(gains(ours, reference, measure))
     adjusted = holm({label: own.p for label, own in found.items()})
     names = {usual[place.model] for place in where}
     name = names.pop() if len(names) == 1 else "the default activation"
     ranked = []
     for label, own in found.items():
         lost = sum(len(_lacking(table, label, usual[place.model], place)) for place in where)
-        ranked.append(Ranked(label, known[label].kind, Verdict(own, name, measure), adjusted[label], lost))
+        ranked.append(Ranked(label, known[label].kind, Verdict(own, name, measure), adjusted[label], lost, gained[label]))
     ranked.sort(key=lambda row: (row.verdict.difference.mean is None, -(row.verdict.difference.mean or 0.0)))
     return Ranking(name, tuple(ranked), bool(choosers), left_out, measure, level)
 
@@ -119,6 +137,87 @@ def recommend(ranking: Ranking) -> tuple[str, str]:
     first = f"The {ranking.measure.best}, {_named(rows[0])}, is {rows[0].verdict.sentence()}"
     others = "the other activation is not" if len(rows) == 1 else f"none of the {len(rows)} others is"
     return usual, f"Keep {usual}: {others} shown to be better. {first}."
+
+
+def look_level(pairs: int, most: int) -> float:
+    """Return the level of the intervals where the trainings are looked at after 2, 3, … and ``most`` seeds.
+
+    All looks may err in 5 % together, of which 5 % · (pairs ÷ most)⁶ are spent up to the look after ``pairs`` seeds: little
+    early, most of it at the end. Each look gets what was not spent before (Bonferroni), so the intervals of all of them hold
+    together with 95 %, whichever is the last. Alpha spending: Lan & DeMets 1983; power family: Kim & DeMets 1987.
+
+    Args:
+        pairs: paired seeds at this look.
+        most: at the last one.
+
+    >>> [round(look_level(pairs, 4), 4) for pairs in (2, 3, 4)]
+    [0.9992, 0.9919, 0.9589]
+    >>> look_level(2, 2)
+    0.95
+    """
+    before = (pairs - 1) / most if pairs > 2 else 0.0
+    return 1 - (1 - LEVEL) * ((pairs / most) ** _SPENDING - before**_SPENDING)
+
+
+_SPENDING = 6  # 0.8 of the error is left for the last of three looks
+
+
+def can_be_shown(pairs: Sequence[float], further: int, most: int) -> bool:
+    """Return whether ``further`` pairs can still lift the interval of `look_level` above 0 at a later look, whatever they give.
+
+    Stopping where they can't changes no recommendation (curtailment: Lan, Simon & Halperin 1982). Over all values that r
+    further pairs can have, the largest t of n is √((n − 1)·m ÷ (n − m)), where m = r + max(sum, 0)² ÷ (sum of squares).
+
+    Args:
+        pairs: paired differences so far.
+        further: pairs that may follow.
+        most: pairs at the last look.
+
+    >>> can_be_shown([0.5, -0.6], further=2, most=4), can_be_shown([0.5, 0.6], further=2, most=4)
+    (False, True)
+    """
+    total, squares = math.fsum(pairs), math.fsum(value**2 for value in pairs)
+    share = max(total, 0.0) ** 2 / squares if squares else 0.0
+    for more in range(1, further + 1):
+        n, reached = len(pairs) + more, more + share
+        if n < 2:
+            continue
+        needed = float(scipy.stats.t.ppf((1 + look_level(most - further + more, most)) / 2, n - 1))
+        if reached >= n * (1 - 1e-12) or (n - 1) * reached / (n - reached) > needed**2:
+            return True
+    return False
+
+
+def is_settled(ranking: Ranking, further: int, most: int) -> bool:
+    """Return whether trainings with further seeds are of no use: one is recommended already, or none can be any more.
+
+    Args:
+        ranking: at the `look_level` of this look.
+        further: seeds that may follow.
+        most: seeds at the last look.
+    """
+    if recommend(ranking)[0] != ranking.usual:
+        return True
+    return not any(can_be_shown(row.gains, further, most) for row in ranking.rows if not row.lost)
+
+
+def looks_sentence(ranking: Ranking, further: int, most: int) -> str:
+    """Write when the trainings ended, why, and how wide that makes the intervals; nothing where there is one look only.
+
+    Args:
+        ranking: at the last look.
+        further: seeds that were not trained.
+        most: seeds at the last possible look.
+    """
+    if most < 3:
+        return ""
+    level = f"{100 * ranking.level:.1f} %"
+    widened = f"The interval is of {level}, as the results are looked at after each seed from the second on."
+    if not further:
+        return widened
+    shown = recommend(ranking)[0] != ranking.usual
+    reason = "the verdict is clear" if shown else "no result of the others could have shown it to be better"
+    return f"Ended after {most - further} of {most} seeds: {reason}. {widened}"
 
 
 def contrast(rows: Sequence[Result], searches: Mapping[str, int]) -> Contrast | None:

@@ -1,17 +1,21 @@
-"""Write the text of a matrix's report in GitHub's Markdown: claims and evidence, then the tables, then how to read them."""
+"""Write the text of reports in GitHub's Markdown: of a matrix claims and evidence, then the tables, then how to read them.
+
+The report of a selection is shorter; the trainings at its end have one of their own, as a matrix of one place.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from ..utils.markdown import code, duration, many, plain
 from ..utils.markdown import table as grid
 from .ranking import contrast_sentence, p_value
 from .report_table import GroupRow, Row, Table
 from .results import Place
-from .statistics import Group, by_seed, expected_maximum, searched_against_random
+from .statistics import LEVEL, Group, by_seed, expected_maximum, searched_against_random
 from .verdict import ACCURACY, Measure, Side, Verdict
 
 MOST_LINES = 40  # of a list of what is missing
@@ -72,6 +76,57 @@ _ALT = {
     "forest.png": "Paired differences to the default activation with their 95 % intervals",
     "heatmap.png": "Mean result of every activation, coloured by its difference to the default one",
 }
+
+
+def selection(summary: Mapping[str, Any], held_out: str, epochs: int) -> str:
+    """Write the report of a selection among searches.
+
+    Args:
+        summary: as in summary.json.
+        held_out: what was measured.
+        epochs: of a full training.
+    """
+    usual, cost, full = summary["usual"], summary["cost"], summary["cost"]["full_training_seconds"]
+    spent = f"the searches {cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s"
+    total = f"Nothing was trained: {spent}."
+    if full is not None:
+        total = f"The total cost was {cost['full_trainings']} full trainings ({epochs} epochs, {full:.0f} s each): {spent}."
+    ranked = [
+        "## Ranking", "", f"| | formula | compared with {usual} |", "|---|---|---|",
+        *(f"| {row['activation']} | `{_cell(row['formula'])}` | {row['verdict']} |" for row in summary["ranking"]), "",
+        f"The intervals are of {100 * summary.get('level', LEVEL):.1f} %.", "",
+        "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
+    ]  # fmt: skip
+    rounds = ["## Rounds", "", *(f"- {line}" for line in summary["rounds"]), ""]
+    contrast = summary.get("searched_against_random")
+    lines = [
+        f"# Selection among {summary['searches']} searches: {summary['model']} on {summary['data']}", "",
+        f"**{summary['why']}**", "",
+        f"Measured on {held_out} held out of the training split; the test split was not used. {total}", "",
+        *(ranked if summary["ranking"] else []), *(rounds if summary["rounds"] else []),
+        *([f"In round 1, {contrast}.", ""] if contrast else []),
+        "## Searches", "", "| | ended in | the same as | nearest known | search seeds | not trained, because |",
+        "|---|---|---|---|---|---|", *map(_searched, summary["searched"]), "",
+        *(f"- failed: {line}" for line in summary["failed"]),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _searched(row: Mapping[str, Any]) -> str:
+    seeds = ", ".join(map(str, row["seeds"]))
+    cells = [
+        row["activation"],
+        f"`{_cell(row['formula'])}`",
+        row["same_as"] or "",
+        row["nearest"],
+        seeds,
+        row["not_trained"] or "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(formula: str) -> str:
+    return formula.replace("|", "¦")
 
 
 def _claims(table: Table) -> list[str]:

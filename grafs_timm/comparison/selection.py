@@ -1,9 +1,10 @@
 """Select among several searches, because one search is one draw: short trainings tell which of them is worth having.
 
-The field is what the searches found, equal functions once, and a random cell of the same space for each search. Each round
-trains it with the same seeds as the default activation and drops the worse half; what is left trains once more, with seeds that
-were not used to select it. Accuracy is measured on images held out of the training split: neither searches nor trainings see
-them, and the test split is never used. If nothing is shown to beat the default activation, that is selected.
+The field is what the searches found: equal functions once, without those that the formula rules out, and with random cells
+where they are asked for. Two rounds of short trainings with the same seeds reduce it, beside the default activation, and what
+is left trains in full with seeds that were not used to select it, one more at a time, until the verdict is clear. Accuracy is
+measured on images held out of the training split: neither searches nor trainings see them, and the test split is never used.
+If nothing is shown to beat the default activation, that is selected.
 """
 
 from __future__ import annotations
@@ -17,67 +18,24 @@ from typing import Any
 from ..activations import genotype as genotypes
 from ..activations.named import Activation
 from ..config import strict_yaml
-from ..config.recipe import parse_recipe
-from ..config.schema import Recipe, TextData
-from ..data.images import open_dataset
+from ..config.recipe import of_length, parse_recipe
+from ..config.schema import Recipe
 from ..errors import RecipeError, RunError
 from ..jobs.job import Job, Outcome
 from ..jobs.launch import run_jobs
 from ..jobs.options import HERE, Launch
 from ..runs import folder as runs
-from ..runs.training import dataset_of
+from ..runs.training import dataset_of, held_out
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
 from ..zoo.nearest import nearest_known
-from . import contenders, estimate, ranking, report
+from . import contenders, estimate, ranking, report, report_text
 from .contenders import Contender
 from .results import Place, Result, parse, read_epochs, read_result, run_seconds
-from .statistics import Contrast, by_seed, mean
+from .statistics import by_seed, mean
 from .verdict import Measure
 
-FORMAT = "grafs-selection/1"
-_MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
-
-
-def held_out(recipe: Recipe) -> Recipe:
-    """Return the recipe with data held out to select by, where it names none.
-
-    Of text this is the validation part; of images a tenth of the training split, or as many as are trained on of those that
-    ``train_images`` leaves unused.
-
-    Raises:
-        RecipeError: where the split has too few.
-    """
-    evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
-    recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
-    if isinstance(data, TextData):
-        return recipe.model_copy(update={"data": data.to_choose_by()})
-    if data.validation_images:
-        return recipe
-    info = open_dataset(data.name).splits.get(data.train_split)
-    there = info.num_samples if info else 0
-    count = there // 10 if data.train_images is None else min(data.train_images, there - data.train_images)
-    count = min(count, _MOST_HELD_OUT)
-    if count < 1:
-        raise RecipeError(
-            f"data.validation_images: {data.name} has {there} training images and train_images takes all; selecting needs some "
-            "that are held out: lower data.train_images"
-        )
-    return recipe.model_copy(update={"data": data.model_copy(update={"validation_images": count})})
-
-
-def of_length(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe with an evaluation of other length; its warm-up and learning-rate drops move in proportion.
-
-    Args:
-        recipe: of the training.
-        epochs: how many.
-    """
-    old, share = recipe.evaluate, epochs / recipe.evaluate.epochs
-    decay = tuple(dict.fromkeys(max(round(epoch * share), 1) for epoch in old.weights.decay_epochs))
-    warmup = min(round(old.weights.warmup_epochs * share), epochs - 1)
-    weights = old.weights.model_copy(update={"decay_epochs": decay, "warmup_epochs": warmup})
-    return recipe.model_copy(update={"evaluate": old.model_copy(update={"epochs": epochs, "weights": weights})})
+FORMAT = "grafs-selection/2"
 
 
 def search_jobs(recipe: Path, folder: Path, searches: int, options: Sequence[str] = ()) -> list[Job]:
@@ -108,7 +66,7 @@ class Selection:
         options: further arguments of each job's command.
         launch: where jobs run.
         failed: jobs so far.
-        trained: every training, of all rounds.
+        trained: every training by label, epochs and seed; one that several rounds need is there once.
         rounds: lines of the report.
     """
 
@@ -118,8 +76,8 @@ class Selection:
     options: Sequence[str] = ()
     launch: Launch = HERE
     failed: list[Outcome] = field(default_factory=list)
-    trained: list[Result] = field(default_factory=list)  # every training, of all rounds
-    rounds: list[str] = field(default_factory=list)  # lines of the report
+    trained: dict[tuple[str, int, int], Result] = field(default_factory=dict)
+    rounds: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         usual = contenders.default_activation(self.recipe.model)
@@ -138,7 +96,7 @@ class Selection:
         return contenders.merged(contenders.given(str(self.folder / "searches")))
 
     def train(self, field: Sequence[Contender], epochs: int, seeds: Sequence[int]) -> list[Result]:
-        """Train each contender with each seed; a training that fails is a row without a figure.
+        """Train each contender with each seed, unless an earlier round did; a training that fails is a row without a figure.
 
         Args:
             field: what to train.
@@ -161,33 +119,69 @@ class Selection:
                 jobs[job] = (candidate, seed)
         self._run(list(jobs))
         place, figure = Place(recipe.model, recipe.data.name), recipe.data.figure
-        rows = [
-            read_result(job.folder, *what) if job.done else parse([], *what, "validation", figure, epochs)
+        rows = {
+            (candidate.label, epochs, seed): (
+                read_result(job.folder, candidate, place, seed)
+                if job.done
+                else parse([], candidate, place, seed, "validation", figure, epochs)
+            )
             for job, (candidate, seed) in jobs.items()
-            for what in [(candidate, place, seed)]
-        ]
-        self.trained += rows
-        return rows
+        }
+        self.trained |= rows
+        return list(rows.values())
 
     def _run(self, jobs: Sequence[Job]) -> None:
         outcomes = run_jobs(jobs, self.launch)
         self.failed += [outcome for outcome in outcomes if outcome.state == "failed"]
 
-    def halve(self, field: list[Contender], rows: list[Result]) -> list[Contender]:
-        """Return the better half of ``field`` by its mean; one that lost a training is last.
+    @property
+    def schedule(self) -> list[tuple[int, range]]:
+        """The epochs and the seeds of each round; where both are equally long, the second adds seeds to those of the first."""
+        settings, full = self.recipe.select, self.recipe.evaluate.epochs
+        last = settings.epochs or max(full // 4, 1)
+        first = max(last // 2, 1)
+        return [(first, range(settings.seeds)), (last, range(settings.seeds * (2 if first == last else 1)))]
+
+    def halve(self, field: list[Contender]) -> list[Contender]:
+        """Train ``field`` and the default activation; returns the better part by the mean. One that lost a training is last.
 
         Args:
-            field: contenders.
-            rows: their trainings of this round, and those of the default activation.
+            field: contenders, more than ``select.keep``.
         """
+        epochs, seeds = self.schedule[len(self.rounds)]
+        rows = self.train([*field, self.usual], epochs, seeds)
         measure, known = rows[0].measure, {each.label: each for each in field}
-        own = {label: _sortable(seeds, measure) for (label, _), seeds in by_seed(rows).items()}
+        own = {label: _sortable(values, measure) for (label, _), values in by_seed(rows).items()}
         ordered = [known[label] for label in measure.best_first({label: own[label] for label in known})]
-        left = ordered[: max(len(ordered) // 2, self.recipe.select.keep)]
+        half = 0 if self.rounds else math.ceil(len(ordered) / 2)
+        left = ordered[: max(half, self.recipe.select.keep)]
         shown = ", ".join(f"{each.label} {measure.text(own[each.label])}" for each in ordered)
         usual = f"{self.usual.label} {measure.text(own[self.usual.label])}"
-        self.rounds.append(f"round {len(self.rounds) + 1}: {shown} beside {usual} (mean {measure.noun}); {len(left)} remain")
+        length = f"{epochs} epoch{'s' * (epochs > 1)}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        self.rounds.append(
+            f"round {len(self.rounds) + 1} ({length}): {shown} beside {usual} (mean {measure.noun}); {len(left)} "
+            f"remain{'s' * (len(left) == 1)}"
+        )
         return left
+
+    def decide(self, field: Sequence[Contender], first: int) -> tuple[list[Result], ranking.Ranking, str]:
+        """Train what is left in full with fresh seeds, until one is shown to be better than the default or none can be.
+
+        Args:
+            field: what is left.
+            first: the first of the fresh seeds.
+
+        Returns:
+            The trainings, their ranking, and a sentence on when they ended.
+        """
+        most, epochs = self.recipe.select.final_seeds, self.recipe.select.final_epochs or self.recipe.evaluate.epochs
+        usual = {self.recipe.model: self.usual.label}
+        for count in range(2, most + 1):
+            rows = self.train([*field, self.usual], epochs, range(first, first + count))
+            ranked = replace(ranking.rank(rows, usual, level=ranking.look_level(count, most)), fresh=True)
+            if ranking.is_settled(ranked, most - count, most):
+                break
+        return rows, ranked, ranking.looks_sentence(ranked, most - count, most)
 
 
 def run_searches(
@@ -247,33 +241,46 @@ def run_selection(
 
 
 def _choose(selection: Selection) -> dict[str, Any]:
-    settings, epochs = selection.recipe.select, selection.recipe.evaluate.epochs
+    settings, usual = selection.recipe.select, selection.usual
     found = selection.search()
-    ended = sum(1 + len(each.also) for each in found)
-    cells = contenders.random_cells(ended, selection.recipe.transfer.random_seed)
-    random = [Contender(Activation(f"random{number}", cell, kind="random")) for number, cell in enumerate(cells)]
-    field, rows, first = [*found, *random], [], None
-    while len(field) > settings.keep:
-        number = len(selection.rounds)
-        seeds = range(number * settings.seeds, (number + 1) * settings.seeds)
-        rows += selection.train([*field, selection.usual], settings.epochs or max(epochs // 4, 1), seeds)
-        first = first or ranking.contrast(rows, {each.label: 1 + len(each.also) for each in found})
-        field = selection.halve(field, [row for row in rows if row.activation in {*_labels(field), selection.usual.label}])
-    used = len(selection.rounds) * settings.seeds
-    fresh = range(used, used + settings.final_seeds)
-    final = selection.train([*field, selection.usual], settings.final_epochs or epochs, fresh)
-    ranked = ranking.rank(final, {selection.recipe.model: selection.usual.label}, chosen_on=range(used))
+    worth, screened = contenders.screened(found, usual.label)
+    if not worth:
+        reason = f"Keep {usual.label}: none of the {len(found)} functions that the searches ended in is worth a training."
+        return _finish(selection, found, screened, why=reason)
+    cells = contenders.random_cells(settings.controls, selection.recipe.transfer.random_seed)
+    field = [*worth, *(Contender(Activation(f"random{n}", cell, kind="random")) for n, cell in enumerate(cells))]
+    while len(field) > settings.keep and len(selection.rounds) < len(selection.schedule):
+        field = selection.halve(field)
+    first = list(selection.trained.values())
+    used = max((row.seed + 1 for row in first), default=0)
+    final, ranked, ended = selection.decide(field, used)
     chosen, why = ranking.recommend(ranked)
-    return _finish(selection, found, {each.label: each for each in field}, final, ranked, first, chosen, why)
+    own = {each.label: each for each in field}
+    return _finish(selection, found, screened, own, final, ranked, chosen, f"{why} {ended}".strip())
+
+
+def _contrast(selection: Selection, found: Sequence[Contender], screened: Mapping[str, str]) -> str | None:
+    """What the first round says of searched and random activations; None without random cells."""
+    if not selection.recipe.select.controls:
+        return None
+    epochs, seeds = selection.schedule[0]
+    first = [row for (_, length, seed), row in selection.trained.items() if length == epochs and seed in seeds]
+    rows = first if selection.rounds else []
+    counts = {each.label: 1 + len(each.also) for each in found}
+    # what is the default activation was trained as such
+    counts[selection.usual.label] = sum(counts[label] for label, why in screened.items() if why.startswith("the same function"))
+    own = ranking.contrast(rows, counts)
+    return ranking.contrast_sentence(own, first[0].measure) if own else ranking.NOT_COMPARED
 
 
 def _finish(
-    selection: Selection, found: Sequence[Contender], field: Mapping[str, Contender], final: list[Result],
-    ranked: ranking.Ranking, first: Contrast | None, chosen: str, why: str,
+    selection: Selection, found: Sequence[Contender], screened: Mapping[str, str], field: Mapping[str, Contender] | None = None,
+    final: Sequence[Result] = (), ranked: ranking.Ranking | None = None, chosen: str | None = None, why: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    folder, recipe = selection.folder, selection.recipe
+    folder, recipe, field, chosen = selection.folder, selection.recipe, field or {}, chosen or selection.usual.label
     usual = [row for row in final if row.activation == selection.usual.label]
-    cost = estimate.costs(_searching(selection), selection.trained, usual, recipe.evaluate.epochs)
+    trained = list(selection.trained.values())
+    cost = estimate.costs(_searching(selection), trained, usual, recipe.evaluate.epochs)
     genotype = field[chosen].genotype if chosen in field else None
     table = [
         {
@@ -281,35 +288,46 @@ def _finish(
             "verdict": row.verdict.sentence(), "mean": own.mean, "low": own.low, "high": own.high, "n": own.n,
             "p_adjusted": row.p,
         }
-        for row in ranked.rows
+        for row in (ranked.rows if ranked else ())
         for own in [row.verdict.difference]
     ]  # fmt: skip
-    compared = ranking.contrast_sentence(first, ranked.measure) if first else ranking.NOT_COMPARED
+    contrast = _contrast(selection, found, screened) if trained else None
     summary = {
         "kind": "selection", "model": recipe.model, "data": recipe.data.name, "measured_on": "validation",
         **({"validation_images": count} if (count := recipe.data.validation_images) else {}),
-        "searches": selection.searches, "distinct": len(found),
-        "usual": ranked.usual, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
-        "searched_against_random": compared, "cost": cost,
-        "failed": [f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed],
+        "searches": selection.searches, "distinct": len(found), "searched": [_searched(each, screened) for each in found],
+        "usual": selection.usual.label, "recommended": chosen, "why": why, "ranking": table, "rounds": selection.rounds,
+        **({"level": ranked.level} if ranked else {}),
+        **({"searched_against_random": contrast} if contrast else {}), "cost": cost,
+        "failed": list(dict.fromkeys(f"{outcome.job.name}: {outcome.message}" for outcome in selection.failed)),
     }  # fmt: skip
-    info = dataset_of(recipe.data)
-    classes = info.classes if info else None
-    report.write_report(
-        # what was picked from a batch doesn't stand for it
-        [replace(row, batch=None) for row in final], folder / "final",
-        classes={recipe.data.name: len(classes)} if classes else None,
-        usual={recipe.model: ranked.usual}, title=f"The final trainings of the selection in {folder.name}",
-        failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
-        formulas={label: each.activation.formula for label, each in field.items()},
-        notes=["The test split: everything is measured on held-out training data, to select by; claims need the test split."],
-    )  # fmt: skip
-    report.write_results(selection.trained, folder / "trainings.csv")
-    write_whole(folder / "report.md", _text(selection, found, summary))
+    if final:
+        _write_final(selection, field, final)
+    report.write_results(trained, folder / "trainings.csv")
+    write_whole(folder / "report.md", report_text.selection(summary, recipe.data.held_out, recipe.evaluate.epochs))
     if genotype:
         genotypes.save(genotype, folder / "genotype.json")
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _write_final(selection: Selection, field: Mapping[str, Contender], final: Sequence[Result]) -> None:
+    """Write the report of the final trainings."""
+    info = dataset_of(selection.recipe.data)
+    classes = info.classes if info else None
+    report.write_report(
+        # what was picked from a batch doesn't stand for it
+        [replace(row, batch=None) for row in final], selection.folder / "final",
+        classes={selection.recipe.data.name: len(classes)} if classes else None,
+        usual={selection.recipe.model: selection.usual.label},
+        title=f"The final trainings of the selection in {selection.folder.name}",
+        failed=[(outcome.job.name, outcome.message) for outcome in selection.failed],
+        formulas={label: each.activation.formula for label, each in field.items()},
+        notes=[
+            "The test split: everything is measured on held-out training data, to select by; claims need the test split.",
+            "Intervals widened for looking at the trainings after each seed: those are in the report of the selection.",
+        ],
+    )  # fmt: skip
 
 
 def _searching(selection: Selection) -> float:
@@ -325,46 +343,33 @@ def _sortable(seeds: Mapping[int, float], measure: Measure) -> float:
     return worst if own.lost or own.mean is None else own.mean
 
 
-def _labels(field: Sequence[Contender]) -> list[str]:
-    return [each.label for each in field]
-
-
-def _text(selection: Selection, found: Sequence[Contender], summary: Mapping[str, Any]) -> str:
-    cost, recipe = summary["cost"], selection.recipe
-    lines = [
-        f"# Selection among {selection.searches} searches: {recipe.model} on {recipe.data.name}", "",
-        f"**{summary['why']}**", "",
-        f"Measured on {recipe.data.held_out} held out of the training split; the test split was not used. "
-        f"The total cost was {cost['full_trainings']} full trainings ({recipe.evaluate.epochs} epochs): the searches "
-        f"{cost['search_seconds']:.0f} s, the trainings {cost['training_seconds']:.0f} s, one full training "
-        f"{cost['full_training_seconds'] or math.nan:.0f} s.", "",
-        "## Ranking", "", f"| | formula | compared with {summary['usual']} |", "|---|---|---|",
-        *(f"| {row['activation']} | `{row['formula'].replace('|', '¦')}` | {row['verdict']} |" for row in summary["ranking"]),
-        "", "Figures and pictures of these trainings: [final/report.md](final/report.md).", "",
-        "## Rounds", "", *(f"- {line}" for line in summary["rounds"]), "",
-        f"In round 1, {summary['searched_against_random']}.", "",
-        "## Searches", "", "| | ended in | the same as | nearest known | search seeds |", "|---|---|---|---|---|",
-        *(_search_row(each) for each in found),
-        "", *(f"- failed: {line}" for line in summary["failed"]),
-    ]  # fmt: skip
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _search_row(found: Contender) -> str:
+def _searched(found: Contender, screened: Mapping[str, str]) -> dict[str, Any]:
     assert found.genotype
-    same, seeds = zoo.known_as(found.genotype) or "", ", ".join(map(str, (found.search_seed, *found.also)))
-    formula = found.activation.formula.replace("|", "¦")
-    return f"| {found.label} | `{formula}` | {same} | {nearest_known(found.genotype)} | {seeds} |"
+    return {
+        "activation": found.label, "formula": found.activation.formula, "seeds": [found.search_seed, *found.also],
+        "same_as": zoo.known_as(found.genotype), "nearest": str(nearest_known(found.genotype)),
+        "not_trained": screened.get(found.label),
+    }  # fmt: skip
 
 
 def _check_folder(folder: Path, recipe: Recipe, searches: int) -> None:
-    """RunError where ``folder`` holds something else than this choice."""
+    """RunError where ``folder`` holds something else than this choice, or half of one that was made in another way."""
     inside = [item.name for item in folder.iterdir() if not item.name.startswith(".")] if folder.is_dir() else []
     if inside and "selection.json" not in inside:
         raise RunError(f"{folder} is not empty and is no selection; name an empty or a new folder with --out")
-    if inside:
-        there = runs.read_json(folder / "selection.json").get("searches")
-        _check_recipe(folder, recipe, {"searches": there}, {"searches": searches})
+    if not inside:
+        return
+    about = runs.read_json(folder / "selection.json")
+    if (form := about.get("format")) != FORMAT:
+        if "summary.json" not in inside:
+            raise RunError(
+                f"{folder}/selection.json: a half-done selection of the format {form}, and this version selects otherwise, "
+                f"{FORMAT}: finish it with the version that began it, or name a new folder with --out; to compare what its "
+                f"searches found: grafs-timm transfer RECIPE --activation {folder}/searches"
+            )
+        there = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
+        recipe = recipe.model_copy(update={"select": there.select})  # finished: only read, however it was selected
+    _check_recipe(folder, recipe, {"searches": about.get("searches")}, {"searches": searches})
 
 
 def _check_recipe(folder: Path, recipe: Recipe, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

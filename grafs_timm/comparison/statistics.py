@@ -189,61 +189,20 @@ def difference(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY, level: f
     >>> own.mean, round(own.low, 2), round(own.high, 2), own.n
     (2.0, -0.48, 4.48, 3)
     """
-    pairs = sorted(_with_figures(ours) & _with_figures(theirs))
-    values = [measure.gain(ours[seed], theirs[seed]) for seed in pairs]
-    unpaired = len(set(ours) | set(theirs)) - len(pairs)
+    values = gains(ours, theirs, measure)
+    unpaired = len(set(ours) | set(theirs)) - len(values)
     sd = _sd(values)
     error = 0.0 if sd is None else sd / math.sqrt(len(values))
-    return Difference(*_interval(_mean(values), error, len(values) - 1, level), len(pairs), unpaired)
+    return Difference(*_interval(_mean(values), error, len(values) - 1, level), len(values), unpaired)
 
 
-def look_level(pairs: int, most: int) -> float:
-    """Return the level of the intervals where the trainings are looked at after 2, 3, … and ``most`` seeds.
+def gains(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY) -> list[float]:
+    """Return by how much ours is better with each seed that both have a figure of.
 
-    All looks may err in 5 % together, of which 5 % · (pairs ÷ most)⁶ are spent up to the look after ``pairs`` seeds: little
-    early, most of it at the end. Each look gets what was not spent before (Bonferroni), so the intervals of all of them hold
-    together with 95 %, whichever is the last. Alpha spending: Lan & DeMets 1983; power family: Kim & DeMets 1987.
-
-    Args:
-        pairs: paired seeds at this look.
-        most: at the last one.
-
-    >>> [round(look_level(pairs, 4), 4) for pairs in (2, 3, 4)]
-    [0.9992, 0.9919, 0.9589]
-    >>> look_level(2, 2)
-    0.95
+    >>> gains({0: 71.0, 1: 72.0, 2: 73.0}, {0: 70.0, 1: 70.0})
+    [1.0, 2.0]
     """
-    before = (pairs - 1) / most if pairs > 2 else 0.0
-    return 1 - (1 - LEVEL) * ((pairs / most) ** _SPENDING - before**_SPENDING)
-
-
-_SPENDING = 6  # 0.8 of the error is left for the last of three looks
-
-
-def can_be_shown(gains: Sequence[float], further: int, most: int) -> bool:
-    """Return whether ``further`` pairs can still lift the interval of `look_level` above 0 at a later look, whatever they give.
-
-    Stopping where they can't changes no recommendation (curtailment: Lan, Simon & Halperin 1982). Over all values that r
-    further pairs can have, the largest t of n is √((n − 1)·m ÷ (n − m)), where m = r + max(sum, 0)² ÷ (sum of squares).
-
-    Args:
-        gains: paired differences so far.
-        further: pairs that may follow.
-        most: pairs at the last look.
-
-    >>> can_be_shown([0.5, -0.6], further=2, most=4), can_be_shown([0.5, 0.6], further=2, most=4)
-    (False, True)
-    """
-    total, squares = math.fsum(gains), math.fsum(value**2 for value in gains)
-    share = max(total, 0.0) ** 2 / squares if squares else 0.0
-    for more in range(1, further + 1):
-        n, reached = len(gains) + more, more + share
-        if n < 2:
-            continue
-        needed = float(scipy.stats.t.ppf((1 + look_level(most - further + more, most)) / 2, n - 1))
-        if reached >= n * (1 - 1e-12) or (n - 1) * reached / (n - reached) > needed**2:
-            return True
-    return False
+    return [measure.gain(ours[seed], theirs[seed]) for seed in sorted(_with_figures(ours) & _with_figures(theirs))]
 
 
 def groups(results: Iterable[Result]) -> list[Group]:

@@ -73,6 +73,23 @@ def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | f
         raise RecipeError(f"{source}: nested too deeply") from None
 
 
+def of_length(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe with an evaluation of other length; its warm-up and learning-rate drops move in proportion.
+
+    Args:
+        recipe: of the training.
+        epochs: how many.
+
+    >>> of_length(parse_recipe({"model": "resnet18", "data": "digits"}), 50).evaluate.weights.decay_epochs
+    (25, 38)
+    """
+    old, share = recipe.evaluate, epochs / recipe.evaluate.epochs
+    decay = tuple(dict.fromkeys(max(round(epoch * share), 1) for epoch in old.weights.decay_epochs))
+    warmup = min(round(old.weights.warmup_epochs * share), epochs - 1)
+    weights = old.weights.model_copy(update={"decay_epochs": decay, "warmup_epochs": warmup})
+    return recipe.model_copy(update={"evaluate": old.model_copy(update={"epochs": epochs, "weights": weights})})
+
+
 def _find(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():

@@ -224,22 +224,29 @@ class Evaluate(Section):
 class Select(Section):
     """Set up the selection among searches.
 
-    Each round trains every activation that is left, the default activation and, in the first round, as many random cells, and
-    keeps the better half until ``keep`` are left.
+    Two rounds train what is left and the default activation, the first half as long as the second; the first keeps the better
+    half and the second the best ``keep``. These are trained with fresh seeds until it is clear whether one is better.
 
     Args:
-        epochs: Of a round's trainings; null for a quarter of evaluate.epochs.
-        seeds: New training seeds of each round.
+        epochs: Of the second round's trainings; null for a quarter of evaluate.epochs.
+        seeds: Training seeds of each round.
         keep: Activations to keep for the final trainings.
         final_epochs: Of the final trainings; null for evaluate.epochs.
-        final_seeds: Fresh seeds of the final trainings.
+        final_seeds: The most fresh seeds of the final trainings, which end after two or more.
+        controls: Random cells to train from the first round on, to tell what searching adds.
     """
 
+    _brief = frozenset({"controls"})
+
     epochs: Count | None = None
-    seeds: Count = 2
-    keep: Count = 2
+    seeds: Count = 1
+    keep: Count = 1
     final_epochs: Count | None = None
     final_seeds: Annotated[int, Field(ge=2)] = 4
+    controls: Annotated[int, Field(ge=0)] = 0
+
+
+_NO_SELECT = Select(seeds=2, keep=2)  # the defaults when the first ledgers were written: their keys hash them
 
 
 class Transfer(Section):
@@ -361,7 +368,7 @@ class Recipe(Section):
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
         """Return what one training depends on, for another model or data set if given; other sections have their defaults."""
-        rest = {"search": Search(), "select": Select(), "transfer": Transfer(), "campaign": None}
+        rest = {"search": Search(), "select": _NO_SELECT, "transfer": Transfer(), "campaign": None}
         return self.model_copy(update={"model": model or self.model, "data": data or self.data, **rest})
 
     def for_searching(self) -> Recipe:
@@ -371,7 +378,7 @@ class Recipe(Section):
         """
         own = self.for_search
         search = own.search.model_copy(update={"image_size": None, "crop_padding": None, "model_kwargs": None})
-        rest = {"evaluate": Evaluate(), "select": Select(), "transfer": Transfer(), "campaign": None}
+        rest = {"evaluate": Evaluate(), "select": _NO_SELECT, "transfer": Transfer(), "campaign": None}
         return own.model_copy(update={"search": search, **rest})
 
     @property

@@ -23,6 +23,35 @@ from ..models import weights
 from ..utils import parallel, remote
 from ..utils.suggest import nearest
 
+_MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
+
+
+def held_out(recipe: Recipe) -> Recipe:
+    """Return the recipe with data held out to select by, where it names none.
+
+    Of text this is the validation part; of images a tenth of the training split, or as many as are trained on of those that
+    ``train_images`` leaves unused.
+
+    Raises:
+        RecipeError: where the split has too few.
+    """
+    evaluate = recipe.evaluate.model_copy(update={"measure_both": False})
+    recipe, data = recipe.model_copy(update={"evaluate": evaluate}), recipe.data
+    if isinstance(data, TextData):
+        return recipe.model_copy(update={"data": data.to_choose_by()})
+    if data.validation_images:
+        return recipe
+    info = open_dataset(data.name).splits.get(data.train_split)
+    there = info.num_samples if info else 0
+    count = there // 10 if data.train_images is None else min(data.train_images, there - data.train_images)
+    count = min(count, _MOST_HELD_OUT)
+    if count < 1:
+        raise RecipeError(
+            f"data.validation_images: {data.name} has {there} training images and train_images takes all; selecting needs some "
+            "that are held out: lower data.train_images"
+        )
+    return recipe.model_copy(update={"data": data.model_copy(update={"validation_images": count})})
+
 
 def measured_on(recipe: Recipe) -> str:
     """Return the split to measure on: "test", or "validation" where the recipe holds data out and measures that."""

@@ -43,7 +43,7 @@ def examples() -> Iterator[str]:
 STANDARD = "resnet_cifar10_standard"
 SEARCH = "--model test_resnet --set search.epochs=4 --set search.warm_start=1 --set search.shrink_start=2 "
 SEARCH += "--set search.batch_size=8 --set data.train_images=64 --quiet"
-SELECT = " --seeds 2 --set select.epochs=1 --set select.seeds=1 --set select.keep=1 --set select.final_seeds=2"
+SELECT = " --seeds 2 --set select.epochs=1 --set select.final_seeds=2"
 TRAIN = "--model test_resnet --set data.train_images=64 --set data.test_images=50 --quiet "
 TRAIN += "--set evaluate.batch_size=32 --set evaluate.epochs=1 --set evaluate.weights.warmup_epochs=0"
 # what is appended to an example, by its first words; the longest that fits counts

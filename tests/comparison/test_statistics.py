@@ -382,7 +382,7 @@ def test_null_recommendations_are_rare() -> None:
 
 def test_the_looks_spend_five_per_cent_together() -> None:
     for most in (2, 3, 4, 7):
-        spent = sum(1 - statistics.look_level(pairs, most) for pairs in range(2, most + 1))
+        spent = sum(1 - ranking.look_level(pairs, most) for pairs in range(2, most + 1))
         assert spent == pytest.approx(0.05)
 
 
@@ -390,10 +390,10 @@ def looked_at(ours: dict[int, float], theirs: dict[int, float], most: int, curta
     """The recommendation and the pairs it took, one pair more at each look."""
     for pairs in range(2, most + 1):
         trained = [{seed: values[seed] for seed in range(pairs)} for values in (theirs, ours)]
-        own = rank(rows("relu", trained[0]) + rows("s0", trained[1], "found"), USUAL, level=statistics.look_level(pairs, most))
+        own = rank(rows("relu", trained[0]) + rows("s0", trained[1], "found"), USUAL, level=ranking.look_level(pairs, most))
         gains = [ours[seed] - theirs[seed] for seed in range(pairs)]
         name, _ = recommend(own)
-        if name == "s0" or (curtailed and not statistics.can_be_shown(gains, most - pairs, most)):
+        if name == "s0" or (curtailed and not ranking.can_be_shown(gains, most - pairs, most)):
             return name, pairs
     return "relu", most
 
@@ -418,20 +418,20 @@ def test_no_further_pairs_can_do_more_than_the_bound() -> None:
     for _ in range(300):
         gains = [source.gauss(0.2, 1) for _ in range(source.choice((2, 3)))]
         further = 4 - len(gains)
-        if statistics.can_be_shown(gains, further, 4):
+        if ranking.can_be_shown(gains, further, 4):
             continue
         hopeless += 1
         best = sum(value**2 for value in gains) / sum(gains) if sum(gains) > 0 else 1e6
         for more in ([best] * further, [source.gauss(1, 2) for _ in range(further)]):
-            own = difference(dict(enumerate(gains + more)), dict.fromkeys(range(4), 0.0), level=statistics.look_level(4, 4))
+            own = difference(dict(enumerate(gains + more)), dict.fromkeys(range(4), 0.0), level=ranking.look_level(4, 4))
             assert own.low is not None
             assert own.low <= 0
     assert hopeless > 100
 
 
 def test_equal_gains_and_none_at_all() -> None:
-    assert statistics.can_be_shown([0.5, 0.5], 2, 4)  # without spread yet
-    assert not statistics.can_be_shown([0.0, 0.0, 0.0], 1, 4)
-    assert not statistics.can_be_shown([9.0, 9.1, 9.2], 0, 3)
-    assert not statistics.can_be_shown([], 1, 4)
-    assert statistics.can_be_shown([], 3, 4)
+    assert ranking.can_be_shown([0.5, 0.5], 2, 4)  # without spread yet
+    assert not ranking.can_be_shown([0.0, 0.0, 0.0], 1, 4)
+    assert not ranking.can_be_shown([9.0, 9.1, 9.2], 0, 3)
+    assert not ranking.can_be_shown([], 1, 4)
+    assert ranking.can_be_shown([], 3, 4)

@@ -13,7 +13,7 @@ from written_results import read_results
 
 from grafs_timm.comparison import estimate
 from grafs_timm.comparison.matrix import Matrix
-from grafs_timm.comparison.selection import held_out, run_selection
+from grafs_timm.comparison.selection import run_selection
 from grafs_timm.comparison.transfer import run_transfer
 from grafs_timm.data.pack_text import TextPacking, pack_text
 from grafs_timm.errors import DataError, RecipeError
@@ -21,7 +21,7 @@ from grafs_timm.jobs.options import Launch
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.tracking import read_log
-from grafs_timm.runs.training import Paced, measured_on
+from grafs_timm.runs.training import Paced, held_out, measured_on
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("plain")
