@@ -2,7 +2,8 @@
 
 Eager training saves only x for backward, and computes f(x) and g·f′(x) in one pass each over a large tensor: on a CPU by
 interpolation (`curve`), on CUDA by two kernels that torch's compiler makes of the formula at the first large tensor of each
-dtype. Small tensors, and machines without a compiler, compute the formula operation by operation.
+dtype. Small tensors, and machines without a compiler, compute the formula operation by operation. With ``table=True`` 16-bit
+inference on a CPU looks every element up (`exact`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.autograd import forward_ad
 from ..errors import GrafsWarning, TensorError
 from ..utils import compiled
 from ..utils.layout import flat, in_memory, is_freed, together, unflat, watched
-from . import curve, onnx_rules
+from . import curve, exact, onnx_rules
 from .curve import Formula
 from .genotype import Genotype
 from .published import Published
@@ -50,6 +51,17 @@ def _is_large(x: Tensor, *others: Tensor) -> bool:
         and all(in_memory(y) and together(x, y) and y.dtype == x.dtype and y.shape == x.shape for y in others)
         and not watched()
     )
+
+
+def _can_be_looked_up(x: Tensor) -> bool:
+    return x.dtype in exact.DTYPES and x.device.type == "cpu" and in_memory(x) and not watched()
+
+
+def _looked_up(formula: Formula, x: Tensor) -> Tensor:
+    """Compute f(x) by the table of all 65,536 numbers of x's dtype."""
+    values, layout = flat(x.detach())
+    with torch.no_grad():
+        return unflat(exact.evaluate(formula, values), x.shape, layout)
 
 
 def _in_one_pass(x: Tensor, g: Tensor | None, formula: Formula) -> Tensor:
@@ -139,19 +151,27 @@ class FormulaActivation(nn.Module, metaclass=_MadeAtRunTime):
 
     Args:
         inplace: Accepted like any timm activation's, without effect: backward needs x.
+        table: For inference in bfloat16 and float16 on a CPU: look every element up in a table of all 65,536 numbers. It is
+            faster than GELU, and each result is f in float64, rounded once. No effect on other dtypes and devices, where a
+            gradient is recorded, and in compiled or exported graphs. The attribute can be set at any time.
 
     Attributes:
         function: The function of the class, as data.
         activation_name: The name that `activation_class` was given.
+        table: As above. Not in the ``state_dict``.
 
     >>> import timm, grafs_timm
     >>> layer = timm.layers.create_act_layer("grafs_resnet")
     >>> isinstance(layer, FormulaActivation)
     True
+    >>> layer.table = True
+    >>> layer(torch.ones(2, dtype=torch.bfloat16)).dtype
+    torch.bfloat16
     """
 
     function: ClassVar[Formula]
     activation_name: ClassVar[str]
+    table: bool = False
 
     if TYPE_CHECKING:  # torch.jit.script accepts no annotation of a function
         _scripted_float16: Callable[[Tensor], Tensor]
@@ -159,8 +179,10 @@ class FormulaActivation(nn.Module, metaclass=_MadeAtRunTime):
         _scripted_float32: Callable[[Tensor], Tensor]
         _scripted_float64: Callable[[Tensor], Tensor]
 
-    def __init__(self, inplace: bool = False) -> None:
+    def __init__(self, inplace: bool = False, table: bool = False) -> None:
         super().__init__()
+        if table:  # else the class's
+            self.table = True
         notice = _notices.pop(self.activation_name, None)
         if notice:
             _told.add(self.activation_name)
@@ -198,11 +220,13 @@ class FormulaActivation(nn.Module, metaclass=_MadeAtRunTime):
             return self.function(x)
         if torch.is_grad_enabled() and x.requires_grad:
             return _KeepInputOnly.apply(x, self.function)
+        if self.table and _can_be_looked_up(x):
+            return _looked_up(self.function, x)
         return _forward(self.function, x)
 
     def extra_repr(self) -> str:
-        """Return the activation's name."""
-        return self.activation_name
+        """Return the activation's name, and whether 16 bits are looked up."""
+        return f"{self.activation_name}, table=True" if self.table else self.activation_name
 
     def __prepare_scriptable__(self) -> FormulaActivation:
         """Return self, ready for ``torch.jit.script``, which puts the returned module into the eager model too."""
@@ -273,7 +297,7 @@ def activation_class(function: Formula, name: str | None = None) -> type[Formula
         name: What ``repr`` and messages call it. Default: "found", or the name of a published function.
 
     Returns:
-        A subclass of `FoundActivation` or `PublishedActivation` that takes only ``inplace``.
+        A subclass of `FoundActivation` or `PublishedActivation` that takes only ``inplace`` and ``table``.
 
     >>> from grafs_timm.activations import random_genotype
     >>> import numpy as np
