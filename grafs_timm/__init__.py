@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .activations.published import list_published as list_published
     from .models.create import create_model as create_model
     from .models.families import family_of as family_of
+    from .models.int8 import int8_table as int8_table
+    from .models.int8_fx import int8_activations as int8_activations
+    from .models.int8_onnx import quantise_onnx as quantise_onnx
     from .models.replace import replace_activations as replace_activations
     from .models.shelf import add_activation as add_activation
     from .models.shelf import add_activations as add_activations
@@ -39,6 +42,9 @@ _find, __dir__, __all__ = names_from(
         "activations.published": "get_published list_published",
         "models.create": "create_model",
         "models.families": "family_of",
+        "models.int8": "int8_table",
+        "models.int8_fx": "int8_activations",
+        "models.int8_onnx": "quantise_onnx",
         "models.timm_names": "register",
         "models.replace": "replace_activations",
         "models.shelf": "add_activation add_activations",
