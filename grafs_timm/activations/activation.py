@@ -151,9 +151,9 @@ class FormulaActivation(nn.Module, metaclass=_MadeAtRunTime):
 
     Args:
         inplace: Accepted like any timm activation's, without effect: backward needs x.
-        table: For inference in bfloat16 and float16 on a CPU: look every element up in a table of all 65,536 numbers. It is
-            faster than GELU, and each result is f in float64, rounded once. No effect on other dtypes and devices, where a
-            gradient is recorded, and in compiled or exported graphs. The attribute can be set at any time.
+        table: For inference in bfloat16 and float16 on a CPU: look every element up in a table of all 65,536 numbers. It takes
+            about as long as GELU for large tensors, and each result is f in float64, rounded once. No effect on other dtypes
+            and devices, where a gradient is recorded, and in compiled or exported graphs. It can be set at any time.
 
     Attributes:
         function: The function of the class, as data.

@@ -101,7 +101,7 @@ def int8_table(
         The table, with its error against f.
 
     Raises:
-        QuantisationError: A scale or zero point is out of range.
+        QuantisationError: A scale or zero point is out of range, or f is not finite where the input reaches.
         UnknownNameError: There is no activation of that name.
 
     >>> table = int8_table("golu", 0.05, 0.05)
@@ -122,7 +122,10 @@ def int8_table(
     with undisturbed(), torch.no_grad():
         codes = torch.arange(256).to(torch.uint8).view(torch.int8 if signed else torch.uint8)
         exactly = function(input_scale * (codes.double() - input_zero_point)) / output_scale + output_zero_point
-        entries = exactly.nan_to_num(output_zero_point, high, low).round().clamp(low, high)
+        if not exactly.isfinite().all():
+            where = float(input_scale * (codes[~exactly.isfinite()][0].double() - input_zero_point))
+            raise QuantisationError(f"input_scale: f is not finite at {where:g}, which {input_scale!r} reaches; lower it")
+        entries = exactly.round().clamp(low, high)
         error = (entries - exactly).abs()
         return Int8Table(
             entries.to(codes.dtype), float(input_scale), float(output_scale), input_zero_point, output_zero_point,

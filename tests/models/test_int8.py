@@ -116,3 +116,23 @@ def test_onnxruntime_runs_a_model_with_tables(tmp_path: Path) -> None:
     assert "GatherElements" in {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
     with pytest.raises(QuantisationError, match="dynamo=True"):
         grafs_timm.quantise_onnx(tmp_path / "float.onnx", tmp_path / "x.onnx", nn.Conv2d(3, 3, 3), Reader())
+
+
+def test_a_function_that_is_not_finite_there_is_refused():
+    class Logarithm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.log()
+
+    with pytest.raises(QuantisationError, match="input_scale: f is not finite at -128"):
+        grafs_timm.int8_table(Logarithm(), 1.0, 1.0)
+
+
+def test_a_failed_quantisation_leaves_no_file(tmp_path):
+    pytest.importorskip("onnxruntime")
+    import onnx
+
+    graph = onnx.helper.make_graph([], "empty", [], [])
+    onnx.save(onnx.helper.make_model(graph), str(tmp_path / "float.onnx"))
+    with pytest.raises(QuantisationError, match="export it with dynamo=True"):
+        grafs_timm.quantise_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", torch.nn.Identity(), None)
+    assert [file.name for file in tmp_path.iterdir()] == ["float.onnx"]
