@@ -1,4 +1,4 @@
-"""What an activation costs when it is deployed on a CPU: 16-bit look-ups beside GELU, 8-bit look-ups beside a quantised ReLU.
+"""What an activation costs in 16-bit inference on a CPU, by its table of 65,536 entries and without, beside GELU.
 
     python tools/bench_deploy.py --out benchmarks/deploy_cpu.csv
 

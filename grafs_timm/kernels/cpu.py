@@ -22,19 +22,28 @@ from .memory import address, check_rows, fresh
 _SMALL = 2**15  # elements; below it a second thread does not pay
 
 
+def load(file: str, before: str = "") -> Any:
+    """Compile and load a C++ file of this folder.
+
+    Args:
+        file: Its name.
+        before: A line to put before its text.
+    """
+    from torch._inductor.codecache import CppCodeCache
+
+    source = Path(__file__).with_name(file).read_text(encoding="ascii")  # torch writes it in the locale's encoding
+    # For this processor alone, which becomes part of the cache's key: a home folder may be shared by several kinds.
+    source = f"// {hardware.processor()!a}\n{before}\n{source}"
+    # Without vector classes of its own inductor need not try which of them work, which takes four further compilations.
+    own = {"needs_vec_isa": False} if "needs_vec_isa" in signature(CppCodeCache.load_async).parameters else {}
+    return CppCodeCache.load(source, **own)
+
+
 @functools.cache
 def loops() -> Any:
     """Compile and load the loops: a few seconds the first time, later from inductor's disk cache."""
-    from torch._inductor.codecache import CppCodeCache
-
-    source = Path(__file__).with_name("table.cpp").read_text(encoding="ascii")  # torch writes it in the locale's encoding
-    if "AVX512" not in torch.backends.cpu.get_cpu_capability():  # which ATEN_CPU_CAPABILITY may set lower than the processor
-        source = f"#define GRAFS_AVX2\n{source}"
-    # For this processor alone, which becomes part of the cache's key: a home folder may be shared by several kinds.
-    source = f"// {hardware.processor()!a}\n{source}"
-    # Without vector classes of its own inductor need not try which of them work, which takes four further compilations.
-    own = {"needs_vec_isa": False} if "needs_vec_isa" in signature(CppCodeCache.load_async).parameters else {}
-    loaded = CppCodeCache.load(source, **own)
+    # ATEN_CPU_CAPABILITY may set it lower than the processor's
+    loaded = load("table.cpp", "" if "AVX512" in torch.backends.cpu.get_cpu_capability() else "#define GRAFS_AVX2")
     pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
     numbers = [count, whole, whole, pointer]  # how many elements, whether they are narrow, threads, the result
     signatures = {

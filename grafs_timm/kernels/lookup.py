@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import TensorError
+from .cpu import load
 from .memory import address, fresh
 
 _SMALL = 2**16  # elements; below it a second thread does not pay
@@ -23,9 +23,7 @@ ENTRIES = {1: 256, 2: 65536}  # by bytes of an element
 @functools.cache
 def loops() -> Any:
     """Compile and load the loops: a second the first time, later from inductor's disk cache."""
-    from torch._inductor.codecache import CppCodeCache
-
-    loaded = CppCodeCache.load(Path(__file__).with_name("lookup.cpp").read_text(encoding="ascii"))
+    loaded = load("lookup.cpp")
     pointer, count, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
     for name in ("look_up_16", "look_up_8"):
         getattr(loaded, name).argtypes, getattr(loaded, name).restype = [pointer, pointer, count, whole, pointer], None

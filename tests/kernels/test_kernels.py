@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import warnings
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,3 +127,26 @@ def test_a_cuda_device_without_triton_takes_the_plain_loops_with_one_notice(monk
 def test_on_cuda_it_is_triton() -> None:
     pytest.importorskip("triton", reason="Triton is there on Linux x86-64 only")
     assert kernels.choose(torch.device("cuda"), torch.bfloat16).__name__ == "grafs_timm.kernels.cuda"
+
+
+def test_the_loops_take_few_compilations(tmp_path):
+    """Whoever runs something for the first time waits for them: inductor alone would compile four test programs first."""
+    log, compiler = tmp_path / "log", tmp_path / "g++"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *.cpp*) echo x >> {log};; esac\nexec g++ "$@"\n', encoding="utf-8")
+    compiler.chmod(0o755)
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "CXX": str(compiler)}
+    code = "from grafs_timm.kernels import cpu; cpu.loops()"
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=Path(__file__).parents[2])
+    assert log.read_text(encoding="utf-8").count("x") == 1
+
+
+def test_each_processor_has_loops_of_its_own(monkeypatch):
+    from torch._inductor.codecache import CppCodeCache
+
+    sources = []
+    monkeypatch.setattr(CppCodeCache, "load", lambda source, **_: sources.append(source))
+    for name in ("one", "öther\nkind"):
+        monkeypatch.setattr(cpu.hardware, "processor", lambda name=name: name)
+        cpu.load("table.cpp")
+    assert len(set(sources)) == 2
+    assert all(source.isascii() for source in sources)
