@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..activations import genotype as genotypes
-from ..activations import published, screen, similarity, timm_maps
+from ..activations import published, screening, similarity, timm_maps
 from ..activations.genotype import Genotype
 from ..activations.named import Activation, Kind
 from ..errors import GenotypeError, GrafsError, UnknownNameError
@@ -178,7 +178,7 @@ def screened(found: Iterable[Contender], usual: str) -> tuple[list[Contender], d
         assert each.genotype
         if zoo.known_as(each.genotype, [usual]):
             out[each.label] = f"the same function as {usual}, the default activation"
-        elif why := screen.reasons(each.genotype):
+        elif why := screening.reasons(each.genotype):
             out[each.label] = "; ".join(why)
         else:
             kept.append(each)

@@ -120,7 +120,7 @@ def int8_table(
             raise QuantisationError(f"{name}: expected a whole number from {low} to {high} for {kind}; got {point!r}")
     function = _function(activation)
     with undisturbed(), torch.no_grad():
-        codes = torch.arange(256).to(torch.uint8).view(torch.int8 if signed else torch.uint8)
+        codes = torch.arange(256, device="cpu").to(torch.uint8).view(torch.int8 if signed else torch.uint8)
         exactly = function(input_scale * (codes.double() - input_zero_point)) / output_scale + output_zero_point
         if not exactly.isfinite().all():
             where = float(input_scale * (codes[~exactly.isfinite()][0].double() - input_zero_point))

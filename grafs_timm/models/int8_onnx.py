@@ -71,6 +71,11 @@ def _places(exported: Any, model: nn.Module) -> dict[str, list[str]]:
 
 
 def _literal(scopes: str) -> list[Any]:
+    """Read a list as Python writes it.
+
+    >>> _literal("['', 'layer1.act']"), _literal("open('x')")
+    (['', 'layer1.act'], [])
+    """
     try:
         value = ast.literal_eval(scopes)
     except (ValueError, SyntaxError, MemoryError, RecursionError):  # the file is anyone's

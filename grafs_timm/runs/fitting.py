@@ -109,7 +109,7 @@ def warn_if_emulated(recipe: Recipe, device: str) -> None:
 
 def _slowdown() -> float:
     """Time a convolution forward and backward in bfloat16 ÷ float32."""
-    layer, images = nn.Conv2d(32, 32, 3, padding=1), torch.randn(16, 32, 16, 16)
+    layer, images = nn.Conv2d(32, 32, 3, padding=1, device="cpu"), torch.randn(16, 32, 16, 16, device="cpu")
     wide = _seconds(lambda: layer(images).sum().backward())
     layer, images = layer.bfloat16(), images.bfloat16()
     return _seconds(lambda: layer(images).sum().backward()) / wide

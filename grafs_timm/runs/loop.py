@@ -126,10 +126,17 @@ class Run:
         Returns:
             The recipe without ``auto`` in ``amp`` and ``channels_last``.
         """
-        recipe, self._why = parallel.from_main(lambda: fitting.fit(recipe, self.device, self.folder.chosen()))
-        fitting.warn_if_emulated(recipe, self.device)
-        self.folder.choices.update({key: getattr(recipe, key) for key in self._why})
-        return recipe
+
+        def chosen() -> dict[str, Any]:
+            settled, why = fitting.fit(recipe, self.device, self.folder.chosen())
+            return {"why": why, "values": {key: getattr(settled, key) for key in why}}
+
+        found = parallel.from_main(chosen)  # plain values alone go from process to process
+        self._why = found["why"]
+        self.folder.choices.update(found["values"])
+        settled = recipe.model_copy(update=found["values"])
+        fitting.warn_if_emulated(settled, self.device)
+        return settled
 
     def complete(self, work: Work) -> dict[str, Any]:
         """Run the epochs that are left and write the result; returns the summary."""

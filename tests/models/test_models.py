@@ -8,7 +8,7 @@ from grafs_timm.models import small_models as models
 # Weights, biases and BatchNorm's two vectors, counted by hand from section 4.2 of He et al. 2015 for n = 3.
 RESNET20 = 3 * 9 * 16 + 6 * 16 * 16 * 9 + (16 * 32 + 5 * 32 * 32) * 9 + (32 * 64 + 5 * 64 * 64) * 9
 RESNET20 += 2 * (7 * 16 + 6 * 32 + 6 * 64) + 64 * 10 + 10
-SIZES = {20: RESNET20, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
+SIZES = {8: 75_290, 20: RESNET20, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
 
 
 def parameters(model: nn.Module) -> int:

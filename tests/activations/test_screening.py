@@ -7,7 +7,7 @@ from tiny_runs import ROOT
 
 from grafs_timm.activations import published
 from grafs_timm.activations.genotype import Gene, Genotype
-from grafs_timm.activations.screen import reasons
+from grafs_timm.activations.screening import reasons
 
 X, LEFT = Gene("identity"), Gene("left")
 
