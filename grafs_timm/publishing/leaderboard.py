@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ..activations.genotype import Genotype
-from ..comparison.ranking import LEVEL
-from ..comparison.statistics import holm
+from ..comparison.statistics import LEVEL, holm
 from ..comparison.verdict import Side, Verdict
 from ..utils.markdown import code, many, plain, table
 from ..zoo.entry import Contents
@@ -67,7 +66,8 @@ def _adjusted(entries: Sequence[Contents]) -> dict[str, Side]:
     found = {name: own for each in entries for name, own in _compared(each)}
     p = holm({name: own.difference.p for name, own in found.items()})
     return {
-        name: own.side if (value := p[name]) is not None and value < LEVEL else Side.NOT_SHOWN for name, own in found.items()
+        name: own.side if (value := p[name]) is not None and value < 1 - LEVEL else Side.NOT_SHOWN
+        for name, own in found.items()
     }
 
 
