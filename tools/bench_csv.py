@@ -92,3 +92,13 @@ def alternate(
 def summary(values: list[float]) -> dict[str, float]:
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     return {"median_ms": middle, "q25_ms": low, "q75_ms": high, "repeats": len(values)}
+
+
+def repeated(side: Callable[[], Any], times: int) -> Callable[[], None]:
+    """``side``, ``times`` in a row, for what is too short to time alone."""
+
+    def run() -> None:
+        for _ in range(times):
+            side()
+
+    return run

@@ -14,7 +14,7 @@ import click
 import torch
 import torch.nn.functional as F
 from bench_activation import FORMULAS
-from bench_csv import alternate, append, environment
+from bench_csv import alternate, append, environment, repeated
 
 from grafs_timm.activations.activation import activation_class
 
@@ -29,20 +29,12 @@ def sixteen_bits(dtype: torch.dtype, elements: int) -> dict[str, Callable[[], An
     return sides
 
 
-def _repeated(side: Callable[[], Any], times: int) -> Callable[[], Any]:
-    def run() -> None:
-        for _ in range(times):
-            side()
-
-    return run
-
-
 def measure(
     sides: dict[str, Callable[[], Any]], baseline: str, rounds: int, shape: int, dtype: str, what: str
 ) -> list[dict[str, Any]]:
     """Time the sides, print them, and return the rows of the CSV."""
     repeats = max(1, 2**18 // shape)
-    times = alternate({name: _repeated(side, repeats) for name, side in sides.items()}, rounds)
+    times = alternate({name: repeated(side, repeats) for name, side in sides.items()}, rounds)
     rows = []
     for name, time in times.items():
         each = {key: value if key == "repeats" else round(value / repeats, 5) for key, value in time.items()}

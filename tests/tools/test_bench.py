@@ -7,9 +7,12 @@ import json
 
 import bench_activation
 import bench_csv
+import bench_deploy
 import bench_loader
 import bench_search
+import bench_step
 import bench_table
+import profile_loops
 import pytest
 from click.testing import CliRunner
 
@@ -20,6 +23,9 @@ QUICK = {
     bench_table: ["--quick", "--device", "cpu", "--dtype", "bf16"],
     bench_search: ["--model", "test_resnet", "--batch", "4", "--rounds", "1", "--device", "cpu"],
     bench_loader: ["--quick", "--workers", "1"],
+    bench_step: ["--quick", "--size", "16"],
+    bench_deploy: ["--quick"],
+    profile_loops: ["--quick"],
 }
 
 
