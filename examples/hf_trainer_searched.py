@@ -34,7 +34,7 @@ class SearchCallback(TrainerCallback):
 
 
 trainer = Trainer(model, args, train_dataset=train, callbacks=[SearchCallback()])
-search = ActivationSearch(model, STEPS)
+search = ActivationSearch(model, 8, train_on=True)
 
 loss = trainer.train().training_loss
 print(f"{STEPS} steps: loss {loss:.3f}")

@@ -29,7 +29,7 @@ class Stripes(lightning.LightningModule):
         )  # fmt: skip
 
     def on_fit_start(self):
-        self.search = ActivationSearch(self.net, EPOCHS)
+        self.search = ActivationSearch(self.net, 4, train_on=True)
 
     def on_train_batch_start(self, batch, batch_idx):
         _, (x, y) = batch

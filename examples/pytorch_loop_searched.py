@@ -20,7 +20,7 @@ train, architecture = (DataLoader(half, batch_size=128, shuffle=True) for half i
 
 model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-search = ActivationSearch(model, EPOCHS)
+search = ActivationSearch(model, 8, train_on=True)
 
 for epoch in range(EPOCHS):
     for (x, y), (x_arch, y_arch) in zip(train, architecture):

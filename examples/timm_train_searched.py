@@ -27,7 +27,7 @@ data = FakeData(size=64, image_size=(3, 32, 32), transform=create_transform((3, 
 loader, architecture_loader = (DataLoader(half, batch_size=16, shuffle=True) for half in random_split(data, [0.5, 0.5]))
 
 model = create_model("test_resnet", num_classes=10).to(device)
-search = ActivationSearch(model, EPOCHS)
+search = ActivationSearch(model, 4, train_on=True)
 optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
 lr_scheduler, num_epochs = create_scheduler_v2(
     optimizer, sched="cosine", num_epochs=EPOCHS, warmup_epochs=1, updates_per_epoch=len(loader)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..activations.activation import activation_class
 from ..activations.genotype import Genotype
 from ..errors import RunError, SearchError
-from ..models import hooks
 from ..models.activation_table import Also
 from ..models.surgery import replace_sites
 from ..utils import parallel
@@ -26,29 +25,9 @@ from .cell import Cell
 from .shrink import drop_schedule
 from .sites import Board, Mode, Site
 from .table import Grid
+from .wiring import CompiledForward, attach, detach, freeze, release
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
-
-
-class _CompiledForward:
-    """A model's compiled forward, of which a copied model gets its own."""
-
-    def __init__(self, forward: Callable[..., Any], board: Board, settings: dict[str, Any]) -> None:
-        self._forward, self._board, self._settings = forward, board, settings
-        self.compiled = torch.compile(forward, **settings)
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        model = getattr(self._forward, "__self__", None)
-        if self._board.now is not None or not isinstance(model, nn.Module):
-            return self.compiled(*inputs, **named)
-        self._board.begin(model)  # model.forward was called directly
-        try:
-            return self.compiled(*inputs, **named)
-        finally:
-            self._board.end(model)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _CompiledForward:
-        return _CompiledForward(copy.deepcopy(self._forward, memo), copy.deepcopy(self._board, memo), self._settings)
 
 
 class ActivationSearch:
@@ -71,6 +50,8 @@ class ActivationSearch:
             saves a few hundredths of a step on a CPU (worth it for several thousand steps), more on a GPU. See
             `compile_model` for the model itself.
         max_skips: Raise RunError after so many non-finite outer steps in a row.
+        train_on: Finish after the last epoch and let the training go on: `architecture_step` and `end_epoch` then do nothing,
+            so that the search can be the first part of a longer loop.
         also: As in `replace_activations`.
 
     Raises:
@@ -111,12 +92,13 @@ class ActivationSearch:
         exact: bool = False,
         compiled: bool = False,
         max_skips: int = 20,
+        train_on: bool = False,
         also: Also = (),
     ) -> None:
         if not 0 <= warm_start < epochs:
             raise ValueError(f"warm_start is a part of the {epochs} epochs, got {warm_start}")
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.model, self.epochs, self.warm_start = model, epochs, warm_start
+        self.model, self.epochs, self.warm_start, self.train_on = model, epochs, warm_start, train_on
         self.cell = Cell(wide).to(device)
         self.schedule = drop_schedule(shrink_start, epochs, self.cell.drops_left)
         self._board = Board(self.cell, grid or Grid(), exact, compiled)
@@ -124,27 +106,18 @@ class ActivationSearch:
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
-        self._attach()
-
-    def _attach(self) -> None:
-        """Make every call of the model a pass."""
-        self._hooks = [
-            self.model.register_forward_pre_hook(self._board.begin),
-            self.model.register_forward_hook(self._board.end, always_call=True),
-        ]
+        attach(self.model, self._board)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActivationSearch:
         """Make an independent search around a copy of the model."""
         board = self._board.of_its_own(memo)
         other = memo[id(self)] = ActivationSearch.__new__(ActivationSearch)
-        other.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k != "_hooks"}, memo))
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
         for site in other.model.modules():
             if isinstance(site, Site):
                 site._board = (board,)
-        for own in (other.model._forward_pre_hooks, other.model._forward_hooks):
-            for number in [number for number, hook in own.items() if isinstance(getattr(hook, "__self__", None), Board)]:
-                del own[number]
-        other._attach()
+        detach(other.model)
+        attach(other.model, board)
         return other
 
     @property
@@ -166,7 +139,7 @@ class ActivationSearch:
         Args:
             **settings: Passed to ``torch.compile``.
         """
-        self.model.forward = _CompiledForward(self.model.forward, self._board, settings)
+        self.model.forward = CompiledForward(self.model.forward, self._board, settings)
 
     def _make_site(self, usual: Callable[[], nn.Module] | None) -> Callable[[nn.Module], nn.Module]:
         def make(old: nn.Module) -> Site:
@@ -181,9 +154,10 @@ class ActivationSearch:
     @contextlib.contextmanager
     def architecture(self) -> Iterator[None]:
         """Enter the outer level: α and γ get gradients, weights get none, and BatchNorm statistics are not updated."""
+        _ = self.cell  # or raise that the search is finished
         with contextlib.ExitStack() as frozen:
-            _freeze(self.model, frozen)
-            with self._board.outer(lambda module: _freeze(module, frozen)):
+            freeze(self.model, frozen)
+            with self._board.outer(lambda module: freeze(module, frozen)):
                 yield
 
     def architecture_step(self, loss: Loss | Sequence[Loss], scaler: torch.amp.GradScaler | None = None) -> Tensor:
@@ -198,12 +172,14 @@ class ActivationSearch:
             scaler: For float16; another one than the weights'.
 
         Returns:
-            The mean loss, detached.
+            The mean loss, detached; NaN where the search has finished and the training goes on (``train_on``).
 
         Raises:
             SearchError: The loss is not a scalar or has no gradient for α and γ.
             RunError: ``max_skips`` steps in a row were skipped.
         """
+        if self.train_on and self.finished:
+            return torch.tensor(torch.nan, device="cpu")
         losses = [loss] if callable(loss) else loss
         if not self.optimizer.state:
             parallel.broadcast(self.cell)
@@ -267,28 +243,70 @@ class ActivationSearch:
         Raises:
             RunError: α, γ or survivors are not the same on every rank of a process group.
         """
+        if self.train_on and self.finished:
+            return []
+        cell = self.cell
         self.epoch += 1
-        dropped = [self.cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
-        parallel.check_same(self.cell.state(), f"after epoch {self.epoch}")
+        dropped = [cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
+        parallel.check_same(cell.state(), f"after epoch {self.epoch}")
+        if self.train_on and self.epoch == self.epochs:
+            self.finish()
         return dropped
 
-    def finish(self) -> Genotype:
-        """Replace the sites by the found activation, which makes the model a plain one again, and return the genotype."""
-        found = self.genotype()
-        for parent in list(self.model.modules()):
-            for name, child in parent._modules.items():
-                if isinstance(child, Site):
-                    parent._modules[name] = hooks.share(child, activation_class(found)().train(child.training))
-                    hooks.let_go(child)
-        for hook in self._hooks:
-            hook.remove()
-        if isinstance(forward := self.model.__dict__.get("forward"), _CompiledForward):
-            self.model.forward = forward.compiled
-        return found
+    def finish(self, *copies: nn.Module) -> Genotype:
+        """Replace the sites by the found activation, of the largest α, and free the cell, its tables and its optimiser.
+
+        The model is a plain one afterwards and its training goes on: weights, BatchNorm statistics, optimiser, schedule,
+        hooks, a compiled forward and wrappers such as DistributedDataParallel stay as they are, as do train and eval mode.
+        Weights saved before load into it afterwards. Other copies of the model compute the found activation as well, by
+        the sites that they still have.
+
+        Args:
+            *copies: Copies of the model, such as an average of its weights, to replace the sites in too.
+
+        Returns:
+            The genotype.
+
+        Raises:
+            SearchError: The search is finished, has taken no architecture step, or is in the middle of one.
+
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
+        >>> search = ActivationSearch(model, epochs=5)
+        >>> _ = search.architecture_step(lambda: model(torch.ones(4, 1)).square().mean())
+        >>> found = search.finish()
+        >>> model[1].genotype == found
+        True
+        """
+        if self._board.freeze is not None:
+            raise SearchError("finish() within an architecture step; call it after the step has returned")
+        if not self.cell.settled and not self.optimizer.state:
+            raise SearchError(
+                "finish() before any architecture step: no candidate is better than another yet; train first, or load a state"
+            )
+        self._found = self.genotype()
+        layer = activation_class(self._found)
+        for module in (self.model, *copies):
+            release(module, layer)
+        self._board.finish(layer())
+        del self.cell, self.optimizer
+        return self._found
+
+    @property
+    def finished(self) -> bool:
+        """Return whether `finish` was called, by the caller or by ``train_on``."""
+        return "_found" in self.__dict__
+
+    def __getattr__(self, name: str) -> Any:
+        if self.finished and name in ("cell", "optimizer"):
+            raise SearchError(
+                f"the search is finished, and its {name} is freed; genotype() is what it found, and training goes on "
+                "without the search"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def genotype(self) -> Genotype:
         """Return the discrete cell of the largest α, with its γ."""
-        return self.cell.genotype()
+        return self.__dict__.get("_found") or self.cell.genotype()
 
     @property
     def outside(self) -> float:
@@ -312,9 +330,10 @@ class ActivationSearch:
 
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise SearchError for the state of another search."""
+        own = self._plan()
         if missing := sorted({"cell", "optimizer", "epoch", "skipped", "in_a_row", "outside", "lookups"} - state.keys()):
             raise SearchError(f"not the state of a search: {missing[0]!r} is missing; give what its state_dict() returned")
-        own, plan = self._plan(), state.get("plan", {})  # older states have none; their survivors are compared
+        plan = state.get("plan", {})  # older states have none; their survivors are compared
         for key in own:
             if plan.get(key, own[key]) != own[key]:
                 raise SearchError(
@@ -342,18 +361,6 @@ class ActivationSearch:
         self.epoch, self.skipped, self._in_a_row = state["epoch"], state["skipped"], state["in_a_row"]
         self._board.outside.fill_(state["outside"])
         self._board.lookups = state["lookups"]
-
-
-def _freeze(module: nn.Module, frozen: contextlib.ExitStack) -> None:
-    """Until ``frozen`` is closed, give the module's weights no gradient and keep its BatchNorm statistics."""
-    for weight in module.parameters():
-        if weight.requires_grad:
-            weight.requires_grad_(False)
-            frozen.callback(weight.requires_grad_, True)
-    for norm in module.modules():
-        if getattr(norm, "track_running_stats", False):
-            norm.track_running_stats = False  # type: ignore[assignment]  # uses the batch's statistics
-            frozen.callback(setattr, norm, "track_running_stats", True)
 
 
 def _maker(usual: Any) -> Callable[[], nn.Module] | None:

@@ -57,6 +57,8 @@ class Site(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return what the site computes in the current pass, like x."""
         (board,) = self._board
+        if board.found is not None:
+            return board.found(x)
         now = board.now
         if now is None or not torch.compiler.is_compiling():
             now = board.join(self._index, self.training)
@@ -91,6 +93,7 @@ class Board:
         self.sites = 0
         self.mode = Mode.DEFAULT  # of passes in training mode, outside of the outer level
         self.freeze: Callable[[nn.Module], None] | None = None  # in the outer level: applied to every model that is called
+        self.found: nn.Module | None = None  # the search is finished: what sites of copied models compute
         self.now: Pass | None = None
         self._loose: dict[tuple[Mode, bool], Pass] = {}
         self._earlier: deque[Pass] = deque()
@@ -124,11 +127,20 @@ class Board:
             self.freeze = None
             self.forget()
 
+    def finish(self, found: nn.Module) -> None:
+        """Let the sites of copied models compute ``found`` from now on, and free the cell and all tables."""
+        self.found, self.now = found, None
+        self.forget()
+        self._earlier.clear()
+        del self.cell, self.points
+
     # ---------------------------------------------------------------------------------------------- passes
 
     @torch.compiler.disable(recursive=False)  # a compiled model must not include the draws
     def begin(self, module: nn.Module, *_: Any) -> None:
         """Begin the pass of a call of the model or of a copy."""
+        if self.found is not None:
+            return
         if self.freeze is not None:
             self.freeze(module)
         drawn = self.draw(module.training)

@@ -126,6 +126,7 @@ def test_a_network_of_what_stays_is_told_how_to_include_it(kind: str) -> None:
     assert (report.replaced, report.left) == (2, [])
     search = ActivationSearch(between(make(), make()), 10, also=[eval_name(spelt)])
     assert search.report.replaced == 2
+    search.architecture_step(lambda: search.model(torch.randn(4, 6)).square().mean())
     search.finish()
     assert sum(isinstance(module, FoundActivation) for module in search.model.modules()) == 2
 

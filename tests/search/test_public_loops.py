@@ -22,7 +22,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2 import CutMix
 
+from grafs_timm.search import bilevel
 from grafs_timm.search.bilevel import ActivationSearch
+from grafs_timm.search.sites import Board
 
 EPOCHS = 3
 BATCHES = 2
@@ -410,13 +412,13 @@ def test_a_search_of_three_epochs_in_this_loop_moves_every_alpha(
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=3)
     started: list[dict[str, Tensor]] = []
-    attach = ActivationSearch._attach
+    attach = bilevel.attach
 
-    def watched(search: ActivationSearch) -> None:
-        attach(search)
-        started.append(copy.deepcopy(search.cell.state_dict()))
+    def watched(model: nn.Module, board: Board) -> None:
+        attach(model, board)
+        started.append(copy.deepcopy(board.cell.state_dict()))
 
-    monkeypatch.setattr(ActivationSearch, "_attach", watched)
+    monkeypatch.setattr(bilevel, "attach", watched)
     weights = copy.deepcopy(dict(model.named_parameters()))
     search = loop(model)
     assert search.epoch == search.epochs == EPOCHS
