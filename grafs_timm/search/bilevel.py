@@ -50,6 +50,8 @@ class ActivationSearch:
             saves a few hundredths of a step on a CPU (worth it for several thousand steps), more on a GPU. See
             `compile_model` for the model itself.
         max_skips: Raise RunError after so many non-finite outer steps in a row.
+        guard: Let the last drops leave a cell that can be trained with: not constant, steep or saturated, and not resting on
+            the search's bound (`search.guard`).
         train_on: Finish after the last epoch and let the training go on: `architecture_step` and `end_epoch` then do nothing,
             so that the search can be the first part of a longer loop.
         also: As in `replace_activations`.
@@ -92,6 +94,7 @@ class ActivationSearch:
         exact: bool = False,
         compiled: bool = False,
         max_skips: int = 20,
+        guard: bool = False,
         train_on: bool = False,
         also: Also = (),
     ) -> None:
@@ -105,6 +108,7 @@ class ActivationSearch:
         self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site", also=also)
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
+        self.guard = guard
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
         attach(self.model, self._board)
 
@@ -247,7 +251,7 @@ class ActivationSearch:
             return []
         cell = self.cell
         self.epoch += 1
-        dropped = [cell.drop() for _ in range(self.schedule.get(self.epoch, 0))]
+        dropped = [cell.drop(self.guard) for _ in range(self.schedule.get(self.epoch, 0))]
         parallel.check_same(cell.state(), f"after epoch {self.epoch}")
         if self.train_on and self.epoch == self.epochs:
             self.finish()

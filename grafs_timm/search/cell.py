@@ -24,6 +24,7 @@ from ..activations import ops
 from ..activations.genotype import Gene, Genotype
 from ..activations.similarity import leans_on_bound
 from ..utils.compiled import fused
+from .guard import trainable
 from .table import SPECIAL, Grid
 
 RHO_FLOOR = 1e-4  # below it a Dirichlet sample underflows and its gradient is NaN
@@ -236,8 +237,12 @@ class Cell(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return _compiled(self.wide, self.limits)(x, dict(weights), dict(gamma), masks)
 
-    def drop(self) -> tuple[str, str]:
+    def drop(self, guard: bool = False) -> tuple[str, str]:
         """Drop the candidate with the lowest α from the slot with the most survivors, the first such slot.
+
+        Args:
+            guard: Once few cells are left, keep at least one that can be trained with (`guard.trainable`): drop the lowest α
+                whose loss leaves one, if there is one.
 
         Returns:
             (slot, name).
@@ -249,9 +254,24 @@ class Cell(nn.Module):
         slot = max(alive, key=lambda s: len(alive[s]))
         if len(alive[slot]) == 1:
             raise RuntimeError("every slot has one survivor: nothing is left to drop")
-        lowest = min(alive[slot], key=self.alpha[slot].tolist().__getitem__)
-        self._keep(alive | {slot: [k for k in alive[slot] if k != lowest]})
-        return slot, self.names[slot][lowest]
+        lowest = sorted(alive[slot], key=self.alpha[slot].tolist().__getitem__)
+        dropped = self._spared(slot, lowest) if guard else lowest[0]
+        self._keep(alive | {slot: [k for k in alive[slot] if k != dropped]})
+        return slot, self.names[slot][dropped]
+
+    def _spared(self, slot: str, order: Sequence[int]) -> int:
+        """Return the first candidate in ``order`` whose loss leaves a cell that can be trained with, else the first of all."""
+        fit = trainable(self.survivors, self._constants())
+        if fit is None or not fit.any():
+            return order[0]
+        by_candidate = fit.movedim(list(self.names).index(slot), 0).flatten(1).any(1).tolist()
+        fit_of = dict(zip(self.alive[slot], by_candidate, strict=True))
+        return next(k for k in order if any(fit_of[other] for other in order if other != k))
+
+    def _constants(self) -> dict[str, dict[str, float]]:
+        """Return slot -> name -> γ, within ±``ops.GAMMA_MAX``."""
+        values = {slot: gamma.detach().clamp(-ops.GAMMA_MAX, ops.GAMMA_MAX).tolist() for slot, gamma in self.gamma.items()}
+        return {slot: {name: values[slot][at] for name, at in of.items()} for slot, of in self._gamma_index.items()}
 
     def genotype(self) -> Genotype:
         """Return the discrete cell: each slot's largest α with its γ, and the bound where the function depends on it."""
