@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 @click.argument("recipe", default="resnet_digits")
 @options.section(
     "Activation",
-    click.option("--activation", required=True, help="A zoo or timm name (grafs_resnet, relu), or a genotype.json."),
+    click.option("--activation", help="A zoo or timm name (grafs_resnet, relu), or a genotype.json."),
+    click.option("--search", is_flag=True, help="Search one in the first epochs, and train on with it."),
 )
 @options.recipe_options
 @options.run_options
 @options.logging_options
-def train(recipe: str, activation: str, seed: int, out: Path | None, resume: bool, device: str, wandb: Mode,
-          group: str | None, quiet: bool, **changes: Any) -> None:  # fmt: skip
+def train(recipe: str, activation: str | None, search: bool, seed: int, out: Path | None, resume: bool, device: str,
+          wandb: Mode, group: str | None, quiet: bool, **changes: Any) -> None:  # fmt: skip
     """Train the recipe's model with one activation and test it.
 
-    RECIPE is a file or the name of a recipe of the package. Training starts from scratch, or from evaluate.start_from.
+    RECIPE is a file or the name of a recipe of the package. Training starts from scratch, or from evaluate.start_from. With
+    --search the activation is searched in the first part of the training (search_within), whose weights stay.
 
     \b
     Examples:
@@ -38,19 +40,30 @@ def train(recipe: str, activation: str, seed: int, out: Path | None, resume: boo
         --set evaluate.start_from=runs/train_resnet_digits_relu_s0/weights --out runs/finetuned
     """
     from ..runs.run_training import run_training
+    from ..runs.run_within import run_within
     from ..runs.tracking import Wandb
     from ..zoo.lookup import resolve
 
+    if search == (activation is not None):
+        raise click.UsageError("give --activation NAME to train with one, or --search to find one in the training, not both")
     chosen, device = options.prepare(recipe, device, **changes)
-    found = resolve(activation)
-    label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
-    out = out or Path("runs") / f"train_{Path(recipe).stem}_{label}_s{seed}"
-    finished = (out / "summary.json").exists()
-    tracked = Wandb(wandb, group)
-    summary = run_training(chosen, found, out, seed=seed, device=device, resume=resume, wandb=tracked, quiet=quiet)
+    stem, tracked = Path(recipe).stem, Wandb(wandb, group)
+    how: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "wandb": tracked, "quiet": quiet}
+    if activation is None:
+        out = out or Path("runs") / f"train_{stem}_search_s{seed}"
+        finished = (out / "summary.json").exists()
+        summary = run_within(chosen, out, **how)
+    else:
+        found = resolve(activation)
+        label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
+        out = out or Path("runs") / f"train_{stem}_{label}_s{seed}"
+        finished = (out / "summary.json").exists()
+        summary = run_training(chosen, found, out, **how)
     options.say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")
     measure = "token accuracy" if f"{split}_tokens" in summary else "accuracy"
     result = f"{split} {measure} {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
+    if search:
+        click.echo(f"train from scratch with it: grafs-timm train {recipe} --activation {out / 'genotype.json'} --seed {seed}")

@@ -58,7 +58,7 @@ def parse_recipe(settings: Any, source: str = "recipe", overridden: set[str] | f
 
     >>> parse_recipe({"model": "resnet18", "data": "digits", "serach": {}})
     Traceback (most recent call last):
-    grafs_timm.errors.RecipeError: recipe: serach: unknown key; nearest: search, select
+    grafs_timm.errors.RecipeError: recipe: serach: unknown key; nearest: search, search_within, select
     """
     try:
         return Recipe.model_validate(settings)

@@ -12,9 +12,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ..errors import RecipeError
 from ..utils.schema import Listed
 from ..utils.suggest import nearest
 from . import strict_yaml
+from .schema_compare import NO_SELECT
+from .schema_compare import Campaign as Campaign
+from .schema_compare import Place as Place
+from .schema_compare import Select as Select
+from .schema_compare import Transfer as Transfer
 from .schema_data import (
     ONLY_IMAGES,
     Beta,
@@ -23,7 +29,6 @@ from .schema_data import (
     Epochs,
     Fraction,
     Name,
-    Names,
     NotNegative,
     Positive,
     Section,
@@ -144,11 +149,12 @@ class Search(Section):
         shrink_start: The first epoch in which candidates are dropped.
         usual: The default activation; null keeps the model's own.
         wide: Search the wider set of candidates.
+        guard: Let the last drops leave a function that can be trained with.
         image_size, crop_padding: Used in searches instead of those of ``data``, for example for smaller images.
         model_kwargs: Added to the recipe's own in searches.
     """
 
-    _brief = frozenset({"steps_per_epoch", "log_epochs", "image_size", "crop_padding", "model_kwargs"})
+    _brief = frozenset({"steps_per_epoch", "log_epochs", "guard", "image_size", "crop_padding", "model_kwargs"})
 
     epochs: Count = 50
     steps_per_epoch: Count | None = None
@@ -160,6 +166,7 @@ class Search(Section):
     shrink_start: Count = 2
     usual: Name | None = "relu"
     wide: bool = False
+    guard: bool = False
     image_size: Count | None = None
     crop_padding: Annotated[int, Field(ge=0)] | None = None
     model_kwargs: dict[str, Any] | None = None
@@ -221,103 +228,55 @@ class Evaluate(Section):
         return checked(self, _parts(self.batch_size, self.accumulate) + _warmup(self.weights, self.epochs))
 
 
-class Select(Section):
-    """Set up the selection among searches.
+class SearchWithin(Section):
+    """Search an activation in the first part of a training, which goes on with what it found.
 
-    Two rounds train what is left and the default activation, the first half as long as the second; the first keeps the better
-    half and the second the best ``keep``. These are trained with fresh seeds until it is clear whether one is better.
-
-    Args:
-        epochs: Of the second round's trainings; null for a quarter of evaluate.epochs.
-        seeds: Training seeds of each round.
-        keep: Activations to keep for the final trainings.
-        final_epochs: Of the final trainings; null for evaluate.epochs.
-        final_seeds: The most fresh seeds of the final trainings, which end after two or more.
-        controls: Random cells to train from the first round on, to tell what searching adds.
-    """
-
-    _brief = frozenset({"controls"})
-
-    epochs: Count | None = None
-    seeds: Count = 1
-    keep: Count = 1
-    final_epochs: Count | None = None
-    final_seeds: Annotated[int, Field(ge=2)] = 4
-    controls: Annotated[int, Field(ge=0)] = 0
-
-
-_NO_SELECT = Select(seeds=2, keep=2)  # the defaults when the first ledgers were written: their keys hash them
-
-
-class Transfer(Section):
-    """Set up the matrix activations × models × data × seeds of trainings.
+    The training is that of ``evaluate``; ``usual``, ``wide``, ``guard``, ``architecture`` and ``grid`` are those of ``search``.
 
     Args:
-        activations: Zoo or timm names, genotype files, or folders of searches (every genotype.json in them, one per search
-            seed).
-        baselines: Stock activations to compare with.
-        random: Number of random cells to compare with as a control.
-        random_seed: Seed of the random cells.
-        models: Names; the recipe's own if empty.
-        data: Data sections, or names that take everything else from the recipe's section; the recipe's own if empty.
-        paired: Train each model on the data set in the same position only, not on every one.
-        seeds: Train with the seeds 0 to seeds − 1.
+        epochs: Of the search; null for a quarter of evaluate.epochs, and at least 4.
+        architecture_fraction: Share of the training images that trains α and γ in these epochs.
+        warm_start: Epochs in which the weights train with the default activation; null for a third of ``epochs``.
+        shrink_start: The first epoch in which candidates are dropped; null for a quarter of ``epochs``.
     """
 
-    _brief = frozenset({"paired"})
+    epochs: Annotated[int, Field(ge=3)] | None = None
+    architecture_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    warm_start: Annotated[int, Field(ge=0)] | None = None
+    shrink_start: Count | None = None
 
-    activations: Names = ()
-    baselines: Names = ("relu", "gelu", "silu", "elu", "leaky_relu")
-    random: Annotated[int, Field(ge=0)] = 0
-    random_seed: Annotated[int, Field(ge=0)] = 0
-    models: Names = ()
-    data: Annotated[tuple[DataOrName, ...], Listed] = ()
-    paired: bool = False
-    seeds: Count = 3
+    def resolved(self, epochs: int) -> SearchWithin:
+        """Return the section without null, for a training of ``epochs`` epochs.
 
-    @model_validator(mode="after")
-    def _pairs_fit(self) -> Transfer:
-        counts = len(self.models), len(self.data)
-        if not self.paired or counts[0] == counts[1] > 0:
-            return self
-        return checked(self, [("paired", f"needs as many models as data sets, got {counts[0]} and {counts[1]}")])
+        Raises:
+            RecipeError: They do not fit the training.
+        """
+        if problems := self.problems(epochs):
+            raise RecipeError("; ".join(f"{key}: {what}" for key, what in problems))
+        return self._without_null(epochs)
 
+    def problems(self, epochs: int) -> list[tuple[str, str]]:
+        """Return (key, what is wrong) where the section does not fit a training of ``epochs`` epochs."""
+        own = self._without_null(epochs)
+        assert own.epochs is not None
+        assert own.warm_start is not None
+        assert own.shrink_start is not None
+        problems = []
+        if own.epochs >= epochs:
+            what = f"a search of {own.epochs} epochs leaves nothing of a training of {epochs} (evaluate.epochs)"
+            problems.append(("search_within.epochs", what))
+        if own.warm_start >= own.epochs:
+            problems.append(("search_within.warm_start", f"must be below epochs ({own.epochs}), got {own.warm_start}"))
+        if own.shrink_start > own.epochs - 2:
+            what = f"must be at most epochs − 2 ({own.epochs - 2}), so that there are epochs for the drops"
+            problems.append(("search_within.shrink_start", f"{what}, got {own.shrink_start}"))
+        return problems
 
-class Place(Section):
-    """Name a model and a data set, the latter as in ``transfer.data``."""
-
-    model: Name
-    data: DataOrName
-
-
-class Campaign(Section):
-    """Set up the campaign behind a zoo entry: searches, then trainings of ``transfer``'s activations and of what was found.
-
-    Args:
-        budget: Label of the campaign's size.
-        searches: Number of searches.
-        seeds: Training seeds of every activation on the model and data set of the searches.
-        keep: Number of activations to train further: the best by held-out figures, always with the default activation and the
-            best found one.
-        keep_seeds: Training seeds of these.
-        places: Further models and data sets to train these on.
-        place_seeds: Training seeds there.
-        retire_after, retire_below: After so many of these seeds stop training an activation if the whole 95 % interval of its
-            paired held-out difference to the default activation is below −``retire_below`` (percentage points; nats for
-            text).
-        held_out: Training images to hold out for selection, where ``data.validation_images`` holds out none.
-    """
-
-    budget: Literal["reduced", "standard", "full"] = "standard"
-    searches: Count = 5
-    seeds: Count = 3
-    keep: Count = 6
-    keep_seeds: Count = 5
-    places: Annotated[tuple[Place, ...], Listed] = ()
-    place_seeds: Count = 3
-    retire_after: Annotated[int, Field(ge=2)] = 3
-    retire_below: NotNegative = 1.0
-    held_out: Count | None = None
+    def _without_null(self, epochs: int) -> SearchWithin:
+        own = max(4, epochs // 4) if self.epochs is None else self.epochs
+        warm = own // 3 if self.warm_start is None else self.warm_start
+        shrink = max(1, own // 4) if self.shrink_start is None else self.shrink_start
+        return self.model_copy(update={"epochs": own, "warm_start": warm, "shrink_start": shrink})
 
 
 class Recipe(Section):
@@ -326,7 +285,7 @@ class Recipe(Section):
     Args:
         model: timm's name.
         model_kwargs: Arguments of the model, as plain YAML values.
-        data, search, evaluate, select, transfer, campaign: Sections.
+        data, search, search_within, evaluate, select, transfer, campaign: Sections.
         amp: Mixed precision; auto: bf16 where the processor or GPU computes in it, else off.
         channels_last: Memory format of images; auto: for models of convolutions, on a GPU only with ``amp``.
         compile: What to compile: the search's tabulation where that pays (auto), nothing (off), or the tabulation and the
@@ -337,12 +296,13 @@ class Recipe(Section):
     (50, 'momentum', 'digits')
     """
 
-    _brief = frozenset({"campaign"})
+    _brief = frozenset({"campaign", "search_within"})
 
     model: Name
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     data: DataOrName
     search: Search = Search()
+    search_within: SearchWithin | None = None
     evaluate: Evaluate = Evaluate()
     select: Select = Select()
     transfer: Transfer = Transfer()
@@ -362,13 +322,15 @@ class Recipe(Section):
         if self.evaluate.measure_both and not self.data.holds_out:
             nothing = "there is nothing held out to measure beside the test split; set data.validation_images"
             problems.append(("evaluate.measure_both", nothing))
+        if self.search_within:
+            problems += self.search_within.problems(self.evaluate.epochs)
         if self.campaign and self.amp == "auto":
             problems.append(("amp", "a campaign compares trainings of several machines; set off or bf16 for all of them"))
         return checked(self, problems)
 
     def for_training(self, model: str | None = None, data: Data | None = None) -> Recipe:
         """Return what one training depends on, for another model or data set if given; other sections have their defaults."""
-        rest = {"search": Search(), "select": _NO_SELECT, "transfer": Transfer(), "campaign": None}
+        rest = {"search": Search(), "search_within": None, "select": NO_SELECT, "transfer": Transfer(), "campaign": None}
         return self.model_copy(update={"model": model or self.model, "data": data or self.data, **rest})
 
     def for_searching(self) -> Recipe:
@@ -378,7 +340,7 @@ class Recipe(Section):
         """
         own = self.for_search
         search = own.search.model_copy(update={"image_size": None, "crop_padding": None, "model_kwargs": None})
-        rest = {"evaluate": Evaluate(), "select": _NO_SELECT, "transfer": Transfer(), "campaign": None}
+        rest = {"evaluate": Evaluate(), "search_within": None, "select": NO_SELECT, "transfer": Transfer(), "campaign": None}
         return own.model_copy(update={"search": search, **rest})
 
     @property

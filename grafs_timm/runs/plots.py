@@ -1,9 +1,12 @@
-"""Plot the shrinking of a search."""
+"""Plot how a search shrinks, and how its function forms."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from ..activations.genotype import Genotype
 from ..activations.plots import COLOURS
 from ..errors import RunError
 from ..utils.figures import new_figure, save_figure
@@ -14,7 +17,7 @@ _PANELS = ("u1", "u2", "u3", "u4", "b1", "b2")  # drawn two by two, from left to
 
 def plot_shrinking(run: str | Path, path: str | Path) -> Path:
     """Plot the epochs in which each candidate of a search was alive, slot by slot, from its log.jsonl."""
-    rows = [row for row in read_log(run) if row["kind"] in ("start", "epoch")]
+    rows = [row for row in read_log(run) if row["kind"] in ("start", "epoch") and "survivors" in row]
     if not rows:
         raise RunError(f"{run}: its log has no epoch of a search yet")
     last = int(rows[-1].get("epoch", 0))
@@ -33,4 +36,32 @@ def plot_shrinking(run: str | Path, path: str | Path) -> Path:
         axes.spines[["top", "right", "left"]].set_visible(False)
     for axes in panels[1::2]:
         axes.set_xlabel("alive until epoch")
+    return save_figure(figure, path)
+
+
+def plot_forming(run: str | Path, path: str | Path, reach: float = 4.0) -> Path:
+    """Plot the function of the largest α after every epoch of a search that logs it, and how many candidates were left."""
+    rows = [row for row in read_log(run) if "genotype" in row]
+    if not rows:
+        raise RunError(f"{run}: its log has no epoch of a search yet")
+    figure = new_figure(figsize=(9, 4))
+    function, left = figure.subplots(1, 2)
+    x = torch.linspace(-reach, reach, 801, dtype=torch.float64, device="cpu")
+    for number, row in enumerate(rows):
+        done = (number + 1) / len(rows)
+        y = Genotype.from_dict(row["genotype"])(x)
+        latest = number == len(rows) - 1
+        colour = COLOURS[0] if latest else (0.75 - 0.55 * done, 0.78 - 0.35 * done, 0.85)
+        label = f"epoch {row['epoch']}" if number in (0, len(rows) - 1) else None
+        function.plot(x, y, color=colour, lw=2.4 if latest else 1.2, label=label)
+    function.set_title("f(x) of the largest α, epoch by epoch", fontsize=10)
+    function.set_xlabel("x")
+    function.set_ylim(-reach, reach)
+    function.legend(frameon=False, fontsize=9)
+    left.step([row["epoch"] for row in rows], [row["alive"] for row in rows], where="post", color=COLOURS[1])
+    left.set_title("candidates left", fontsize=10)
+    left.set_xlabel("epoch")
+    left.set_ylim(0, None)
+    for axes in (function, left):
+        axes.spines[["top", "right"]].set_visible(False)
     return save_figure(figure, path)

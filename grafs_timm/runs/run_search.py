@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from tqdm import tqdm
 from ..activations import genotype as genotypes
 from ..activations.genotype import Genotype
 from ..activations.plots import plot_functions
-from ..config.schema import ImageData, Recipe, Search, TextData
-from ..data.text import TextBatches
+from ..config.schema import Recipe, Search
 from ..errors import RecipeError
 from ..search.bilevel import ActivationSearch, Site
 from ..search.table import Grid
@@ -26,10 +25,11 @@ from ..zoo.lookup import known_as, resolve
 from ..zoo.nearest import nearest_known
 from . import checkpoint, fitting
 from .folder import RunFolder
+from .levels import load_train, open_levels
 from .loop import Run, Work, open_run
 from .plots import plot_shrinking
 from .tracking import DISABLED, Wandb
-from .training import Feed, forever, has_idle_weights, load_data, load_tokens, make_batches, make_model, paced
+from .training import forever, has_idle_weights, make_model, paced
 from .weight_step import WeightStep, accuracy, loss_of
 
 
@@ -49,45 +49,6 @@ def _own_weights(model: nn.Module) -> bool:
     return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The data of a search: ``inner`` batches train the weights, ``outer`` ones α and γ; ``held_out`` is measured."""
-
-    inner: Feed
-    outer: Feed
-    held_out: Feed
-    num_classes: int
-    shape: tuple[int, ...]
-
-
-_OUTER_SEED = 1_000_003  # beside the inner one's
-
-
-def _image_parts(recipe: Recipe, data: ImageData, seed: int, device: str) -> _Parts:
-    if data.loading == "stream":
-        raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
-    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
-    train_set = load_data(data, "train", device)
-    weights_set, architecture_set = train_set.split(1 - settings.architecture_fraction, seed=seed)
-    return _Parts(
-        paced(make_batches(data, weights_set, train_set, size, seed, train=True, share=share), settings.steps_per_epoch),
-        make_batches(data, architecture_set, train_set, size, seed + _OUTER_SEED, train=True, share=share),
-        make_batches(data, architecture_set, train_set, 256, seed, train=False), train_set.num_classes, train_set.shape,
-    )  # fmt: skip
-
-
-def _text_parts(recipe: Recipe, data: TextData, seed: int, device: str) -> _Parts:
-    """Split the text so that the two levels do not overlap: the end of the training part is the architecture's."""
-    settings, size, share = recipe.search, recipe.search.batch_size, (parallel.rank(), parallel.world())
-    text, context = load_tokens(data, device), data.text.context
-    weights_set, architecture_set = text.train.split(1 - settings.architecture_fraction)
-    return _Parts(
-        paced(TextBatches(weights_set, size, context=context, seed=seed, share=share), settings.steps_per_epoch),
-        TextBatches(architecture_set, size, context=context, seed=seed + _OUTER_SEED, share=share),
-        TextBatches(architecture_set, size, context=context, train=False), text.vocab_size, (context,),
-    )  # fmt: skip
-
-
 class _Search(Work):
     """The parts of one search that a checkpoint holds, and its epochs."""
 
@@ -97,22 +58,19 @@ class _Search(Work):
         settings = recipe.search
         super().__init__(recipe, seed, device, settings.epochs)
         _check_batch(settings)
-        if isinstance(recipe.data, TextData):
-            parts = _text_parts(recipe, recipe.data, seed, device)
-        else:
-            parts = _image_parts(recipe, recipe.data, seed, device)
-        self.inner, self.outer, self.held_out = parts.inner, parts.outer, parts.held_out
+        levels = open_levels(recipe, load_train(recipe, device), settings.architecture_fraction, settings.batch_size, seed)
+        self.inner, self.outer, self.held_out = paced(levels.inner, settings.steps_per_epoch), levels.outer, levels.held_out
         compiled, why = fitting.compiles(recipe, settings.epochs * len(self.inner), device)
         self.fitted = {"compile": f"{'on' if compiled else 'off'} ({why})"}
         checkpoint.seed_all(seed)
-        self.model = make_model(recipe, parts.num_classes, parts.shape, device)
+        self.model = make_model(recipe, levels.num_classes, levels.shape, device)
         self.search = ActivationSearch(
             self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start,
             lr=settings.architecture.lr, betas=settings.architecture.betas,
             weight_decay=settings.architecture.weight_decay, wide=settings.wide,
             usual=resolve(settings.usual).layer if settings.usual else None,
             grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals),
-            compiled=compiled,
+            compiled=compiled, guard=settings.guard,
         )  # fmt: skip
         if recipe.compile == "model":
             self.search.compile_model()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..config.recipe import Recipe
 from ..errors import GrafsWarning, RecipeError, RunError
 from ..models import weights
 from ..models.replace import replace_activations
+from ..models.surgery import Report
 from ..utils import hardware, parallel
 from ..zoo import lookup as zoo
 from . import checkpoint
@@ -30,7 +31,7 @@ from .training import blank, has_idle_weights, make_model, measured_on, open_fee
 from .weight_step import WeightStep, loss_of, measure
 
 
-class _Training(Work):
+class Training(Work):
     """The parts of one training that a checkpoint holds, and its epochs."""
 
     noun = "training"
@@ -42,11 +43,11 @@ class _Training(Work):
         self.feeds = feeds = open_feeds(recipe, seed, device)
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, feeds.num_classes, feeds.shape, device, settings.start_from)
-        self.report = replace_activations(self.model, found)
+        self.report = self.put_activation()
         self.ema = ModelEmaV3(self.model, settings.ema_decay, use_warmup=True) if settings.ema_decay else None
         idle = parallel.world() > 1 and has_idle_weights(self.model, blank(feeds.shape, device))
         if recipe.compile == "model":
-            self.model.forward = torch.compile(self.model.forward)
+            self.compile_model()
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(feeds.train), recipe.amp, idle=idle)
         self.mixup = self._mixup()
         self.split, self.accumulate = measured_on(recipe), settings.accumulate
@@ -65,6 +66,21 @@ class _Training(Work):
     def close(self) -> None:
         self.feeds.close()
 
+    def put_activation(self) -> Report:
+        """Put the activation into the new model."""
+        return replace_activations(self.model, self.found)
+
+    def compile_model(self) -> None:
+        self.model.forward = torch.compile(self.model.forward)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what is left of the epoch under way."""
+        return self.feeds.train.epoch(self.epoch, self.done)
+
+    def end_epoch(self) -> dict[str, Any]:
+        """End an epoch whose steps are done, before it is measured; returns what to log of it besides."""
+        return {}
+
     def _mixup(self) -> Mixup | None:
         settings = self.settings
         if not (settings.mixup or settings.cutmix):
@@ -77,26 +93,29 @@ class _Training(Work):
             num_classes=self.feeds.num_classes,
         )  # fmt: skip
 
-    def _losses(self, images: Tensor, labels: Tensor) -> list[Callable[[], Tensor]]:
-        """A function for each micro-batch that runs the model on it and returns its mean loss in nats."""
+    def losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> list[Callable[[], Tensor]]:
+        """A function for each micro-batch that runs ``network`` on it and returns its mean loss in nats."""
         smoothing = 0.0 if self.mixup else self.settings.smoothing  # timm's Mixup has smoothed them
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with self.step.autocast():
-                return loss_of(self.step.network(images), labels, smoothing)
+                return loss_of(network(images), labels, smoothing)
 
         parts = zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True)
         return [partial(loss, *part) for part in parts]
 
-    def train_step(self, images: Tensor, labels: Tensor) -> None:
-        """One weight step; where memory ran out and the recipe says so, again in micro-batches half as large."""
+    def prepared(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Give a batch the recipe's memory format, mixup and cutmix."""
         if self.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        if self.mixup:
-            images, labels = self.mixup(images, labels)
+        return self.mixup(images, labels) if self.mixup else (images, labels)
+
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """One weight step; where memory ran out and the recipe says so, again in micro-batches half as large."""
+        images, labels = self.prepared(images, labels)
         while True:
             try:
-                loss = self.step(self._losses(images, labels))
+                loss = self.step(self.losses(self.step.network, images, labels))
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error):
@@ -139,7 +158,7 @@ class _Training(Work):
         """What is left of the epoch under way, with a checkpoint every ``evaluate.checkpoint_steps`` and at its end."""
         every, begin = self.settings.checkpoint_steps, time.perf_counter() - self.seconds
         self.model.train()
-        for images, labels in self.feeds.train.epoch(self.epoch, self.done):
+        for images, labels in self.batches():
             self.train_step(images, labels)
             run.bar.update()
             self.seconds = time.perf_counter() - begin
@@ -147,13 +166,16 @@ class _Training(Work):
                 state, mean = self.state(), float(self.total) / self.done
                 run.log("step", epoch=self.epoch, step=self.done, train_loss=mean, seconds=self.seconds)
                 run.save(state)
+        more = self.end_epoch()
         seconds, self.values = self.seconds, self.measure()
         self.epoch, self.done, self.seconds = self.epoch + 1, 0, 0.0
         self.total.zero_()
         state = self.state()
         skipped = {"skipped_shards": len(self.feeds.skipped)} if self.feeds.skipped else {}
         fitted = {"settings": self.fitted} if self.fitted and self.epoch == 1 else {}
-        run.log("epoch", epoch=self.epoch, **self.values, skipped=self.step.skipped, **skipped, seconds=seconds, **fitted)
+        run.log(
+            "epoch", epoch=self.epoch, **self.values, skipped=self.step.skipped, **skipped, seconds=seconds, **more, **fitted
+        )  # fmt: skip
         run.save(state)
         shown = {"loss": f"{self.values['train_loss']:.3f}"}
         run.bar.set_postfix(shown | {self.split: f"{self.values[f'{self.split}_accuracy']:.2f} %"})
@@ -219,4 +241,4 @@ def run_training(
     found = zoo.resolve(activation)
     facts = {"kind": "evaluate", "activation": found.name, "activation_sha256": found.sha256, "seed": seed}
     with open_run(recipe, out, facts, device=device, resume=resume, wandb=wandb, quiet=quiet) as run:
-        return run.summary or run.complete(_Training(run.fit(recipe), found, seed, run.device))
+        return run.summary or run.complete(Training(run.fit(recipe), found, seed, run.device))

@@ -254,6 +254,7 @@ class Feeds:
         mean, std: For normalising images, by channel; () for text.
         train_images: Training images, or tokens.
         also: Held-out data that are measured beside ``measured``.
+        train_set: What ``train`` makes batches of; None where it is streamed.
     """
 
     train: Feed
@@ -265,6 +266,7 @@ class Feeds:
     train_images: int
     measured_images: int
     also: Feed | None = None
+    train_set: ImageSet | TextSet | None = None
 
     def close(self) -> None:
         """End the processes that load images."""
@@ -310,7 +312,7 @@ def _resident(recipe: Recipe, data: ImageData, seed: int, device: str) -> Feeds:
         ),
         measured(measured_set), train_set.num_classes, train_set.shape, data.mean or train_set.mean,
         data.std or train_set.std, len(train_set), len(measured_set),
-        measured(sets["validation"]) if recipe.evaluate.measure_both else None,
+        measured(sets["validation"]) if recipe.evaluate.measure_both else None, train_set,
     )  # fmt: skip
 
 
@@ -325,7 +327,7 @@ def _texts(recipe: Recipe, data: TextData, seed: int, device: str) -> Feeds:
     return Feeds(
         paced(train, recipe.evaluate.steps_per_epoch),
         measured(counted), parts.vocab_size, (context,), (), (), len(parts.train), len(counted),
-        measured(parts.validation) if recipe.evaluate.measure_both else None,
+        measured(parts.validation) if recipe.evaluate.measure_both else None, parts.train,
     )  # fmt: skip
 
 

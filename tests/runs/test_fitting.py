@@ -10,7 +10,7 @@ from grafs_timm.config.schema import Recipe
 from grafs_timm.errors import GrafsWarning, RecipeError, RunError
 from grafs_timm.runs import fitting
 from grafs_timm.runs.run_search import run_search
-from grafs_timm.runs.run_training import _Training, run_training
+from grafs_timm.runs.run_training import Training, run_training
 from grafs_timm.runs.tracking import read_log
 from grafs_timm.utils import hardware
 from grafs_timm.zoo.lookup import resolve
@@ -76,7 +76,7 @@ def test_channels_last_for_models_of_convolutions(model, kwargs, expected):
 @pytest.mark.parametrize("chosen", [True, False])
 def test_the_model_is_in_the_format_that_was_chosen(monkeypatch, chosen):
     monkeypatch.setattr(fitting, "_channels_last", lambda *_: (chosen, "for this test"))
-    training = _Training(fitting.fit(recipe(channels_last="auto"), "cpu")[0], resolve("relu"), 0, "cpu")
+    training = Training(fitting.fit(recipe(channels_last="auto"), "cpu")[0], resolve("relu"), 0, "cpu")
     kernels = [p for p in training.model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
     assert kernels
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) is chosen for kernel in kernels)
@@ -107,9 +107,9 @@ def test_quiet_runs_say_it_in_the_log_alone(tmp_path, capsys):
 def test_a_run_resumes_with_what_it_began_with(tmp_path, processor, monkeypatch):
     processor(BF16)
     given = SIZED
-    epoch = _Training.run_epoch
+    epoch = Training.run_epoch
     with monkeypatch.context() as patched:
-        patched.setattr(_Training, "run_epoch", lambda self, run: epoch(self, run) if self.epoch < 1 else interrupt())
+        patched.setattr(Training, "run_epoch", lambda self, run: epoch(self, run) if self.epoch < 1 else interrupt())
         with pytest.raises(KeyboardInterrupt):
             run_training(given, "relu", tmp_path, quiet=True)
     processor(PLAIN)

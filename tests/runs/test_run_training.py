@@ -244,15 +244,15 @@ def test_settings_of_the_other_way_of_loading(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_out_of_memory(tmp_path, monkeypatch, asked):
-    losses = module._Training._losses
+    losses = module.Training.losses
 
-    def too_large(self, images, labels):
+    def too_large(self, network, images, labels):
         if len(images) // self.accumulate > 8:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        return losses(self, images, labels)
+        return losses(self, network, images, labels)
 
     same = run_training(recipe(evaluate=SETTINGS["evaluate"] | {"accumulate": 4}), "relu", tmp_path / "four", quiet=True)
-    monkeypatch.setattr(module._Training, "_losses", too_large)
+    monkeypatch.setattr(module.Training, "losses", too_large)
     if not asked:
         with pytest.raises(RunError, match=r"out of memory with 32 images at a time on cpu: evaluate.accumulate=2 .*halve"):
             run_training(RECIPE, "relu", tmp_path / "run", quiet=True)
