@@ -144,7 +144,7 @@ class Search(Section):
         log_epochs: Write a line of the log and a checkpoint every so many epochs.
         batch_size: Of a step, over all processes.
         accumulate: Micro-batches that a process splits its part of a batch into, to save memory.
-        architecture_fraction: Share of the training images that trains α and γ.
+        architecture_fraction: Share of the training images that trains α and γ; 0 for the same batches on both levels.
         warm_start: Epochs in which the weights train with the default activation ``usual``.
         shrink_start: The first epoch in which candidates are dropped.
         usual: The default activation; null keeps the model's own.
@@ -161,7 +161,7 @@ class Search(Section):
     log_epochs: Count = 1
     batch_size: Count = 128
     accumulate: Count = 1
-    architecture_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    architecture_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     warm_start: Annotated[int, Field(ge=0)] = 1
     shrink_start: Count = 2
     usual: Name | None = "relu"
@@ -235,13 +235,13 @@ class SearchWithin(Section):
 
     Args:
         epochs: Of the search; null for a quarter of evaluate.epochs, and at least 4.
-        architecture_fraction: Share of the training images that trains α and γ in these epochs.
+        architecture_fraction: As in a search, in these epochs.
         warm_start: Epochs in which the weights train with the default activation; null for a third of ``epochs``.
         shrink_start: The first epoch in which candidates are dropped; null for a quarter of ``epochs``.
     """
 
     epochs: Annotated[int, Field(ge=3)] | None = None
-    architecture_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    architecture_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     warm_start: Annotated[int, Field(ge=0)] | None = None
     shrink_start: Count | None = None
 

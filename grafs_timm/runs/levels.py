@@ -52,27 +52,28 @@ def open_levels(recipe: Recipe, train: ImageSet | TextSet, fraction: float, batc
     Args:
         recipe: Its data section says how batches are made.
         train: The training data.
-        fraction: Share of ``outer``; of a text it is the end.
+        fraction: Share of ``outer``; of a text it is the end. 0: both levels have the same batches, of all of the data.
         batch_size: Of a step of all processes together.
         seed: Of the split and of the order of batches.
     """
     data, share = recipe.data, (parallel.rank(), parallel.world())
+    outer_seed = seed + _OUTER_SEED if fraction else seed
     if isinstance(train, TextSet):
         assert isinstance(data, TextData)
-        inner_text, outer_text = train.split(1 - fraction)
+        inner_text, outer_text = train.split(1 - fraction) if fraction else (train, train)
         context = data.text.context
         return Levels(
             TextBatches(inner_text, batch_size, context=context, seed=seed, share=share),
-            TextBatches(outer_text, batch_size, context=context, seed=seed + _OUTER_SEED, share=share),
+            TextBatches(outer_text, batch_size, context=context, seed=outer_seed, share=share),
             TextBatches(outer_text, batch_size, context=context, train=False),
             train.vocab_size,
             (context,),
         )
     assert not isinstance(data, TextData)
-    inner, outer = train.split(1 - fraction, seed=seed)
+    inner, outer = train.split(1 - fraction, seed=seed) if fraction else (train, train)
     return Levels(
         make_batches(data, inner, train, batch_size, seed, train=True, share=share),
-        make_batches(data, outer, train, batch_size, seed + _OUTER_SEED, train=True, share=share),
+        make_batches(data, outer, train, batch_size, outer_seed, train=True, share=share),
         make_batches(data, outer, train, 256, seed, train=False),
         train.num_classes,
         train.shape,

@@ -19,8 +19,8 @@ from grafs_timm.config.recipe import parse_recipe
 from grafs_timm.errors import GrafsError, RecipeError
 from grafs_timm.models import weights
 from grafs_timm.runs import checkpoint
-from grafs_timm.runs.run_training import run_training
-from grafs_timm.runs.run_within import run_within
+from grafs_timm.runs.run_training import Training, run_training
+from grafs_timm.runs.run_within import TrainingWithSearch, run_within
 from grafs_timm.runs.tracking import read_log
 
 pytestmark = pytest.mark.usefixtures("plain")
@@ -143,13 +143,34 @@ def test_a_text(tmp_path):
     assert read_log(tmp_path / "run")[-1]["phase"] == "train"
 
 
+def test_without_a_share_both_levels_have_the_same_batches(tmp_path, monkeypatch):
+    seen = []
+    step = Training.train_step
+
+    def watched(self, images, labels):
+        seen.append((images, self.last_outer))
+        step(self, images, labels)
+
+    losses = TrainingWithSearch.losses
+
+    def noted(self, network, images, labels):
+        if network is self.model and self.search is not None:
+            self.last_outer = images
+        return losses(self, network, images, labels)
+
+    monkeypatch.setattr(TrainingWithSearch, "losses", noted)
+    monkeypatch.setattr(Training, "train_step", watched)
+    run_within(within(search_within=WITHIN | {"architecture_fraction": 0.0}), tmp_path, quiet=True)
+    assert all(torch.equal(inner, outer) for inner, outer in seen[: 3 * (300 // 32)])
+
+
 BAD = {
     "longer than the training": ({"epochs": 6}, r"search_within\.epochs: .*6 epochs leaves nothing of a training of 6"),
     "all warm start": ({"epochs": 4, "warm_start": 4}, r"search_within\.warm_start: .*below epochs \(4\)"),
     "no room for the drops": ({"epochs": 4, "shrink_start": 3}, r"search_within\.shrink_start: .*at most epochs − 2 \(2\)"),
     "too short": ({"epochs": 2}, r"search_within\.epochs"),
     "no such key": ({"epoch": 4}, r"search_within\.epoch"),
-    "no share": ({"architecture_fraction": 0.0}, r"search_within\.architecture_fraction"),
+    "no share": ({"architecture_fraction": -0.1}, r"search_within\.architecture_fraction"),
 }
 
 
