@@ -1,4 +1,4 @@
-"""Plot how a search shrinks, and how its function forms."""
+"""Plot how a search shrinks, how α moves, and how the function forms."""
 
 from __future__ import annotations
 
@@ -62,6 +62,33 @@ def plot_forming(run: str | Path, path: str | Path, reach: float = 4.0) -> Path:
     left.set_title("candidates left", fontsize=10)
     left.set_xlabel("epoch")
     left.set_ylim(0, None)
+    left.xaxis.get_major_locator().set_params(integer=True)
     for axes in (function, left):
         axes.spines[["top", "right"]].set_visible(False)
+    return save_figure(figure, path)
+
+
+def plot_alpha(run: str | Path, path: str | Path) -> Path:
+    """Plot α of every survivor after every epoch of a search that logs it, slot by slot; what is left at the end is named."""
+    rows = [row for row in read_log(run) if "alpha" in row]
+    if not rows:
+        raise RunError(f"{run}: its log has no epoch of a search yet")
+    figure = new_figure(figsize=(12, 6))
+    panels = figure.subplots(2, 3, sharex=True).T.ravel()
+    for slot, axes in zip(_PANELS, panels, strict=True):
+        values: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            for name, alpha in zip(row["survivors"][slot], row["alpha"][slot], strict=True):
+                values.setdefault(name, []).append((row["epoch"], alpha))
+        left = rows[-1]["survivors"][slot]
+        for name, points in sorted(values.items(), key=lambda each: each[0] in left):
+            stays = name in left
+            axes.plot(*zip(*points, strict=True), color=COLOURS[0] if stays else "#c5ccd4", lw=2 if stays else 0.9)
+        axes.set_title(f"{slot}: " + " ".join(left)[:40], fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in panels[1::2]:
+        axes.set_xlabel("epoch")
+    panels[0].set_ylabel("α")
+    panels[1].set_ylabel("α")
     return save_figure(figure, path)

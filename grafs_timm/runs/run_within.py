@@ -27,7 +27,7 @@ from . import fitting
 from .folder import RunFolder
 from .levels import open_levels
 from .loop import Run, open_run
-from .plots import plot_forming, plot_shrinking
+from .plots import plot_alpha, plot_forming, plot_shrinking
 from .run_training import Training
 from .tracking import DISABLED, Wandb
 from .training import forever, paced
@@ -107,8 +107,9 @@ class TrainingWithSearch(Training):
             return {"phase": "train"}
         search, dropped = self.search, self.search.end_epoch()
         best, survivors = search.genotype(), search.cell.survivors
+        alpha = {slot: search.cell.alpha[slot].detach()[left].tolist() for slot, left in search.cell.alive.items()}
         values = {
-            "phase": "search", "outer_loss": float(self.outer_total) / self.steps, "survivors": survivors,
+            "phase": "search", "outer_loss": float(self.outer_total) / self.steps, "survivors": survivors, "alpha": alpha,
             "alive": sum(map(len, survivors.values())), "dropped": dropped, "formula": best.text, "genotype": best.to_dict(),
             "outside": search.outside, "skipped_outer": search.skipped,
         }  # fmt: skip
@@ -152,6 +153,7 @@ class TrainingWithSearch(Training):
         plot_functions({"found": found}, folder.plots / "function.png")
         plot_shrinking(folder.path, folder.plots / "shrinking.png")
         plot_forming(folder.path, folder.plots / "forming.png")
+        plot_alpha(folder.path, folder.plots / "alpha.png")
         return values | {
             "search_epochs": self.search_epochs, "sha256": found.sha256, "known_as": known_as(found),
             "nearest": asdict(nearest_known(found)), "keeps_bound": found.bound is not None,

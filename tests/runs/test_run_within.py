@@ -45,7 +45,12 @@ def test_what_it_leaves(tmp_path):
     assert lines[3]["alive"] == 6
     assert lines[3]["formula"] == found.text
     assert lines[-1]["test_accuracy"] == summary["test_accuracy"]
-    assert {file.name for file in (tmp_path / "plots").iterdir()} == {"function.png", "shrinking.png", "forming.png"}
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {
+        "function.png",
+        "shrinking.png",
+        "forming.png",
+        "alpha.png",
+    }
     kept = weights.create_from(tmp_path / "weights", pretrained=True)
     assert weights.activation_of(kept).sha256 == found.sha256
     state = checkpoint.load(tmp_path / "checkpoint.pt")
