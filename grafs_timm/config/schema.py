@@ -147,6 +147,7 @@ class Search(Section):
         architecture_fraction: Share of the training images that trains α and γ; 0 for the same batches on both levels.
         warm_start: Epochs in which the weights train with the default activation ``usual``.
         shrink_start: The first epoch in which candidates are dropped.
+        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell.
         usual: The default activation; null keeps the model's own.
         wide: Search the wider set of candidates.
         guard: Let the last drops leave a function that can be trained with.
@@ -154,7 +155,7 @@ class Search(Section):
         model_kwargs: Added to the recipe's own in searches.
     """
 
-    _brief = frozenset({"steps_per_epoch", "log_epochs", "guard", "image_size", "crop_padding", "model_kwargs"})
+    _brief = frozenset({"steps_per_epoch", "log_epochs", "fade", "guard", "image_size", "crop_padding", "model_kwargs"})
 
     epochs: Count = 50
     steps_per_epoch: Count | None = None
@@ -164,6 +165,7 @@ class Search(Section):
     architecture_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     warm_start: Annotated[int, Field(ge=0)] = 1
     shrink_start: Count = 2
+    fade: Annotated[int, Field(ge=0)] = 0
     usual: Name | None = "relu"
     wide: bool = False
     guard: bool = False
@@ -187,6 +189,8 @@ class Search(Section):
         if self.shrink_start > self.epochs - 2:
             what = f"must be at most epochs − 2 ({self.epochs - 2}), so that there are epochs for the drops"
             problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
+        if self.warm_start + self.fade > self.epochs:
+            problems.append(("fade", f"must end within epochs ({self.epochs}), got {self.fade} after {self.warm_start}"))
         problems += _parts(self.batch_size, self.accumulate)
         return checked(self, problems + _warmup(self.weights, self.epochs))
 
@@ -238,12 +242,17 @@ class SearchWithin(Section):
         architecture_fraction: As in a search, in these epochs.
         warm_start: Epochs in which the weights train with the default activation; null for a third of ``epochs``.
         shrink_start: The first epoch in which candidates are dropped; null for a quarter of ``epochs``.
+        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell; for
+            weights to start from that were trained with the default activation.
     """
+
+    _brief = frozenset({"fade"})
 
     epochs: Annotated[int, Field(ge=3)] | None = None
     architecture_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.25
     warm_start: Annotated[int, Field(ge=0)] | None = None
     shrink_start: Count | None = None
+    fade: Annotated[int, Field(ge=0)] = 0
 
     def resolved(self, epochs: int) -> SearchWithin:
         """Return the section without null, for a training of ``epochs`` epochs.
@@ -267,6 +276,9 @@ class SearchWithin(Section):
             problems.append(("search_within.epochs", what))
         if own.warm_start >= own.epochs:
             problems.append(("search_within.warm_start", f"must be below epochs ({own.epochs}), got {own.warm_start}"))
+        elif own.warm_start + own.fade > own.epochs:
+            what = f"must end within epochs ({own.epochs}), got {own.fade} after a warm start of {own.warm_start}"
+            problems.append(("search_within.fade", what))
         if own.shrink_start > own.epochs - 2:
             what = f"must be at most epochs − 2 ({own.epochs - 2}), so that there are epochs for the drops"
             problems.append(("search_within.shrink_start", f"{what}, got {own.shrink_start}"))

@@ -65,7 +65,7 @@ class _Search(Work):
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, levels.num_classes, levels.shape, device)
         self.search = ActivationSearch(
-            self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start,
+            self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start, fade=settings.fade,
             lr=settings.architecture.lr, betas=settings.architecture.betas,
             weight_decay=settings.architecture.weight_decay, wide=settings.wide,
             usual=resolve(settings.usual).layer if settings.usual else None,

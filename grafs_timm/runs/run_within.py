@@ -71,7 +71,7 @@ class TrainingWithSearch(Training):
         assert within.warm_start is not None
         assert within.shrink_start is not None
         self.search = ActivationSearch(
-            self.model, self.search_epochs, warm_start=within.warm_start, shrink_start=within.shrink_start,
+            self.model, self.search_epochs, warm_start=within.warm_start, shrink_start=within.shrink_start, fade=within.fade,
             lr=settings.architecture.lr, betas=settings.architecture.betas, weight_decay=settings.architecture.weight_decay,
             wide=settings.wide, usual=resolve(settings.usual).layer if settings.usual else None,
             grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals), compiled=compiled, guard=settings.guard,

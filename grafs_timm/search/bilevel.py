@@ -25,7 +25,7 @@ from .cell import Cell
 from .shrink import drop_schedule
 from .sites import Board, Mode, Site
 from .table import Grid
-from .wiring import CompiledForward, attach, detach, freeze, release
+from .wiring import CompiledForward, attach, detach, freeze, release, usual_rows
 
 Loss = Callable[[], Tensor]  # runs the model on one batch
 
@@ -41,6 +41,8 @@ class ActivationSearch:
         epochs: Number of calls of `end_epoch`; an "epoch" may be any unit, such as iterations for a GPT.
         warm_start: Epochs in which the weights train with the default activation.
         shrink_start: The first epoch in which candidates are dropped.
+        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell, in equal
+            steps and on both levels (the outer one has the first step's share before); for pretrained weights.
         lr, betas, weight_decay: Of Adam on (α, γ).
         usual: The default activation of the warm start, as a name or class; None keeps the model's own.
         wide: Search the wider set of candidates.
@@ -85,6 +87,7 @@ class ActivationSearch:
         *,
         warm_start: int = 1,
         shrink_start: int = 2,
+        fade: int = 0,
         lr: float = 6e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
@@ -100,6 +103,10 @@ class ActivationSearch:
     ) -> None:
         if not 0 <= warm_start < epochs:
             raise ValueError(f"warm_start is a part of the {epochs} epochs, got {warm_start}")
+        if not 0 <= fade <= epochs - warm_start:
+            raise ValueError(f"fade is a part of the {epochs - warm_start} epochs after the warm start, got {fade}")
+        if fade and exact:
+            raise ValueError("fade mixes tables, and a search with exact=True has none")
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.model, self.epochs, self.warm_start, self.train_on = model, epochs, warm_start, train_on
         self.cell = Cell(wide).to(device)
@@ -108,7 +115,9 @@ class ActivationSearch:
         self.report = replace_sites(model, self._make_site(_maker(usual)), by="a search site", also=also)
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
-        self.guard = guard
+        self.guard, self.fade = guard, fade
+        if fade:
+            self._board.usual_rows = usual_rows(model, self._board)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
         attach(self.model, self._board)
 
@@ -133,6 +142,7 @@ class ActivationSearch:
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self._board.mode = Mode.DEFAULT if epoch < self.warm_start else Mode.INNER
+        self._board.share = min(1.0, max(1, epoch - self.warm_start + 1) / (self.fade + 1))
         self._board.forget()
 
     def compile_model(self, **settings: Any) -> None:
@@ -328,7 +338,7 @@ class ActivationSearch:
     def _plan(self) -> dict[str, int]:
         """Return what two searches must have in common for one to resume the other."""
         return {
-            "epochs": self.epochs, "warm_start": self.warm_start, "shrink_start": min(self.schedule),
+            "epochs": self.epochs, "warm_start": self.warm_start, "fade": self.fade, "shrink_start": min(self.schedule),
             "candidates": sum(map(len, self.cell.names.values())), "sites": self._board.sites,
         }  # fmt: skip
 

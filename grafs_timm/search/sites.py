@@ -93,6 +93,8 @@ class Board:
         self.sites = 0
         self.mode = Mode.DEFAULT  # of passes in training mode, outside of the outer level
         self.freeze: Callable[[nn.Module], None] | None = None  # in the outer level: applied to every model that is called
+        self.share = 1.0  # of the relaxed cell in a draw; the rest is the default activation, by its rows
+        self.usual_rows: Tensor | None = None
         self.found: nn.Module | None = None  # the search is finished: what sites of copied models compute
         self.now: Pass | None = None
         self._loose: dict[tuple[Mode, bool], Pass] = {}
@@ -132,6 +134,7 @@ class Board:
         self.found, self.now = found, None
         self.forget()
         self._earlier.clear()
+        self.usual_rows = None
         del self.cell, self.points
 
     # ---------------------------------------------------------------------------------------------- passes
@@ -199,9 +202,11 @@ class Board:
             weights = self.cell.choice(self.sites) if mode is Mode.CHOSEN else self.cell.draw(self.sites)
             if self.exact:
                 return made(weights, ())
-            rows = self.cell.tabulate(self.grid, self.points, weights, self.compiled).unbind(0)
+            rows = self.cell.tabulate(self.grid, self.points, weights, self.compiled)
+            if self.share < 1 and mode is not Mode.CHOSEN and self.usual_rows is not None:
+                rows = torch.lerp(self.usual_rows, rows, self.share)
             self.lookups += self.sites
-        return made(weights, rows)
+        return made(weights, rows.unbind(0))
 
     def _draw_by(self, seed: int, training: bool) -> Pass:
         """Draw inside of what is computed again, where the draw is not repeated: it must not change the random state."""

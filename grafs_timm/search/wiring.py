@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..models import hooks
 from .sites import Board, Site
+from .table import SPECIAL
 
 
 class CompiledForward:
@@ -59,6 +60,15 @@ def release(model: nn.Module, layer: Callable[[], nn.Module]) -> None:
             if isinstance(child, Site):
                 module._modules[name] = hooks.share(child, layer().train(child.training))
                 hooks.let_go(child)
+
+
+def usual_rows(model: nn.Module, board: Board) -> Tensor:
+    """Tabulate the default activation of every site: [sites, intervals + 5, 2], as `Cell.tabulate` does the relaxed cell."""
+    sites = {site._index: site.usual for site in model.modules() if isinstance(site, Site)}
+    special = board.points.new_tensor(SPECIAL)
+    with torch.no_grad():
+        values = [(sites[at](board.points.clone()), sites[at](special.clone())) for at in sorted(sites)]
+    return board.grid.rows(torch.stack([inside for inside, _ in values]), torch.stack([beyond for _, beyond in values]))
 
 
 def freeze(module: nn.Module, frozen: contextlib.ExitStack) -> None:

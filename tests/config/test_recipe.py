@@ -118,7 +118,7 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
     [
         ("search.epochs", 0, "expected a number ≥ 1, got 0"),
         ("search.batch_size", -3, "expected a number ≥ 1"),
-        ("search.architecture_fraction", -0.5, "expected a number >= 0, got -0.5"),
+        ("search.architecture_fraction", -0.5, "expected a number ≥ 0, got -0.5"),
         ("search.architecture_fraction", 1.0, "expected a number < 1, got 1.0"),
         ("search.warm_start", 50, "must be below epochs (50), got 50"),
         ("search.accumulate", 0, "≥ 1"),
