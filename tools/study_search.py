@@ -22,19 +22,38 @@ from grafs_timm.runs.run_training import run_training
 from grafs_timm.utils.files import write_csv
 from grafs_timm.zoo.lookup import known_as
 
-# name -> what it changes of the recipe; α lr × steps is kept where the number of steps changes
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "recipe": (),
-    "α lr ÷ 3": ("search.architecture.lr=6e-4",),
-    "α lr × 3": ("search.architecture.lr=6e-3",),
-    "α lr × 10": ("search.architecture.lr=2e-2",),
-    "squeezed": ("search.warm_start=1", "search.shrink_start=2"),  # the paper's schedule in this length
-    "squeezed, α lr × 3": ("search.warm_start=1", "search.shrink_start=2", "search.architecture.lr=6e-3"),
-    "half warm": ("search.warm_start=12", "search.shrink_start=10"),
-    "even split": ("search.architecture_fraction=0.5",),
-    "constant weight lr": ("search.weights.sched=none",),
-    "half as long": ("search.epochs=12", "search.warm_start=4", "search.shrink_start=3", "search.architecture.lr=4e-3"),
-}
+
+def settings(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return name -> what it changes of the recipe, in shares of the search's length."""
+    search, rate = recipe.search, recipe.search.architecture.lr
+    epochs = search.epochs
+
+    def share(part: float) -> int:
+        return max(1, round(part * epochs))
+
+    def alpha(factor: float) -> str:
+        return f"search.architecture.lr={rate * factor:g}"
+
+    squeezed = ("search.warm_start=1", "search.shrink_start=2")  # the paper's schedule in this length
+    half = ("search.warm_start=" + str(share(1 / 6)), "search.shrink_start=" + str(share(1 / 8)))
+    return {
+        "recipe": (),
+        "guard": ("search.guard=true",),
+        "α lr ÷ 3": (alpha(1 / 3),),
+        "α lr × 3": (alpha(3),),
+        "α lr × 10": (alpha(10),),
+        "squeezed": squeezed,
+        "squeezed, α lr × 3": (*squeezed, alpha(3)),
+        "half warm": (f"search.warm_start={share(1 / 2)}", f"search.shrink_start={share(5 / 12)}"),
+        "faded": (f"search.fade={share(1 / 4)}",),
+        "even split": ("search.architecture_fraction=0.5",),
+        "same batches": ("search.architecture_fraction=0",),
+        "same batches, guard": ("search.architecture_fraction=0", "search.guard=true"),
+        "constant weight lr": ("search.weights.sched=none",),
+        "half as long": (f"search.epochs={epochs // 2}", *half, alpha(2)),  # α lr × steps is kept
+    }
+
+
 USUAL = ("relu", "gelu", "silu")
 COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "accuracy", "n")
 
@@ -70,7 +89,9 @@ def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, c
          changes: tuple[str, ...]) -> None:  # fmt: skip
     common = ["data.validation_images=5000", *([f"data.name={data}"] if data else []), *changes]
     plain = load_recipe(recipe, common)
-    rows = []
+    changed, rows = settings(plain), []
+    if unknown := sorted(set(only) - changed.keys()):
+        raise click.BadParameter(f"{unknown[0]!r}: expected one of {', '.join(changed)}", param_hint="--only")
     for name in USUAL:
         rows.append(row("usual", "", "", name, train(plain, name, out / "usual" / name, trainings)))
     rng = np.random.default_rng(0)
@@ -79,13 +100,13 @@ def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, c
         rows.append(row("random", "", number, cell.text, train(plain, cell, out / "random" / str(number), trainings)))
         write(rows, out / "study.csv")
     for seed in range(seeds):  # outermost, so that a study stopped early has seen every setting as often as any
-        for name in only or SETTINGS:
+        for name in only or changed:
             folder = out / name.replace(" ", "_") / f"s{seed}"
-            found = run_search(load_recipe(recipe, [*common, *SETTINGS[name]]), folder, seed=seed, resume=True, quiet=True)
+            found = run_search(load_recipe(recipe, [*common, *changed[name]]), folder, seed=seed, resume=True, quiet=True)
             genotype = genotypes.load(folder / "genotype.json")
             accuracies = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
             more = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
-            rows.append(row(name, " ".join(SETTINGS[name]), seed, found["formula"], accuracies, **more))
+            rows.append(row(name, " ".join(changed[name]), seed, found["formula"], accuracies, **more))
             write(rows, out / "study.csv")
             click.echo(f"{name:28s} seed {seed}: {rows[-1]['accuracy']:.2f} %  {found['formula']}")
 

@@ -12,6 +12,7 @@ import bench_loader
 import bench_search
 import bench_step
 import bench_table
+import bench_within
 import profile_loops
 import pytest
 from click.testing import CliRunner
@@ -49,6 +50,29 @@ def test_a_benchmark_writes_rows_of_the_schema(tool, tmp_path, monkeypatch):
     assert {row["torch"] for row in rows} == {bench_csv.environment("cpu")["torch"]}
     assert all(float(row["median_ms"]) > 0 and float(row["ratio"]) > 0 for row in rows)
     assert all(float(row["q25_ms"]) <= float(row["median_ms"]) <= float(row["q75_ms"]) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("plain")
+def test_a_training_with_the_search_inside_is_measured_beside_the_plain_one(tmp_path):
+    how = [
+        "--recipe",
+        "resnet_digits",
+        "--data",
+        "digits",
+        "--images",
+        "600",
+        "--epochs",
+        "5",
+        "--out",
+        str(tmp_path / "rows.csv"),
+    ]
+    CliRunner().invoke(bench_within.main, how, catch_exceptions=False)
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(row["what"], row["subject"]): float(row["ratio"]) for row in csv.DictReader(file)}
+    assert rows["epoch", "epoch with search"] > rows["epoch", "epoch after the search"]
+    assert rows["whole", "training with search"] > 1
+    assert rows["peak memory", "plain"] == 1
 
 
 @pytest.mark.usefixtures("plain")
