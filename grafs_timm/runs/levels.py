@@ -55,6 +55,9 @@ def open_levels(recipe: Recipe, train: ImageSet | TextSet, fraction: float, batc
         fraction: Share of ``outer``; of a text it is the end. 0: both levels have the same batches, of all of the data.
         batch_size: Of a step of all processes together.
         seed: Of the split and of the order of batches.
+
+    Raises:
+        RecipeError: A level's share of the images does not fill one batch.
     """
     data, share = recipe.data, (parallel.rank(), parallel.world())
     outer_seed = seed + _OUTER_SEED if fraction else seed
@@ -71,6 +74,12 @@ def open_levels(recipe: Recipe, train: ImageSet | TextSet, fraction: float, batc
         )
     assert not isinstance(data, TextData)
     inner, outer = train.split(1 - fraction, seed=seed) if fraction else (train, train)
+    for part, level in ((inner, "the weights"), (outer, "α and γ")):
+        if len(part) < batch_size:
+            raise RecipeError(
+                f"architecture_fraction: at {fraction:g} of {len(train)} training images the {len(part)} for {level} do not "
+                f"fill one batch of {batch_size}; change it, take more images, or lower batch_size"
+            )
     return Levels(
         make_batches(data, inner, train, batch_size, seed, train=True, share=share),
         make_batches(data, outer, train, batch_size, outer_seed, train=True, share=share),

@@ -192,6 +192,12 @@ def test_a_training_too_short_for_any_search(tmp_path):
     assert not (tmp_path / "run.json").exists()
 
 
+def test_a_share_of_less_than_a_batch_is_refused(tmp_path):
+    said = r"architecture_fraction: at 0\.05 of 3\d\d training images the \d\d for α and γ do not fill one batch of 32"
+    with pytest.raises(RecipeError, match=said):
+        run_within(within(search_within=WITHIN | {"architecture_fraction": 0.05}), tmp_path)
+
+
 def test_streamed_data_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="a search keeps its images on the device"):
         run_within(within(data=STREAMED), tmp_path)
