@@ -222,7 +222,7 @@ def test_a_killed_launcher(whole, here, tmp_path):
     out = tmp_path / "m"
     command = ("transfer", here / "tiny.yaml", "--out", out, "--device", "cpu", "--workers", 2, "--quiet")
     with start(*command) as launcher:
-        assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 60)
+        assert soon(lambda: any(b'"epoch"' in log.read_bytes() for log in out.rglob("log.jsonl")), 120)
         launcher.send_signal(signal.SIGKILL)
     assert soon(lambda: not processes(out), 30), processes(out)  # one that is still importing looks only then
     assert len(list(out.rglob("summary.json"))) < 2

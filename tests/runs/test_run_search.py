@@ -12,7 +12,7 @@ from tiny_runs import SETTINGS, call, contents, full_disk, kill_after, recipe, s
 
 from grafs_timm.activations import genotype as genotypes
 from grafs_timm.errors import RunError
-from grafs_timm.runs import checkpoint
+from grafs_timm.runs import checkpoint, fitting
 from grafs_timm.runs import run_search as module
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.tracking import Wandb, read_log
@@ -263,7 +263,7 @@ def test_the_tables_are_compiled_where_that_pays():
 def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     """Compiled without inductor, whose kernels round otherwise; the graphs and what surrounds them are the same."""
 
-    monkeypatch.setattr(module, "_pays", lambda *_: True)
+    monkeypatch.setattr(fitting, "compiles", lambda *_: (True, "for this test"))
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **settings: compile_(function, backend="eager"))
     for name in ("auto", "model"):

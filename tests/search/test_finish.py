@@ -77,7 +77,7 @@ def test_the_cell_its_tables_and_its_optimiser_are_freed() -> None:
     search.finish()
     gc.collect()
     assert [each() for each in gone] == [None] * 3
-    assert "rows" not in str(search._board.__dict__)
+    assert search._board.usual_rows is search._board.now is None
 
 
 CALLS: dict[str, Callable[[ActivationSearch], Any]] = {
