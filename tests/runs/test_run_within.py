@@ -213,7 +213,6 @@ def test_a_recipe_without_the_section_keeps_its_hash():
     assert within().for_training().sha256 == recipe(evaluate=EVALUATE).for_training().sha256
 
 
-@pytest.mark.slow
 def test_two_processes_by_torchrun(tmp_path):
     (tmp_path / "tiny.yaml").write_text(within().to_yaml(), encoding="utf-8")
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grafs_timm"]

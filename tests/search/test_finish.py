@@ -15,7 +15,6 @@ import torch
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from grafs_timm.activations.activation import FoundActivation
 from grafs_timm.errors import SearchError
@@ -221,24 +220,6 @@ def test_a_compiled_model_stays_compiled(how: str) -> None:
     count = len(graphs)
     assert torch.equal(model.eval()(X), plain.eval()(X))
     assert len(graphs) > count
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_in_distributed_data_parallel(tmp_path: Path) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        model = network()
-        search = ActivationSearch(model, 10)
-        wrapped = DistributedDataParallel(model)
-        steps(search, model)
-        for turn in range(4):
-            if turn == 2:
-                search.finish()
-            wrapped(X).square().mean().backward()
-        assert not any(isinstance(module, Site) for module in wrapped.modules())
-        assert all(p.grad is not None for p in wrapped.parameters())
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_a_finished_model_is_saved_with_its_activation(tmp_path: Path) -> None:
