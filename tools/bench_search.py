@@ -168,7 +168,7 @@ def _common(settings: dict[str, Any], batch: int) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """A line of this process's memory account, in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     line = next(line for line in lines if line.startswith(field + ":"))
@@ -185,10 +185,10 @@ def peak(settings: dict[str, Any], kind: str, batch: int, steps: int = 3) -> int
         before = torch.cuda.memory_allocated()
     else:
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        before = _status("VmRSS")
+        before = status("VmRSS")
     for _ in range(steps):
         side.step()
-    return (torch.cuda.max_memory_allocated() if cuda else _status("VmHWM")) - before
+    return (torch.cuda.max_memory_allocated() if cuda else status("VmHWM")) - before
 
 
 def _warm(side: Side) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import bench_csv
 import click
-from bench_search import _status
+from bench_search import status
 
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.config.schema import Recipe
@@ -101,7 +101,7 @@ def main(
     if peak_of:
         work = made(recipe, peak_of)
         epoch(work)
-        click.echo(_status("VmHWM"))
+        click.echo(status("VmHWM"))
         return
     options = ["--recipe", name, "--data", data, "--images", str(images), "--epochs", str(epochs)]
     rows = times(recipe) + memory(options + [each for change in changes for each in ("--set", change)])

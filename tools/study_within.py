@@ -1,4 +1,4 @@
-"""Train with the search inside, and beside it what else the same cost or length would have bought.
+"""Compare a training with the search in its first part with plain trainings of the same length and of the same cost.
 
     python tools/study_within.py OUT --data path/to/cifar10 [--seeds 5] [--set KEY=VALUE ...]
 
@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-import scipy
 
+from grafs_timm.comparison.statistics import difference
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.run_within import run_within
@@ -37,13 +36,15 @@ def row(seed: int, arm: str, summary: dict[str, Any]) -> dict[str, Any]:
 
 def paired(rows: list[dict[str, Any]]) -> str:
     """The mean difference of the run with the search to each other arm, with its 95 % interval."""
+    arms: dict[str, dict[int, float]] = {}
+    for each in rows:
+        arms.setdefault(each["arm"], {})[each["seed"]] = each["accuracy"]
+    own = arms.pop("within")
     lines = []
-    by = {(each["arm"], each["seed"]): each["accuracy"] for each in rows}
-    for arm in dict.fromkeys(each["arm"] for each in rows if each["arm"] != "within"):
-        differences = [by["within", seed] - by[arm, seed] for seed in sorted({s for a, s in by if a == arm})]
-        mean, n = float(np.mean(differences)), len(differences)
-        half = scipy.stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5 if n > 1 else float("nan")
-        lines.append(f"within − {arm}: {mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}), {n} pairs")
+    for arm, theirs in arms.items():
+        found = difference(own, theirs)
+        interval = "" if found.low is None or found.high is None else f" ({found.low:+.2f} to {found.high:+.2f})"
+        lines.append(f"within − {arm}: {found.mean:+.2f}{interval}, {found.n} pairs")
     return "\n".join(lines)
 
 

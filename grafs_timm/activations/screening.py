@@ -65,13 +65,26 @@ def _spread(values: torch.Tensor) -> list[str]:
     return [f"gain: {1 / spread:.3g}, outside {1 / SPREADS[1]:g} to {1 / SPREADS[0]:g}"]
 
 
+def flat_shares(slopes: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the share of inputs from each end inwards where a function is flat.
+
+    Args:
+        slopes: |f′| at rising x, [..., n].
+        weights: Of the inputs there, [n], of sum 1.
+
+    Returns:
+        [...] from the left and from the right.
+
+    >>> left, right = flat_shares(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.full((4,), 0.25))
+    >>> left.item(), right.item()
+    (0.5, 0.0)
+    """
+    flat = (slopes < _FLAT * (slopes.square() * weights).sum(-1, keepdim=True).sqrt()).to(weights.dtype)
+    return (weights * flat.cumprod(-1)).sum(-1), (weights.flip(-1) * flat.flip(-1).cumprod(-1)).sum(-1)
+
+
 def _saturating(slopes: torch.Tensor) -> list[str]:
-    """Flat from both ends of the grid inwards."""
-    flat = slopes < _FLAT * float((slopes.square() * WEIGHTS).sum().sqrt())
-    left, right = (
-        float((weights * each.cumprod(0)).sum())
-        for each, weights in ((flat.double(), WEIGHTS), (flat.double().flip(0), WEIGHTS.flip(0)))
-    )
+    left, right = (float(share) for share in flat_shares(slopes, WEIGHTS))
     if min(left, right) <= LARGEST_SHARE:
         return []
     return [f"saturating: flat for {left:.0%} of the inputs on the left and {right:.0%} on the right".replace("%", " %")]

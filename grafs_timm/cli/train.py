@@ -47,18 +47,12 @@ def train(recipe: str, activation: str | None, search: bool, seed: int, out: Pat
     if search == (activation is not None):
         raise click.UsageError("give --activation NAME to train with one, or --search to find one in the training, not both")
     chosen, device = options.prepare(recipe, device, **changes)
-    stem, tracked = Path(recipe).stem, Wandb(wandb, group)
-    how: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "wandb": tracked, "quiet": quiet}
-    if activation is None:
-        out = out or Path("runs") / f"train_{stem}_search_s{seed}"
-        finished = (out / "summary.json").exists()
-        summary = run_within(chosen, out, **how)
-    else:
-        found = resolve(activation)
-        label = f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
-        out = out or Path("runs") / f"train_{stem}_{label}_s{seed}"
-        finished = (out / "summary.json").exists()
-        summary = run_training(chosen, found, out, **how)
+    found = None if activation is None else resolve(activation)
+    label = "search" if found is None else f"{found.name}_{found.sha256[:8]}" if found.sha256 else found.name
+    out = out or Path("runs") / f"train_{Path(recipe).stem}_{label}_s{seed}"
+    finished = (out / "summary.json").exists()
+    how: dict[str, Any] = {"seed": seed, "device": device, "resume": resume, "wandb": Wandb(wandb, group), "quiet": quiet}
+    summary = run_within(chosen, out, **how) if found is None else run_training(chosen, found, out, **how)
     options.say_if(finished, out)
     click.echo(f"f(x) = {summary['formula']}: {summary['report']}")
     split = summary.get("measured_on", "test")
@@ -66,4 +60,4 @@ def train(recipe: str, activation: str | None, search: bool, seed: int, out: Pat
     result = f"{split} {measure} {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
     if search:
-        click.echo(f"train from scratch with it: grafs-timm train {recipe} --activation {out / 'genotype.json'} --seed {seed}")
+        click.echo(f"next      grafs-timm train {recipe} --activation {out / 'genotype.json'} --seed {seed}")

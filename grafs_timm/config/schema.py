@@ -147,10 +147,10 @@ class Search(Section):
         architecture_fraction: Share of the training images that trains α and γ; 0 for the same batches on both levels.
         warm_start: Epochs in which the weights train with the default activation ``usual``.
         shrink_start: The first epoch in which candidates are dropped.
-        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell.
+        fade: Epochs after the warm start in which sites blend from the default activation to the relaxed cell.
         usual: The default activation; null keeps the model's own.
         wide: Search the wider set of candidates.
-        guard: Let the last drops leave a function that can be trained with.
+        guard: Keep a trainable function through the last drops.
         image_size, crop_padding: Used in searches instead of those of ``data``, for example for smaller images.
         model_kwargs: Added to the recipe's own in searches.
     """
@@ -242,8 +242,8 @@ class SearchWithin(Section):
         architecture_fraction: As in a search, in these epochs.
         warm_start: Epochs in which the weights train with the default activation; null for a third of ``epochs``.
         shrink_start: The first epoch in which candidates are dropped; null for a quarter of ``epochs``.
-        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell; for
-            weights to start from that were trained with the default activation.
+        fade: Epochs after the warm start in which sites blend from the default activation to the relaxed cell; use it with
+            weights that were trained with the default activation.
     """
 
     _brief = frozenset({"fade"})

@@ -49,6 +49,32 @@ def _own_weights(model: nn.Module) -> bool:
     return any(True for site in model.modules() if isinstance(site, Site) for _ in site.usual.parameters())
 
 
+def make_search(model: nn.Module, settings: Search, compiled: bool) -> ActivationSearch:
+    """Put a search around a model, as the section says; its tabulation is ``compiled`` where asked for."""
+    return ActivationSearch(
+        model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start, fade=settings.fade,
+        lr=settings.architecture.lr, betas=settings.architecture.betas, weight_decay=settings.architecture.weight_decay,
+        wide=settings.wide, usual=resolve(settings.usual).layer if settings.usual else None,
+        grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals), compiled=compiled, guard=settings.guard,
+    )  # fmt: skip
+
+
+def outer_scaler(recipe: Recipe, device: str) -> torch.amp.GradScaler | None:
+    """Return the loss scaler of the outer level in float16, else None."""
+    return torch.amp.GradScaler(torch.device(device).type) if recipe.amp == "fp16" else None
+
+
+def write_found(found: Genotype, folder: RunFolder) -> dict[str, Any]:
+    """Write the genotype and the plots of a search; returns what the summary says of the function."""
+    genotypes.save(found, folder.genotype_file)
+    plot_functions({"found": found}, folder.plots / "function.png")
+    plot_shrinking(folder.path, folder.plots / "shrinking.png")
+    return {
+        "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256, "known_as": known_as(found),
+        "nearest": asdict(nearest_known(found)), "keeps_bound": found.bound is not None,
+    }  # fmt: skip
+
+
 class _Search(Work):
     """The parts of one search that a checkpoint holds, and its epochs."""
 
@@ -64,22 +90,14 @@ class _Search(Work):
         self.fitted = {"compile": f"{'on' if compiled else 'off'} ({why})"}
         checkpoint.seed_all(seed)
         self.model = make_model(recipe, levels.num_classes, levels.shape, device)
-        self.search = ActivationSearch(
-            self.model, settings.epochs, warm_start=settings.warm_start, shrink_start=settings.shrink_start, fade=settings.fade,
-            lr=settings.architecture.lr, betas=settings.architecture.betas,
-            weight_decay=settings.architecture.weight_decay, wide=settings.wide,
-            usual=resolve(settings.usual).layer if settings.usual else None,
-            grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals),
-            compiled=compiled, guard=settings.guard,
-        )  # fmt: skip
+        self.search = make_search(self.model, settings, compiled)
         if recipe.compile == "model":
             self.search.compile_model()
         idle = parallel.world() > 1 and (
             _own_weights(self.model) or has_idle_weights(self.model, next(self.held_out.epoch(0))[0][:2])
         )
         self.step = WeightStep(self.model, settings.weights, settings.epochs, len(self.inner), recipe.amp, idle=idle)
-        fp16 = recipe.amp == "fp16"
-        self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if fp16 else None
+        self.outer_scaler = outer_scaler(recipe, device)
         self.totals, self.dropped = dict[str, float](), list[Any]()  # since the last line of the log
         self.separate_draws()
 
@@ -161,13 +179,8 @@ class _Search(Work):
     def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype]:
         search, recipe, found = self.search, self.recipe, self.search.genotype()
         held_out_accuracy, held_out_loss = accuracy(self.model, self.held_out.epoch(0), self.step)
-        genotypes.save(found, folder.genotype_file)
-        plot_functions({"found": found}, folder.plots / "function.png")
-        plot_shrinking(folder.path, folder.plots / "shrinking.png")
         return {
-            "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs,
-            "formula": found.text, "genotype": found.to_dict(), "sha256": found.sha256,
-            "known_as": known_as(found), "nearest": asdict(nearest_known(found)), "keeps_bound": found.bound is not None,
+            "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs, **write_found(found, folder),
             "held_out_accuracy": held_out_accuracy, "held_out_loss": held_out_loss, "outside": search.outside,
             "skipped_outer": search.skipped, "skipped_inner": self.step.skipped, "seconds": self.seconds,
             "hardware": hardware.describe(self.device),

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..activations import genotype as genotypes
 from ..activations.activation import activation_class
 from ..activations.genotype import Genotype
-from ..activations.plots import plot_functions
 from ..config.schema import Recipe, SearchWithin
 from ..errors import RecipeError
 from ..models.surgery import Report
 from ..search.bilevel import ActivationSearch
-from ..search.table import Grid
 from ..search.wiring import release
 from ..utils import parallel
-from ..zoo.lookup import known_as, resolve
-from ..zoo.nearest import nearest_known
+from ..zoo.lookup import resolve
 from . import fitting
 from .folder import RunFolder
 from .levels import open_levels
 from .loop import Run, open_run
-from .plots import plot_alpha, plot_forming, plot_shrinking
+from .plots import plot_alpha, plot_forming
+from .run_search import make_search, outer_scaler, write_found
 from .run_training import Training
 from .tracking import DISABLED, Wandb
 from .training import forever, paced
@@ -55,9 +51,8 @@ class TrainingWithSearch(Training):
             raise RecipeError("data.loading: a search keeps its images on the device; give data.train_images, or loading: auto")
         size, steps = recipe.evaluate.batch_size, len(self.feeds.train)
         levels = open_levels(recipe, self.feeds.train_set, self.within.architecture_fraction, size, seed)
-        self.inner, self.outer = paced(levels.inner, steps), forever(levels.outer)
-        self._outer = levels.outer
-        self.outer_scaler = torch.amp.GradScaler(torch.device(device).type) if recipe.amp == "fp16" else None
+        self.inner, self.outer = paced(levels.inner, steps), levels.outer
+        self.outer_scaler = outer_scaler(recipe, device)
         self.outer_total = torch.zeros((), device=device)  # the losses of the epoch under way
 
     @property
@@ -65,17 +60,10 @@ class TrainingWithSearch(Training):
         return f"search and training, seed {self.seed}"
 
     def put_activation(self) -> Report:
-        settings, within = self.recipe.search, self.within
         compiled, why = fitting.compiles(self.recipe, self.search_epochs * len(self.feeds.train), self.device)
         self.fitted = {"compile": f"{'on' if compiled else 'off'} ({why})"}
-        assert within.warm_start is not None
-        assert within.shrink_start is not None
-        self.search = ActivationSearch(
-            self.model, self.search_epochs, warm_start=within.warm_start, shrink_start=within.shrink_start, fade=within.fade,
-            lr=settings.architecture.lr, betas=settings.architecture.betas, weight_decay=settings.architecture.weight_decay,
-            wide=settings.wide, usual=resolve(settings.usual).layer if settings.usual else None,
-            grid=Grid(settings.grid.low, settings.grid.high, settings.grid.intervals), compiled=compiled, guard=settings.guard,
-        )  # fmt: skip
+        plan = {key: getattr(self.within, key) for key in ("epochs", "warm_start", "shrink_start", "fade")}
+        self.search = make_search(self.model, self.recipe.search.model_copy(update=plan), compiled)
         return self.search.report
 
     def compile_model(self) -> None:
@@ -92,12 +80,12 @@ class TrainingWithSearch(Training):
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.search is None:
             return super().batches()
-        self.outer = forever(self._outer, self.epoch * self.steps + self.done)
+        self._outer_batches = forever(self.outer, self.epoch * self.steps + self.done)
         return self.inner.epoch(self.epoch, self.done)
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         if self.search is not None:
-            outer = self.prepared(*next(self.outer))
+            outer = self.prepared(*next(self._outer_batches))
             self.outer_total += self.search.architecture_step(self.losses(self.model, *outer), self.outer_scaler)
         super().train_step(images, labels)
 
@@ -149,15 +137,10 @@ class TrainingWithSearch(Training):
         assert found is not None
         self.found = resolve(found)
         values, _ = super().result(folder)
-        genotypes.save(found, folder.genotype_file)
-        plot_functions({"found": found}, folder.plots / "function.png")
-        plot_shrinking(folder.path, folder.plots / "shrinking.png")
+        more = write_found(found, folder)
         plot_forming(folder.path, folder.plots / "forming.png")
         plot_alpha(folder.path, folder.plots / "alpha.png")
-        return values | {
-            "search_epochs": self.search_epochs, "sha256": found.sha256, "known_as": known_as(found),
-            "nearest": asdict(nearest_known(found)), "keeps_bound": found.bound is not None,
-        }, found  # fmt: skip
+        return values | more | {"search_epochs": self.search_epochs}, found
 
 
 def run_within(

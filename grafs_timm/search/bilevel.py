@@ -41,8 +41,8 @@ class ActivationSearch:
         epochs: Number of calls of `end_epoch`; an "epoch" may be any unit, such as iterations for a GPT.
         warm_start: Epochs in which the weights train with the default activation.
         shrink_start: The first epoch in which candidates are dropped.
-        fade: Epochs after the warm start in which the sites go over from the default activation to the relaxed cell, in equal
-            steps and on both levels (the outer one has the first step's share before); for pretrained weights.
+        fade: Epochs after the warm start in which sites blend from the default activation to the relaxed cell, in equal steps
+            on both levels; for pretrained weights. During the warm start the outer level uses the first step's blend.
         lr, betas, weight_decay: Of Adam on (α, γ).
         usual: The default activation of the warm start, as a name or class; None keeps the model's own.
         wide: Search the wider set of candidates.
@@ -52,10 +52,10 @@ class ActivationSearch:
             saves a few hundredths of a step on a CPU (worth it for several thousand steps), more on a GPU. See
             `compile_model` for the model itself.
         max_skips: Raise RunError after so many non-finite outer steps in a row.
-        guard: Let the last drops leave a cell that can be trained with: not constant, steep or saturated, and not resting on
-            the search's bound (`search.guard`).
-        train_on: Finish after the last epoch and let the training go on: `architecture_step` and `end_epoch` then do nothing,
-            so that the search can be the first part of a longer loop.
+        guard: Keep a trainable cell through the last drops: not constant, straight, steep or saturated, and not at the
+            search's bound (`search.guard`).
+        train_on: Call `finish` after the last epoch; later calls of `architecture_step` and `end_epoch` do nothing, so that the
+            search can be the first part of a longer loop.
         also: As in `replace_activations`.
 
     Raises:
@@ -116,6 +116,7 @@ class ActivationSearch:
         self._board.sites = self.report.replaced
         self.optimizer = torch.optim.Adam(self.cell.parameters(), lr=lr, betas=betas, weight_decay=weight_decay)
         self.guard, self.fade = guard, fade
+        self._found: Genotype | None = None
         if fade:
             self._board.usual_rows = usual_rows(model, self._board)
         self.epoch, self.skipped, self._in_a_row, self.max_skips = 0, 0, 0, max_skips
@@ -186,7 +187,7 @@ class ActivationSearch:
             scaler: For float16; another one than the weights'.
 
         Returns:
-            The mean loss, detached; NaN where the search has finished and the training goes on (``train_on``).
+            The mean loss, detached; NaN after the search has finished by ``train_on``.
 
         Raises:
             SearchError: The loss is not a scalar or has no gradient for α and γ.
@@ -270,10 +271,9 @@ class ActivationSearch:
     def finish(self, *copies: nn.Module) -> Genotype:
         """Replace the sites by the found activation, of the largest α, and free the cell, its tables and its optimiser.
 
-        The model is a plain one afterwards and its training goes on: weights, BatchNorm statistics, optimiser, schedule,
-        hooks, a compiled forward and wrappers such as DistributedDataParallel stay as they are, as do train and eval mode.
-        Weights saved before load into it afterwards. Other copies of the model compute the found activation as well, by
-        the sites that they still have.
+        The model is an ordinary one afterwards, in the same mode. Weights, BatchNorm statistics, hooks, optimiser, schedule, a
+        compiled forward and wrappers such as DistributedDataParallel are kept, and weights saved before load into it. Other
+        copies of the model compute the found activation through the sites they still have.
 
         Args:
             *copies: Copies of the model, such as an average of its weights, to replace the sites in too.
@@ -308,10 +308,10 @@ class ActivationSearch:
     @property
     def finished(self) -> bool:
         """Return whether `finish` was called, by the caller or by ``train_on``."""
-        return "_found" in self.__dict__
+        return self._found is not None
 
     def __getattr__(self, name: str) -> Any:
-        if self.finished and name in ("cell", "optimizer"):
+        if name in ("cell", "optimizer") and self.__dict__.get("_found"):
             raise SearchError(
                 f"the search is finished, and its {name} is freed; genotype() is what it found, and training goes on "
                 "without the search"
@@ -320,7 +320,7 @@ class ActivationSearch:
 
     def genotype(self) -> Genotype:
         """Return the discrete cell of the largest α, with its γ."""
-        return self.__dict__.get("_found") or self.cell.genotype()
+        return self._found or self.cell.genotype()
 
     @property
     def outside(self) -> float:

@@ -241,8 +241,8 @@ class Cell(nn.Module):
         """Drop the candidate with the lowest α from the slot with the most survivors, the first such slot.
 
         Args:
-            guard: Once few cells are left, keep at least one that can be trained with (`guard.trainable`): drop the lowest α
-                whose loss leaves one, if there is one.
+            guard: Once few cells are left, keep a trainable one (`guard.trainable`): drop the candidate of lowest α without
+                which one is left, if there is any.
 
         Returns:
             (slot, name).
@@ -260,7 +260,7 @@ class Cell(nn.Module):
         return slot, self.names[slot][dropped]
 
     def _spared(self, slot: str, order: Sequence[int]) -> int:
-        """Return the first candidate in ``order`` whose loss leaves a cell that can be trained with, else the first of all."""
+        """Return the first candidate in ``order`` without which a trainable cell is left, else the first of all."""
         fit = trainable(self.survivors, self._constants())
         if fit is None or not fit.any():
             return order[0]

@@ -1,7 +1,7 @@
-"""Tell which discrete cells of the survivors can be trained with, so that the last drops of a search leave one of them.
+"""Find the trainable cells among the survivors, so that the last drops of a search keep one of them.
 
-α ranks candidates by what they do within a mixture. The cell that is left alone may still be constant, steep or saturated, or
-may rest on the search's bound. Each condition here is one of the formula on [−5, 5], with inputs z ~ N(0, 1).
+α ranks candidates by what they do within a mixture. The cell that is left alone may still be constant, steep, saturated or at
+the search's bound. Each condition is one of the formula on [−5, 5], with inputs z ~ N(0, 1).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from ..activations import ops
+from ..activations.screening import LARGEST_SHARE, flat_shares
 from ..activations.similarity import SAMPLES, WEIGHTS
 
 MOST_CELLS = 4096  # four survivors in each slot
 STEEPEST = 5.0  # largest |f′|
 SPREADS = (0.2, 5.0)  # least and largest std f(z); GELU's is 0.6
 BOUND_SHARE = 1e-2  # how far lifting the search's bound may change f, as a share of its norm
-FLAT_SHARE = 0.1  # of the inputs, on each side where f may be flat
 LEAST_BEND = 0.05  # of std f(z) that no straight line explains
 
 Slots = Mapping[str, Sequence[str]]
 
 
 def trainable(survivors: Slots, gamma: Mapping[str, Mapping[str, float]]) -> Tensor | None:
-    """Return which cells of the survivors can be trained with.
+    """Return which cells of the survivors are trainable.
 
     Args:
         survivors: Slot -> names.
@@ -74,14 +74,13 @@ def _fit(searched: Tensor, lifted: Tensor) -> Tensor:
     spread = (centred.square() * WEIGHTS).sum(-1).sqrt()
     bend = (centred - (centred * SAMPLES * WEIGHTS).sum(-1, keepdim=True) * SAMPLES).square().mul(WEIGHTS).sum(-1).sqrt()
     apart = ((free - f).square() * WEIGHTS).sum(-1).sqrt()
-    flat = (slopes < 0.01 * (slopes.square() * middle).sum(-1, keepdim=True).sqrt()).double()
-    left, right = ((middle * flat.cumprod(-1)).sum(-1), (middle.flip(-1) * flat.flip(-1).cumprod(-1)).sum(-1))
+    left, right = flat_shares(slopes, middle)
     return (
         finite
         & (slopes.amax(-1) <= STEEPEST)
         & (spread >= SPREADS[0])
         & (spread <= SPREADS[1])
         & (apart <= BOUND_SHARE * (f.square() * WEIGHTS).sum(-1).sqrt())
-        & (torch.minimum(left, right) <= FLAT_SHARE)
+        & (torch.minimum(left, right) <= LARGEST_SHARE)
         & (bend >= LEAST_BEND * spread)
     )
