@@ -11,7 +11,7 @@ from torch import nn
 
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.errors import DataError, RunError
-from grafs_timm.runs import checkpoint, run_search
+from grafs_timm.runs import checkpoint, levels, run_search
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.runs.weight_step import WeightStep
 from grafs_timm.search.bilevel import ActivationSearch
@@ -194,7 +194,7 @@ def broken_on_one_rank(recipe_file, out):
         raise DataError("train-000001.tar: truncated")
 
     if parallel.launched() > 1 and not parallel.is_main():
-        run_search.load_data = load_data
+        levels.load_data = load_data
     main(["search", recipe_file, "--out", out, "--quiet"])
 
 
