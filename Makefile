@@ -24,7 +24,7 @@ help: ## this list
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP)) ## a small search on the embedded digits, from start to a model that uses what it found
 	@$(BIN)/python tools/demo.py
 
-test: lint ## lint, types and the tests shorter than a minute
+test: lint ## lint, types and the quick tests
 	@$(PYTEST) -m "not slow"
 
 test-all: lint ## the same with the slow tests

@@ -101,6 +101,7 @@ def test_scripts_that_are_none(script):
     assert call("exec", script).stderr.splitlines()[-1].startswith("SyntaxError")
 
 
+@pytest.mark.slow
 def test_under_torchrun(script):
     script.write_text(
         "import os, sys, timm\n"

@@ -82,6 +82,7 @@ except SystemExit as end: assert end.code == 1, end.code
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", list(locales()))
 def test_a_session_under_another_locale(tmp_path, there):
     (tmp_path / "session.py").write_text(SESSION, encoding="utf-8")

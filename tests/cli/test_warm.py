@@ -114,7 +114,8 @@ def test_images_are_decoded_once_until_their_files_change(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.parametrize("victim", ["job", pytest.param("warm process", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["job", "warm process"])
 def test_one_that_is_killed_goes_on(tmp_path, victim):
     killed = []
 

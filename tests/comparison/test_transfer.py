@@ -279,6 +279,7 @@ def test_killed_again_and_again(here, tmp_path):
     print(*story, sep="\n")
 
 
+@pytest.mark.slow
 def test_printed_jobs_run_by_hand(whole, here, tmp_path, monkeypatch):
     out = tmp_path / "a matrix"
     arguments = ("transfer", here / "tiny.yaml", "--out", out, "--set", "transfer.activations=[]", "--device", "cpu", "--quiet")

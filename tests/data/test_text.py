@@ -339,6 +339,7 @@ def test_a_vocabulary_that_does_not_fit_the_model():
         make_model(chosen, 300, (8,), "cpu")
 
 
+@pytest.mark.slow
 def test_gpt_mini_learns_shakespeare_by_bytes():
     pytest.importorskip("transformers")
     data = load_text(real("tinyshakespeare.txt.gz"), Text(context=32, held_out=0.1))

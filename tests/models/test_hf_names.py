@@ -141,7 +141,11 @@ def test_the_import_brings_no_transformers_and_one_hook_only() -> None:
     ("files", "said"),
     [
         ({}, "ModuleNotFoundError: No module named 'transformers'"),
-        ({"__init__": "", "activations": "ACT2CLS = {}; raise RuntimeError('half')"}, "RuntimeError: half"),
+        pytest.param(
+            {"__init__": "", "activations": "ACT2CLS = {}; raise RuntimeError('half')"},
+            "RuntimeError: half",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"__init__": ""}, "ModuleNotFoundError: No module named 'transformers.activations'", marks=pytest.mark.slow
         ),

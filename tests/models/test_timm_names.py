@@ -134,7 +134,12 @@ def python(code):
 
 
 @pytest.mark.parametrize(
-    "moved", ["timm.layers.create_act = types.ModuleType('create_act')", "del timm.layers.create_act"], ids=["maps", "module"]
+    "moved",
+    [
+        "timm.layers.create_act = types.ModuleType('create_act')",
+        pytest.param("del timm.layers.create_act", marks=pytest.mark.slow),
+    ],
+    ids=["maps", "module"],
 )
 def test_the_package_works_where_the_maps_have_moved(moved):
     done = python(
@@ -152,7 +157,13 @@ def test_the_package_works_where_the_maps_have_moved(moved):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("lacks", ["sys.modules['timm.layers'] = None", "del timm.layers.calculate_drop_path_rates"])
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        "sys.modules['timm.layers'] = None",
+        pytest.param("del timm.layers.calculate_drop_path_rates", marks=pytest.mark.slow),
+    ],
+)
 def test_a_timm_that_cannot_be_used_is_named(lacks):
     done = python(f"import sys, timm.layers; timm.__version__ = '0.9.16'; {lacks}; import grafs_timm")
     assert done.returncode == 1
