@@ -12,11 +12,16 @@ DEMO_STAMP := $(VENV)/.demo-ready-$(or $(VERSION),none)
 # One thread a worker: workers that each start a thread per core spend their time waiting for one another.
 PYTEST := OMP_NUM_THREADS=1 MPLBACKEND=agg WANDB_SILENT=true $(BIN)/python -m pytest -q -n $(WORKERS)
 DOCS := build/docs
+LOWEST := .venv-lowest
+LOWEST_VERSIONS := torch==2.8.0 torchvision==0.23.0 timm==1.0.24 numpy==1.26.4
+LOWEST_TESTS := $(addprefix tests/activations/test_, activation.py curve.py exact.py facts.py gains.py genotype.py ops.py) \
+	$(addprefix tests/models/test_, create.py functional.py hooks.py models.py shelf.py timm_names.py weights.py) \
+	$(addprefix tests/search/test_, cell.py finish.py guard.py search.py shrink.py table.py) tests/zoo
 ROOMS := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard grafs_timm/*/__init__.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint fmt docs venv clean
+.PHONY: help demo test test-all test-lowest lint fmt docs dist venv clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +47,17 @@ fmt: $(STAMP) ## format the code and sort imports
 
 docs: $(STAMP) ## an API reference from the docstrings, in build/docs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pdoc -d google -o $(DOCS) grafs_timm $(ROOMS)
+
+dist: $(STAMP) ## sdist and wheel in dist/, their metadata checked
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation . > /dev/null
+	@$(BIN)/python -m twine check --strict dist/*
+
+# Each of these files runs without the optional libraries.
+test-lowest: ## the quick tests of the functions and models with the lowest supported versions, in .venv-lowest
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check -e . pytest $(LOWEST_VERSIONS)
+	@OMP_NUM_THREADS=1 MPLBACKEND=agg $(LOWEST)/bin/python -m pytest -q -m "not slow" $(LOWEST_TESTS)
 
 venv: $(STAMP) ## set up .venv, or bring it up to date
 

@@ -141,7 +141,7 @@ def _timm_config(model: nn.Module, model_args: dict[str, Any], changed_cfg: dict
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / CONFIG
         try:
-            save_config_for_hf(model, str(path), model_config={"pretrained_cfg": changed_cfg}, model_args=model_args)
+            save_config_for_hf(model, path, model_config={"pretrained_cfg": changed_cfg}, model_args=model_args)
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise WeightsError(f"timm cannot describe this {type(model).__name__}: {error}; see model_args") from error
