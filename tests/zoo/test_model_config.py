@@ -71,7 +71,7 @@ def test_configs_of_timms_own_pass(tmp_path, pattern):
     for name in timm.list_models(pattern)[:4]:
         with torch.device("meta"):
             model = timm.create_model(name)
-        save_config_for_hf(model, str(tmp_path / CONFIG))
+        save_config_for_hf(model, tmp_path / CONFIG)
         assert read_config(tmp_path)["architecture"] == name.split(".")[0]
 
 
