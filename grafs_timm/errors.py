@@ -57,6 +57,10 @@ class DataError(GrafsError, ValueError):
     """Data cannot be read or do not fit the task; names the folder, shard and sample."""
 
 
+class UnreadableError(DataError):
+    """An image cannot be read or is of a kind that is not supported; names it."""
+
+
 class UnknownNameError(GrafsError, KeyError):
     """A model, activation or data set does not exist; names the nearest that do."""
 

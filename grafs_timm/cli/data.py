@@ -53,8 +53,9 @@ def data_pack(source: str, out: Path, form: Any, shard_size: int, splits: dict[s
               root: Path | None, skip_bad: bool, quiet: bool) -> None:  # fmt: skip
     """Pack SOURCE into the folder OUT.
 
-    SOURCE is a torchvision data set, a folder of images (CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg and val/CLASS/...),
-    or a text file.
+    SOURCE is a torchvision data set, a folder of images (CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg and val/CLASS/...), of a
+    Hugging Face data set or of torchvision's files, or a text file. Such folders need no packing: --data of the other
+    commands takes them, and packs them into a cache once.
 
     \b
     Examples:

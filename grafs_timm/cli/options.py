@@ -71,7 +71,7 @@ ADDRESS = click.option("--address", help="Address of the Ray cluster.  [default:
 recipe_options = section(
     "Recipe",
     click.option("--model", help="timm model to use instead of the recipe's."),
-    click.option("--data", help="Data instead of the recipe's: digits, folder of shards, URL, or torchvision data set."),
+    click.option("--data", help="Data instead of the recipe's: a name, URL, or folder of images, shards or tables."),
     SET,
     BAD_SHARD,
 )

@@ -47,6 +47,8 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
       grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 5 --select --workers 2 --out runs/choice
       # the same beside three random cells, to see what searching adds
       grafs-timm search resnet_cifar10_small --data path/to/cifar10 --seeds 5 --select --controls 3 --out runs/controlled
+      # a folder of images, train/CLASS/IMAGE.jpg and val/CLASS/IMAGE.jpg, packed once
+      grafs-timm search resnet_cifar10_small --data photos --set data.image_size=32 --out runs/photos
       # one search on four GPUs of a machine, together
       torchrun --nproc_per_node 4 -m grafs_timm search resnet_cifar10 --data path/to/cifar10 --seed 2 --out runs/c10_s2
     """

@@ -1,8 +1,9 @@
 """Find a data set by name and read its `_info.json`.
 
 ``--data`` takes, in this order: ``digits`` (embedded), the URL of a folder, shards (``train-{000..009}.tar``), a folder or its
-bare name in ``$GRAFS_TIMM_DATA`` or ``./data``, and the name of a torchvision data set, which is downloaded and packed there
-once.
+bare name in ``$GRAFS_TIMM_DATA`` or ``./data``, and the name of a torchvision data set. A folder without `_info.json`, of
+images by class or in another format that `sources` reads, is packed into a cache once. So are torchvision's files of CIFAR and
+MNIST; its other sets are downloaded and packed into the first of these places.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import DataError, UnknownNameError
-from ..utils import remote
+from ..utils import remote, resources
 from ..utils.suggest import nearest
 from . import samples, tar_stream
-from .info import DatasetInfo, SplitInfo, info_file, read_info, split_word
+from .info import NO_INFO, DatasetInfo, SplitInfo, info_file, read_info, split_word
 
 EMBEDDED = {"digits": Path(__file__).parent / "digits"}
 ACCEPTED = (
-    "--data takes `digits` (embedded), a folder with _info.json or its name in $GRAFS_TIMM_DATA or ./data, its URL, shards "
-    "such as path/train-{000..009}.tar, or a torchvision data set such as `svhn`, to be downloaded and packed once"
+    "--data takes `digits` (embedded), a folder of shards with _info.json, of images by class or of a Hugging Face data set, "
+    "its name in $GRAFS_TIMM_DATA or ./data, a URL, shards such as path/train-{000..009}.tar, or a torchvision data set such "
+    "as `svhn`"
 )
 VARIABLE = "GRAFS_TIMM_DATA"
 _MOST_SHARDS = 100_000
@@ -33,6 +35,8 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 def open_dataset(name: str | Path) -> DatasetInfo:
     """Find a data set and read its `_info.json`; shards are opened only if there is none.
+
+    A folder of images, of a Hugging Face data set or of torchvision's files is packed into the cache first (`cached`).
 
     Shards need no `_info.json`. In a folder with one, naming shards limits the splits to them (a split none of whose shards is
     named stays whole). Elsewhere shards are read once to count samples and classes; each belongs to the split named in its
@@ -43,7 +47,8 @@ def open_dataset(name: str | Path) -> DatasetInfo:
 
     Raises:
         UnknownNameError: There is no such data set.
-        DataError: Its `_info.json` is missing or invalid.
+        DataError: Its `_info.json` is invalid, or the folder is in no format that is read.
+        RunError: It has to be packed and the cache cannot be written.
 
     >>> open_dataset("digits").split("test").num_samples
     360
@@ -57,7 +62,7 @@ def open_dataset(name: str | Path) -> DatasetInfo:
     found = _folder(text)
     if found is None and _spells_shards(text):
         return _of_shards(text)
-    return read_info(found or _find(text))
+    return _find(text) if found is None else _of_folder(found)
 
 
 def places() -> list[Path]:
@@ -91,16 +96,53 @@ def _expanded_user(text: str) -> Path:
         return Path(text)
 
 
-def _find(text: str) -> Path:
-    """Return the folder of a torchvision data set, downloaded and packed if need be."""
+def _of_folder(folder: Path) -> DatasetInfo:
+    if info_file(folder):
+        return read_info(folder)
+    from . import cached, sources
+
+    if own := sources.recognised(folder):
+        return cached.packed(own)
+    layout = "CLASS/IMAGE.jpg, or train/CLASS/IMAGE.jpg and val/CLASS/..."
+    tars = next((file.name for file in sorted(folder.iterdir()) if file.name.endswith(_TARS)), None)
+    but = f" (shards are named, such as {folder / tars})" if tars else ""
+    raise DataError(
+        f"{folder}: no images by class ({layout}), no tables of a Hugging Face data set, none of torchvision's files{but}, and "
+        f"{NO_INFO}"
+    )
+
+
+def _find(text: str) -> DatasetInfo:
+    """Open a torchvision data set by name: its shards, its own files, or else a download."""
     if _is_bare(text):
-        from . import pack, sources  # they take a second to import
+        from . import cached, pack, sources  # they take a second to import
 
         if name := sources.torchvision_name(text):
-            packed = (place / name for place in places() if info_file(place / name))
-            return next(packed, None) or pack.pack_once(name, places()[0] / name)
+            shards = next((place / name for place in places() if info_file(place / name)), None)
+            if shards is None and name in sources.LOCAL:
+                if own := sources.files_of(name, _roots(name)):
+                    return cached.packed(own)
+                looked = ", ".join(map(str, _roots(name)))
+                raise UnknownNameError(
+                    f"no data set {text!r}: no shards in {places()[0] / name}, and none of torchvision's files in {looked}. "
+                    f"grafs-timm data pack {name} {places()[0] / name} downloads and packs it"
+                )
+            return read_info(shards or pack.pack_once(name, places()[0] / name))
     known = [*EMBEDDED, *(info.parent.name for place in places() for info in sorted(place.glob("*/*info.json")))]
     raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
+
+
+def _roots(name: str) -> list[Path]:
+    """Return the folders in which torchvision's files are looked for."""
+    own = resources.cache() / "torchvision" / name
+    return [
+        *places(),
+        *(place / name for place in places()),
+        Path(),
+        own,
+        resources.caches() / "torchvision",
+        resources.caches(),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- shards by name

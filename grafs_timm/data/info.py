@@ -17,6 +17,7 @@ from ..utils.suggest import nearest
 INFO = ("_info.json", "info.json")
 SMALLEST_INFO = """{"splits": {"train": {"name": "train", "num_samples": 2, "filenames": ["train-000000.tar"], \
 "shard_lengths": [2]}}, "classes": ["cat", "dog"]}"""
+NO_INFO = f"no _info.json; the smallest valid one: {SMALLEST_INFO}"
 
 
 class SplitInfo(BaseModel):
@@ -73,6 +74,7 @@ class _InfoFile(BaseModel):
     model_config = ConfigDict(strict=True)
     splits: Annotated[dict[str, SplitInfo], Field(min_length=1)]
     classes: Annotated[list[str], Field(min_length=1)] | None = None
+    split_rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class DatasetInfo:
         splits: The splits that have samples, by name.
         classes: Their names by label; None where the file lists none.
         empty: Names of the splits without samples.
+        split_rule: How it was split, in words; empty where the file does not say.
 
     >>> from grafs_timm.data import open_dataset
     >>> info = open_dataset("digits")
@@ -99,6 +102,7 @@ class DatasetInfo:
     splits: dict[str, SplitInfo]
     classes: tuple[str, ...] | None
     empty: tuple[str, ...] = ()
+    split_rule: str = ""
 
     def location(self, filename: str) -> str:
         """Return the absolute path, or the URL, of a shard."""
@@ -134,7 +138,7 @@ def read_info(folder: Path | str) -> DatasetInfo:
     """
     path: Path | str | None = remote.join(folder, INFO[0]) if isinstance(folder, str) else info_file(folder)
     if path is None:
-        raise DataError(f"{folder}: no _info.json; the smallest valid one: {SMALLEST_INFO}")
+        raise DataError(f"{folder}: {NO_INFO}")
     try:
         path, content = _info_content(folder, path)
         info = _InfoFile.model_validate_json(content.decode(json.detect_encoding(content)))
@@ -151,7 +155,7 @@ def read_info(folder: Path | str) -> DatasetInfo:
     if not splits:
         raise DataError(f"{path}: no split has a sample; pack the images again (grafs-timm data pack)")
     empty = tuple(name for name in info.splits if name not in splits)
-    return DatasetInfo(called, folder, splits, tuple(info.classes) if info.classes else None, empty)
+    return DatasetInfo(called, folder, splits, tuple(info.classes) if info.classes else None, empty, info.split_rule)
 
 
 def info_file(folder: Path) -> Path | None:

@@ -13,10 +13,9 @@ import io
 import os
 import re
 import shutil
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +25,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import DataError, RunError
+from ..errors import DataError, RunError, UnreadableError
 from ..utils.files import released, write_json
 from .info import read_info
 from .samples import FORMATS
-from .shards import checksum, open_image, plain_mode
+from .shard_writer import Shards, even
+from .shards import open_image, plain_mode
 from .sources import Source, Split, open_source
 
-Format = Literal["webp", "png", "jpg", "keep"]
+Format = Literal["webp", "png", "jpg", "keep", "auto"]
 SHARD_SIZE = 1000
 _DECODERS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]  # none of them starts another program
 # This effort of webp compresses CIFAR-10 as well as the default, in an eighth of the time.
@@ -42,6 +42,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "png": {},
     "jpg": {"quality": 95},
 }
+_WEBP_PIXELS = 16_383  # a side; the format's limit
 _AHEAD = 256  # images read and encoded before they are written
 
 
@@ -50,7 +51,8 @@ class Packing:
     """How to pack.
 
     Args:
-        format: ``webp`` and ``png`` are lossless, ``jpg`` (quality 95) is not, ``keep`` copies a folder's own files.
+        format: ``webp`` and ``png`` are lossless, ``jpg`` (quality 95) is not, ``keep`` copies a folder's own files, ``auto``
+            those that shards can hold, and makes others ``webp``, or ``png`` if too large for it.
         shard_size: Images per shard at most.
         hold_out: The share of each class that becomes ``test`` if the source has one split; 0 for none.
         splits: As for `sources.open_source`.
@@ -148,29 +150,60 @@ def _beside(out: Path) -> Path:
 
 
 def _pack(source: str, out: Path, how: Packing, root: Path | None, quiet: bool) -> list[str]:
-    found = _held_out(open_source(source, root, how.splits), how.hold_out)
+    return write(open_source(source, root, how.splits), out, how, quiet)
+
+
+def write(
+    source: Source, out: Path, how: Packing, quiet: bool = False, called: str = "", facts: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Write the shards of ``source`` and their `_info.json` to the folder ``out``, which must not exist and be held `alone`.
+
+    Args:
+        source: The images.
+        out: The folder.
+        how: Format and size of the shards.
+        quiet: Show no progress bar.
+        called: The data set's name, by default the folder's.
+        facts: More keys for `_info.json`, which readers ignore.
+
+    Returns:
+        A line for each image that was left out.
+
+    Raises:
+        DataError: It holds nothing to pack, or an image cannot be read.
+        RunError: ``out`` cannot be written; nothing is left.
+    """
+    if wrong := [name for name in source.classes if name.encode("utf-8", "ignore").decode() != name]:
+        raise DataError(f"{source.name}: the name of class {wrong[0]!r} is not valid text (UTF-8); rename it")
+    found = _held_out(source, how.hold_out)
     skipped: list[str] = []
+    called = called or out.name
     with written_beside(out) as folder:
         splits = {}
         for name, (split, indices) in found.parts.items():
-            writer = Shards(folder, shard_stem(out, name), even(len(indices), how.shard_size))
+            writer = Shards(folder, shard_stem(called, name), even(len(indices), how.shard_size))
             order = interleaved(split, indices)
-            with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{out.name} {name}") as bar:
+            with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{called} {name}") as bar:
                 for label, made in _encoded(found.source, split, order, how):
                     bar.update()
                     if isinstance(made, DataError):
                         skipped.append(str(made))
                     else:
                         writer.add(label, *made)
-            splits[name] = writer.close(name, len(found.source.classes))
-        write_json(folder / "_info.json", {"name": out.name, "splits": splits, "classes": list(found.source.classes)})
+            for label in np.unique(split.labels[indices]).tolist() if writer.total else ():
+                if label not in writer.labels:
+                    raise DataError(f"{source.name}: no image of class {source.classes[label]!r} in {name} can be read")
+            splits[name] = writer.close(name, len(source.classes))
+        info = {"name": called, "splits": splits, "classes": list(source.classes)}
+        rule = {"split_rule": found.rule} if found.rule else {}
+        write_json(folder / "_info.json", {**info, **rule, **(facts or {})})
         read_info(folder)  # checks that it can be opened
     return skipped
 
 
-def shard_stem(out: Path, split: str) -> str:
-    """Return the beginning of a split's shard names: the folder's name without characters that have a meaning in them."""
-    plain = re.sub(r"[^\w.-]", "_", out.name)
+def shard_stem(name: str, split: str) -> str:
+    """Return the beginning of a split's shard names: the data set's name without characters that have a meaning in them."""
+    plain = re.sub(r"[^\w.-]", "_", name)
     return f"{plain}-{split}"
 
 
@@ -192,6 +225,7 @@ def written_beside(out: Path) -> Iterator[Path]:
 class _Parts:
     source: Source
     parts: dict[str, tuple[Split, NDArray[np.int64]]]
+    rule: str = ""
 
 
 def _held_out(source: Source, fraction: float | None) -> _Parts:
@@ -215,7 +249,9 @@ def _held_out(source: Source, fraction: float | None) -> _Parts:
         if len(members) < 2:
             raise DataError(f"{source.name}: class {source.classes[label]!r} has one image, too few to hold some out")
         aside[members[: min(max(round(fraction * len(members)), 1), len(members) - 1)]] = True
-    return _Parts(source, {name: (split, np.flatnonzero(~aside)), "test": (split, np.flatnonzero(aside))})
+    parts = {name: (split, np.flatnonzero(~aside)), "test": (split, np.flatnonzero(aside))}
+    lowest = f"at least one image: those whose {source.named_by} has the lowest sha256"
+    return _Parts(source, parts, f"the split test is {fraction:g} of each class, {lowest}")
 
 
 def interleaved(split: Split, indices: Sequence[int] | NDArray[np.int64]) -> list[int]:
@@ -244,7 +280,8 @@ def _encoded(
         try:
             return encode(split.read(index), f"{source.name}: {split.name(index)}", how.format)
         except (OSError, DataError) as error:
-            known = error if isinstance(error, DataError) else DataError(f"{source.name}: {split.name(index)}: {error}")
+            where = "" if isinstance(error, DataError) else f"{source.name}: {split.name(index)}: "
+            known = UnreadableError(f"{where}{error}")
             if how.skip_bad:
                 return known
             raise known from error
@@ -271,14 +308,16 @@ def encode(image: Any, where: str, form: Format) -> tuple[str, bytes]:
     """
     if isinstance(image, bytes):
         opened = open_image(image, where, _DECODERS, "this")
-        if form == "keep":
-            return _as_it_is(image, where)
+        if form in ("keep", "auto") and (kept := _as_it_is(image, where, form)):
+            return kept
     elif form == "keep":
         raise DataError(f"{where}: keep copies the files of an image folder, but torchvision gives pixels; use webp or png")
     elif not isinstance(image, Image.Image):
         raise DataError(f"{where}: {type(image).__name__} is not an image")
     else:
         opened = plain_mode(image)
+    if form == "auto":
+        form = "webp" if max(opened.size) <= _WEBP_PIXELS else "png"
     content = io.BytesIO()
     try:
         opened.save(content, FORMATS[form], **_OPTIONS[form])
@@ -287,77 +326,13 @@ def encode(image: Any, where: str, form: Format) -> tuple[str, bytes]:
     return form, content.getvalue()
 
 
-def _as_it_is(content: bytes, where: str) -> tuple[str, bytes]:
+def _as_it_is(content: bytes, where: str, form: Format) -> tuple[str, bytes] | None:
+    """Return (extension, content) of a file that shards can hold; of another one None for ``auto``, DataError for ``keep``."""
     with Image.open(io.BytesIO(content), formats=_DECODERS) as image:
         kind = "JPEG" if image.format == "MPO" else image.format
     extension = next((extension for extension, name in FORMATS.items() if name == kind), None)
+    if extension is None and form == "auto":
+        return None
     if extension is None:
         raise DataError(f"{where}: is {kind}; shards hold {', '.join(sorted({*FORMATS.values()}))}: use webp or png, not keep")
     return extension, content
-
-
-def even(count: int, most: int) -> int:
-    """Return the samples per shard, at most ``most``, that make the fewest shards of nearly equal length."""
-    return -(-count // -(-count // most))
-
-
-@dataclass
-class Shards:
-    """Write samples into tars of ``length`` each, named ``stem``-000000.tar and so on."""
-
-    folder: Path
-    stem: str
-    length: int
-    counts: list[int] = field(default_factory=list)
-    total: int = 0
-    labels: dict[int, int] = field(default_factory=dict)
-    sha256: dict[str, str] = field(default_factory=dict)
-    _tar: tarfile.TarFile | None = None
-
-    def add(self, label: int | None, extension: str, content: bytes) -> None:
-        """Add a sample, with or without a label."""
-        if self._tar is None:
-            self._tar = tarfile.open(self._path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-            self.counts.append(0)
-        key = f"{self.total:08d}"
-        files = [(extension, content)] if label is None else [(extension, content), ("cls", str(label).encode())]
-        for end, data in files:
-            member = tarfile.TarInfo(f"{key}.{end}")  # time, user and group are 0, mode 0644
-            member.size = len(data)
-            self._tar.addfile(member, io.BytesIO(data))
-        self.total += 1
-        self.counts[-1] += 1
-        if label is not None:
-            self.labels[label] = self.labels.get(label, 0) + 1
-        if self.counts[-1] == self.length:
-            self._finish()
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.stem}-{len(self.sha256):06d}.tar"
-
-    def _finish(self) -> None:
-        if self._tar is None:
-            return
-        self._tar.close()
-        self._tar = None
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = checksum(file)
-        self.sha256[self._path.name] = digest
-
-    def close(self, split: str, classes: int | None = None) -> dict[str, Any]:
-        """Finish the last tar and return the split's part of `_info.json`; ``classes`` is None for text."""
-        self._finish()
-        if not self.counts:
-            raise DataError(f"{self.stem}: no image could be read")
-        counts = {} if classes is None else {"class_counts": [self.labels.get(label, 0) for label in range(classes)]}
-        return {
-            "name": split,
-            "num_samples": self.total,
-            "filenames": list(self.sha256),
-            "shard_lengths": self.counts,
-            "alt_label": "",
-            **counts,
-            "sha256": self.sha256,
-        }

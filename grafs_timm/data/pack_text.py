@@ -16,7 +16,8 @@ from tqdm import tqdm
 from ..errors import DataError
 from ..utils.files import write_json
 from .datasets import open_dataset
-from .pack import SHARD_SIZE, Shards, alone, check_free, check_sizes, even, shard_stem, written_beside
+from .pack import SHARD_SIZE, alone, check_free, check_sizes, shard_stem, written_beside
+from .shard_writer import Shards, even
 from .text_source import find_file, read_file
 from .tokens import END
 
@@ -60,7 +61,7 @@ def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: boo
         with written_beside(out) as folder:
             infos = {}
             for split, own in splits.items():
-                writer = Shards(folder, shard_stem(out, split), even(len(own), how.shard_size))
+                writer = Shards(folder, shard_stem(out.name, split), even(len(own), how.shard_size))
                 for sample in tqdm(own, disable=quiet or None, unit="sample", desc=f"{out.name} {split}"):
                     writer.add(None, "txt", sample)
                 infos[split] = writer.close(split)

@@ -21,6 +21,7 @@ from ..utils import parallel
 from . import checkpoint, fitting
 from .folder import RunFolder
 from .tracking import RunLog, Wandb
+from .training import split_rule
 from .wandb_result import show_result
 from .weight_step import WeightStep
 
@@ -175,6 +176,8 @@ class Run:
         self._say_settings(work)
         if work.epoch == work.done == 0:
             work.begin(self)
+            if rule := split_rule(work.recipe.data):
+                log.log("notice", text=rule)
         notices = list(self._notes)
         if work.processes != parallel.world():
             notices.append(

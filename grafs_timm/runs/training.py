@@ -109,6 +109,14 @@ def dataset_of(data: Data) -> DatasetInfo | None:
     return open_dataset(data.name)
 
 
+def split_rule(data: Data) -> str:
+    """Return how a recipe's images were split when they were packed, in words; empty where their `_info.json` does not say."""
+    if isinstance(data, TextData) or remote.is_url(remote.listed(data.name)[0]):
+        return ""
+    info = open_dataset(data.name)
+    return info.split_rule and f"{info.name}: {info.split_rule}"
+
+
 def load_tokens(data: TextData, device: str | torch.device) -> TextParts:
     """Load a recipe's text, tokenised, onto ``device``, with warnings of what was done to it. Errors as `load_text`."""
     found = load_text(data.name, data.text, device, train_split=data.train_split, test_split=data.test_split)

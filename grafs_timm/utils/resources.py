@@ -1,7 +1,8 @@
-"""Find the folders that ship with the package: zoo/ and recipes/."""
+"""Find the folders that ship with the package, zoo/ and recipes/, and the cache."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -24,3 +25,14 @@ def folder(name: Literal["zoo", "recipes"]) -> Path:
 def page(name: str) -> str:
     """The text of a page's template in grafs_timm/publishing/templates/."""
     return (_PACKAGE / "publishing" / "templates" / name).read_text(encoding="utf-8")
+
+
+def cache() -> Path:
+    """Return this package's cache, of what can be made again: ``$GRAFS_TIMM_CACHE``, or ``grafs-timm`` in the user's."""
+    own = os.environ.get("GRAFS_TIMM_CACHE")
+    return Path(own) if own else caches() / "grafs-timm"
+
+
+def caches() -> Path:
+    """Return the folder of the user's caches: ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

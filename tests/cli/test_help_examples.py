@@ -51,6 +51,7 @@ APPENDED = {
     "search": SEARCH,
     "search resnet_cifar10_small": SEARCH + SELECT + " --set evaluate.epochs=1"
     " --set evaluate.batch_size=16 --set evaluate.weights.warmup_epochs=0",
+    "search resnet_cifar10_small --data photos": SEARCH.replace("batch_size=8", "batch_size=4"),
     "train": TRAIN,
     "transfer": "--set evaluate.batch_size=16",  # those that do not print their jobs are dry runs
     "transfer resnet_cifar10 --activation runs/batch --random": "--dry-run --set evaluate.batch_size=16",
@@ -139,6 +140,7 @@ def here(furnished, tmp_path, monkeypatch):
     place = shutil.copytree(furnished, tmp_path / "here")
     monkeypatch.chdir(place)
     monkeypatch.delenv("GRAFS_TIMM_DATA", raising=False)
+    monkeypatch.setenv("GRAFS_TIMM_CACHE", str(tmp_path / "cache"))
     for module in (selection, campaign_run):
         monkeypatch.setattr(module, "run_jobs", in_this_process)
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", SVHN_FILES)
