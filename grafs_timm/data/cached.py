@@ -64,13 +64,13 @@ def _state(own: Own) -> tuple[str, int]:
     """Return what tells one state of the files from another, and the bytes of those that are copied as they are."""
     digest, kept = hashlib.sha256("\n".join([_FORMAT, own.kind, str(HELD_OUT), ""]).encode()), 0
     above = len(os.fsencode(own.root)) + 1
-    for file in sorted(own.files):
+    for file in sorted(map(os.fspath, own.files)):  # as text: there may be a million
         try:
-            state = file.stat()
+            state = os.stat(file)
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror}") from error
         digest.update(os.fsencode(file)[above:] + f"\0{state.st_size} {state.st_mtime_ns}\n".encode())
-        kept += state.st_size * (file.suffix.lower()[1:] in FORMATS)
+        kept += state.st_size * (file.rpartition(".")[2].lower() in FORMATS)
     return digest.hexdigest(), kept
 
 

@@ -176,6 +176,16 @@ def test_a_full_disk_leaves_nothing(tmp_path, cache, monkeypatch):
     monkeypatch.undo()
 
 
+def test_a_file_that_the_system_refuses_leaves_nothing(tmp_path, cache):
+    """The system's own error, as of a full disk, by a limit on the size of files."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+    code += f"from grafs_timm.data import open_dataset; open_dataset({str(photos(tmp_path / 'photos', count=200))!r})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
+    assert "File too large; nothing was left. GRAFS_TIMM_CACHE names" in result.stderr.splitlines()[-1]
+    assert not list(cache.parent.rglob("*.*"))
+
+
 def test_too_little_space_is_said_before_packing(tmp_path, cache, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(cached.shutil, "disk_usage", lambda place: usage._replace(free=100))

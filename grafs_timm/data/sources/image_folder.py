@@ -89,7 +89,8 @@ def _are_classes(folder: Path, below: Sequence[str], named: Mapping[str, str]) -
 
 
 def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+    name = os.path.basename(file)
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 def _by_class(folder: Path, root: Path | None) -> dict[str, list[Path]]:
@@ -109,9 +110,11 @@ def _by_class(folder: Path, root: Path | None) -> dict[str, list[Path]]:
     for cls in classes:
         for place in (folder, cls):
             _stays(place, root)
-        files = sorted(_below(cls, root))
+        files = sorted(_below(cls, root), key=os.fspath)  # as text: there may be a million
         images = [file for file in files if _is_image(file)]
-        others += Counter(file.suffix.lower() or "no ending" for file in files if not _is_image(file) and file.name[0] != ".")
+        if len(images) < len(files):
+            left = (file for file in files if not _is_image(file) and file.name[0] != ".")
+            others += Counter(file.suffix.lower() or "no ending" for file in left)
         if not images:
             raise DataError(f"{cls}: no images ({', '.join(EXTENSIONS)}); {_LAYOUT}")
         for name in (str(image)[len(str(folder)) + 1 :] for image in images):

@@ -55,14 +55,16 @@ class Table:
     """
 
     def __init__(self, split: str, files: list[Path], budget: limits.Budget) -> None:
-        self.split, self.batches, self.columns = split, list[Any](), _columns(files[0])
+        with _explained(files[0]):
+            self.split, self.batches, self.columns = split, list[Any](), _columns(files[0])
         wanted = [self.columns.image, self.columns.label]
         for file in files:
             with _explained(file):
                 for batch in _batches(file, wanted, budget):
-                    batch.validate(full=True)  # offsets from outside lead nowhere else
-                    if batch.num_rows:
-                        self.batches.append(batch)
+                    both = batch.select(wanted)  # KeyError where a file lacks a column that the first has
+                    both.validate(full=True)  # offsets from outside lead nowhere else
+                    if both.num_rows:
+                        self.batches.append(both)
         self.starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
         self.where = str(files[0].parent)
 
@@ -77,7 +79,8 @@ class Table:
     def image(self, index: int) -> bytes:
         """Return the image file of a row."""
         place = int(np.searchsorted(self.starts, index, side="right")) - 1
-        value = self.batches[place].column(self.columns.image)[index - int(self.starts[place])].as_py()
+        with _explained(Path(self.where)):
+            value = self.batches[place].column(self.columns.image)[index - int(self.starts[place])].as_py()
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise DataError(
@@ -121,12 +124,11 @@ def _batches(file: Path, wanted: list[str], budget: limits.Budget) -> Iterator[A
         for batch in reader if hasattr(reader, "__iter__") else map(reader.get_batch, range(reader.num_record_batches)):
             budget.take(max(_arrow().total_allocated_bytes() - before, 0), str(file))  # of a compressed file
             before = _arrow().total_allocated_bytes()
-            yield batch.select(wanted)
+            yield batch
         return
     parquet = _arrow(".parquet").ParquetFile(str(file))
-    groups = map(parquet.metadata.row_group, range(parquet.metadata.num_row_groups))
-    chunks = (group.column(column) for group in groups for column in range(group.num_columns))
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted)
+    # of all columns, because pyarrow aborts the process where it is asked for a damaged description of one
+    size = sum(parquet.metadata.row_group(group).total_byte_size for group in range(parquet.metadata.num_row_groups))
     whole = f"{file}: {size >> 20} MB in memory, because parquet files are read whole; save_to_disk of datasets makes others"
     limits.RESIDENT.check(size, whole)
     for batch in parquet.iter_batches(batch_size=256, columns=wanted):
@@ -142,8 +144,7 @@ def _schema(file: Path) -> Any:
 
 def _columns(file: Path) -> _Columns:
     """Choose the columns of images and labels. DataError where there are none, or several."""
-    with _explained(file):
-        schema = _schema(file)
+    schema = _schema(file)
     features = _features(schema, file)
     kinds = {name: _kind(features.get(name), schema.field(name).type) for name in schema.names}
     has = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:20]) or "none"

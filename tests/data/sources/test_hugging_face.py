@@ -268,9 +268,10 @@ def test_descriptions_that_are_wrong(tmp_path, file, content, message):
         open_dataset(folder)
 
 
-def test_damaged_tables_are_errors(tmp_path):
-    folder = as_saved(tmp_path / "set")
-    file = folder / "train" / "data-00000-of-00003.arrow"
+@pytest.mark.parametrize("write", [as_saved, as_parquet])
+def test_damaged_tables_are_errors(tmp_path, write):
+    folder = write(tmp_path / "set")
+    file = next(iter(sorted([*folder.rglob("*train*.parquet"), *folder.rglob("train/*.arrow")])))
     whole = file.read_bytes()
     generator, found = np.random.default_rng(0), Counter()
     for number in range(40):
@@ -278,7 +279,7 @@ def test_damaged_tables_are_errors(tmp_path):
         if number % 2:
             del damaged[int(generator.integers(len(whole))) :]
         else:
-            for place in generator.integers(len(whole), size=20):
+            for place in (*generator.integers(len(whole), size=10), *-generator.integers(1, 900, size=4)):
                 damaged[place] = generator.integers(256)
         file.write_bytes(damaged)
         try:
@@ -288,6 +289,13 @@ def test_damaged_tables_are_errors(tmp_path):
             found["refused"] += 1
     assert found["refused"] > 10
     assert found.total() == 40
+
+
+def test_a_second_file_without_the_labels(tmp_path):
+    folder = as_parquet(tmp_path / "set")
+    table(15).remove_columns("label").to_parquet(folder / "data" / "train-00001-of-00002.parquet")
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.parquet: truncated, corrupt or not such a table: .*label"):
+        open_dataset(folder)
 
 
 def test_parquet_files_that_do_not_fit_in_memory(tmp_path, monkeypatch):
