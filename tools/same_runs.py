@@ -19,6 +19,8 @@ from grafs_timm.runs import checkpoint
 from grafs_timm.runs.tracking import read_log
 
 CLOCK = ("time", "seconds")  # keys and columns that say what a clock says
+TOOK = re.compile(r"took [0-9.]+ (s|min|h)\b")
+OF_CLOCK = re.compile(r'<(td|dd) class="(?:[a-z ]+ )?clock".*?</\1>', re.DOTALL)  # of a report's page
 HIDDEN = re.compile(r"\.(.+)\.[a-z0-9_]{8}|\.lock")
 
 
@@ -53,7 +55,9 @@ def _content(path: Path) -> Any:
         with path.open(newline="", encoding="utf-8") as file:
             return [_timeless(row) for row in csv.DictReader(file)]
     if path.name == "report.md":
-        return re.sub(r"took [0-9.]+ (s|min|h)\b", "took", path.read_text(encoding="utf-8"))
+        return TOOK.sub("took", path.read_text(encoding="utf-8"))
+    if path.name == "report.html":
+        return TOOK.sub("took", OF_CLOCK.sub("", path.read_text(encoding="utf-8")))
     return path.read_bytes()
 
 
@@ -123,7 +127,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
 def _read(path: Path) -> None:
     if path.suffix in _READERS:
         _READERS[path.suffix](path)
-    elif path.suffix in (".csv", ".md") and not path.read_bytes().endswith(b"\n"):
+    elif path.suffix in (".csv", ".md", ".html") and not path.read_bytes().endswith(b"\n"):
         raise ValueError("ends within a line")
 
 

@@ -1,9 +1,11 @@
-"""Plot activation functions and their slopes beside ReLU, GELU and SiLU."""
+"""Sample activation functions and their slopes, and plot them beside ReLU, GELU and SiLU."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +17,45 @@ from ..utils.figures import new_figure, save_figure
 RIVALS: dict[str, Callable[[Tensor], Tensor]] = {"ReLU": F.relu, "GELU": F.gelu, "SiLU": F.silu}
 _GREYS = ("#9aa5b1", "#c3a15a", "#7fa98f")
 COLOURS = ("#c0392b", "#2c6fbb", "#6b3fa0", "#1e8449", "#d68910", "#117a8b")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A function on evenly spaced x, as a page holds it: rounded to four decimals, None where it is not finite.
+
+    Attributes:
+        x: From −reach to reach.
+        f: Values.
+        slope: Derivatives.
+    """
+
+    x: list[float]
+    f: list[float | None]
+    slope: list[float | None]
+
+
+def sampled(f: Callable[[Tensor], Tensor], reach: float = 5.0, count: int = 201) -> Samples:
+    """Sample a function and its derivative in float64.
+
+    Args:
+        f: A function of float64 tensors, or a module.
+        reach: x runs over [−reach, reach].
+        count: How many x.
+
+    >>> sampled(torch.relu, reach=1.0, count=3)
+    Samples(x=[-1.0, 0.0, 1.0], f=[0.0, 0.0, 1.0], slope=[0.0, 0.0, 1.0])
+    """
+    if isinstance(f, nn.Module):  # parameters, such as PReLU's, must have x's dtype
+        f = copy.deepcopy(f).double()
+    x = torch.linspace(-reach, reach, count, dtype=torch.float64, device="cpu", requires_grad=True)
+    y = f(x)
+    # a constant function has no graph to differentiate
+    slope = torch.autograd.grad(y.sum(), x)[0] if y.requires_grad else torch.zeros_like(x)
+    return Samples([round(value, 4) for value in x.tolist()], _rounded(y.detach()), _rounded(slope))
+
+
+def _rounded(values: Tensor) -> list[float | None]:
+    return [round(value, 4) + 0.0 if math.isfinite(value) else None for value in values.tolist()]  # + 0.0: no −0
 
 
 def plot_functions(found: Mapping[str, Callable[[Tensor], Tensor]], path: str | Path, reach: float = 5.0) -> Path:

@@ -15,6 +15,7 @@ from . import screen
 from .campaign import campaign
 from .data import data
 from .matrix import transfer
+from .open import open_report
 from .options import Group
 from .publish import publish
 from .search import search
@@ -103,6 +104,6 @@ def main() -> None:
     end_with_stdin()
 
 
-for command in (search, train, transfer, campaign, publish, zoo, models, execute, data):
+for command in (search, train, transfer, open_report, campaign, publish, zoo, models, execute, data):
     main.add_command(command)
 _refuse_empty(main)

@@ -89,7 +89,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     click.echo(f"{reached} on the architecture split, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
-    click.echo(f"files     {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")
+    click.echo(f"files     {out}/report.html, {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")
     click.echo(f"next      grafs-timm train {recipe} --activation {out}/genotype.json")
 
 
@@ -116,6 +116,6 @@ def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, lau
     spent = f"{cost['full_trainings']} full trainings of {summary['usual']}"
     click.echo(f"cost      {spent if trained else str(round(cost['search_seconds'])) + ' s of searches, no training'}")
     click.echo(f"advice    {summary['why']}")
-    click.echo(f"files     {out}/report.md" + (f", {out}/final/report.md" if trained else ""))
+    click.echo(f"files     {out}/report.html, {out}/report.md" + (f", {out}/final/report.md" if trained else ""))
     for line in summary["failed"]:
         click.echo(f"failed: {line}", err=True)

@@ -60,4 +60,5 @@ def train(recipe: str, activation: str | None, search: bool, seed: int, out: Pat
     result = f"{split} {measure} {summary[f'{split}_accuracy']:.2f} %, loss {float(summary[f'{split}_loss']):.4f}"
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
     if search:
+        click.echo(f"report    {out / 'report.html'}")
         click.echo(f"next      grafs-timm train {recipe} --activation {out / 'genotype.json'} --seed {seed}")

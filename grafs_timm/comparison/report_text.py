@@ -40,6 +40,11 @@ _OF = {
 }
 
 
+def how_to_read(measure: Measure) -> str:
+    """Explain the columns of a report as a list in Markdown."""
+    return HOW_TO_READ.replace("{of}", _OF[measure.name])
+
+
 def markdown(
     table: Table,
     *,
@@ -60,13 +65,14 @@ def markdown(
         formulas, nearest: by activation.
         pictures: links relative to the report.
     """
-    parts = [[f"# {plain(title)}"], _claims(table), _evidence(table, failed)]
+    open_points = not_measured(table, notes)
+    parts = [[f"# {plain(title)}"], ["\n\n".join(claims(table))], evidence(table, failed)]
     parts += [[f"![{_ALT[link.rsplit('/', 1)[-1]]}]({link})"] for link in pictures]
     parts += [_default_rank(table), *(_place(table, place) for place in table.places), _formulas(table, formulas, nearest)]
     parts += [
         _failures(table, failed),
-        ["## How to read this", "", HOW_TO_READ.replace("{of}", _OF[table.measure.name])],
-        _not_measured(table, notes),
+        ["## How to read this", "", how_to_read(table.measure)],
+        ["## What was not measured", "", *(f"- {line}" for line in open_points)] if open_points else [],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
@@ -129,8 +135,12 @@ def _cell(formula: str) -> str:
     return formula.replace("|", "¦")
 
 
-def _claims(table: Table) -> list[str]:
-    """One line for every batch of searches and for every found activation of no batch, over all places."""
+def claims(table: Table) -> list[str]:
+    """Write a line for every batch of searches and for every found activation of no batch, over all places.
+
+    Args:
+        table: of the matrix.
+    """
     lines: list[str] = []
     told: set[str] = set()
     for group in table.groups:
@@ -143,7 +153,7 @@ def _claims(table: Table) -> list[str]:
             rows = [row for (other, _), row in table.rows.items() if other == label]
             one = " It is one search: the spread over searches is unknown." if first.batch is not None else ""
             lines.append(f"**{_claim(code(label), rows, 'activations')}**{one}" + _weak(table, [label]))
-    return ["\n\n".join(lines) if lines else "**No found activation is in this matrix.**"]
+    return lines or ["**No found activation is in this matrix.**"]
 
 
 def _claim(subject: str, rows: Sequence[Row | GroupRow], noun: str) -> str:
@@ -166,7 +176,13 @@ def _weak(table: Table, labels: Sequence[str]) -> str:
     return text + (f" {collapsed} of its trainings collapsed and count as measured." if collapsed else "")
 
 
-def _evidence(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
+def evidence(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
+    """Write one line on what was trained, and how much of it has a figure.
+
+    Args:
+        table: of the matrix.
+        failed: (job, reason).
+    """
     if not table.results:
         return ["**Nothing was measured:** no training of this matrix has finished." + _counted_failures(failed)]
     split, epochs = table.results[0].split, sorted({row.epochs for row in table.results})
@@ -255,7 +271,7 @@ def _row(row: Row, measure: Measure) -> list[str]:
     count = str(row.mean.n) if row.mean.n == row.planned else f"{row.mean.n} of {row.planned}"
     count += f" ({row.collapsed} collapsed)" if row.collapsed else ""
     label = code(row.activation) + (" (default)" if row.activation == row.usual else "")
-    figures = [measure.text(row.mean.mean, row.mean.sd), count, _shown(own), _pairs(own), p_value(row.p)]
+    figures = [measure.text(row.mean.mean, row.mean.sd), count, _shown(own), pairs(own), p_value(row.p)]
     return [label, row.kind, *figures, "–" if row.rank is None else f"{row.rank:g}"]
 
 
@@ -269,7 +285,7 @@ def _groups(table: Table, place: Place) -> list[str]:
     cells = []
     for row in rows:
         own, lost = row.mean, f" of {len(row.group.members)}" if row.mean.lost else ""
-        between = _shown(row.to_default), _pairs(row.to_default)
+        between = _shown(row.to_default), pairs(row.to_default)
         figures = map(measure.text, (own.mean, own.sd, own.seed_sd))
         cells.append([plain(row.group.label), f"{own.members}{lost}", *figures, *between])
     lines = ["", "Groups, each member counted once:", "", *grid(heads, cells)]
@@ -330,7 +346,13 @@ def _failures(table: Table, failed: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
+def not_measured(table: Table, notes: Iterable[str]) -> list[str]:
+    """Write sentences on what the matrix leaves open.
+
+    Args:
+        table: of the matrix.
+        notes: further ones.
+    """
     kinds = Counter(row.kind for row in table.activations.values())
     lines = [plain(note) for note in notes]
     if len(table.seeds) == 1:
@@ -343,7 +365,7 @@ def _not_measured(table: Table, notes: Iterable[str]) -> list[str]:
         lines.append("Baselines.")
     if table.results and table.results[0].split == "validation":
         lines.append("The test split: everything is measured on data held out from the training split.")
-    return ["## What was not measured", "", *(f"- {line}" for line in lines)] if lines else []
+    return lines
 
 
 def _cut(text: str, longest: int = 300) -> str:
@@ -354,7 +376,8 @@ def _shown(own: Verdict | None) -> str:
     return own.interval if own else "–"
 
 
-def _pairs(verdict: Verdict | None) -> str:
+def pairs(verdict: Verdict | None) -> str:
+    """Write how many seeds a difference is over: "3", or "2 of 3" where one lacks a figure on one side."""
     if verdict is None:
         return "–"
     own = verdict.difference

@@ -29,7 +29,7 @@ from ..runs.training import dataset_of, held_out
 from ..utils.files import locked, write_json, write_whole
 from ..zoo import lookup as zoo
 from ..zoo.nearest import nearest_known
-from . import contenders, estimate, ranking, report, report_text
+from . import contenders, estimate, ranking, report, report_html, report_text
 from .contenders import Contender
 from .results import Place, Result, parse, read_epochs, read_result, run_seconds
 from .statistics import by_seed, mean
@@ -113,7 +113,7 @@ class Selection:
                 name = str(self.folder / "activations" / f"{candidate.label}.json")
                 _write_once(Path(name), candidate.genotype)
             for seed in seeds:
-                folder = self.folder / "trainings" / f"{epochs}_epochs" / candidate.label / f"s{seed}"
+                folder = self._training_folder(candidate.label, epochs, seed)
                 arguments = ("train", str(file), "--activation", name, "--seed", str(seed), "--out", str(folder))
                 job = Job(f"{candidate.label} s{seed}", (*arguments, "--resume", "--quiet", *self.options), folder)
                 jobs[job] = (candidate, seed)
@@ -129,6 +129,13 @@ class Selection:
         }
         self.trained |= rows
         return list(rows.values())
+
+    def training_folder(self, row: Result) -> Path:
+        """Return the folder of a training of this selection."""
+        return self._training_folder(row.activation, row.epochs, row.seed)
+
+    def _training_folder(self, label: str, epochs: int, seed: int) -> Path:
+        return self.folder / "trainings" / f"{epochs}_epochs" / label / f"s{seed}"
 
     def _run(self, jobs: Sequence[Job]) -> None:
         outcomes = run_jobs(jobs, self.launch)
@@ -217,7 +224,8 @@ def run_selection(
 
     Args:
         recipe: with a ``select`` section.
-        out: gets recipe.yaml, searches/s<seed>, trainings/, report.md, final/ (the report of the final trainings), and
+        out: gets recipe.yaml, searches/s<seed>, trainings/, report.md, report.html, final/ (the report of the final trainings),
+            and
             genotype.json where a found function is recommended.
         searches: how many.
         options: further arguments of each job's command.
@@ -305,6 +313,7 @@ def _finish(
         _write_final(selection, field, final)
     report.write_results(trained, folder / "trainings.csv")
     write_whole(folder / "report.md", report_text.selection(summary, recipe.data.held_out, recipe.evaluate.epochs))
+    report.write_selection(folder, summary)
     if genotype:
         genotypes.save(genotype, folder / "genotype.json")
     write_json(folder / "summary.json", summary)
@@ -315,9 +324,13 @@ def _write_final(selection: Selection, field: Mapping[str, Contender], final: Se
     """Write the report of the final trainings."""
     info = dataset_of(selection.recipe.data)
     classes = info.classes if info else None
+    functions = {label: each.genotype for label, each in field.items() if each.genotype}
     report.write_report(
         # what was picked from a batch doesn't stand for it
         [replace(row, batch=None) for row in final], selection.folder / "final",
+        details=report_html.Details(
+            selection.recipe.to_yaml(), functions, report_html.curves_of(final, selection.training_folder)
+        ),
         classes={selection.recipe.data.name: len(classes)} if classes else None,
         usual={selection.recipe.model: selection.usual.label},
         title=f"The final trainings of the selection in {selection.folder.name}",

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+from ..config import strict_yaml
+from ..config.recipe import parse_recipe
 from ..config.schema import Recipe
 from ..errors import RunError
 from ..jobs.job import Job, Outcome
@@ -20,7 +23,7 @@ from ..utils import parallel
 from ..utils.files import locked
 from ..utils.markdown import duration
 from ..zoo.nearest import nearest_known
-from . import contenders, estimate, report
+from . import contenders, estimate, report, report_html
 from .matrix import Cell, Matrix
 from .results import Place, Result, parse, read_result
 
@@ -250,20 +253,41 @@ def write_report(matrix: Matrix, outcomes: Sequence[Outcome]) -> Path | None:
     found = results(matrix, {outcome.job.folder for outcome in failed})
     if not any(row.has_figure for row in found):
         return None
+    reported = [(outcome.job.name, outcome.message) for outcome in failed]
+    return report.write_report(found, matrix.folder, failed=reported, **_said(matrix, found))
+
+
+def write_page(folder: str | Path) -> Path:
+    """Write the report.html of a matrix anew, of what is trained of it; nothing else is written.
+
+    Args:
+        folder: of the matrix.
+
+    Raises:
+        RunError: the folder holds no matrix, its files are damaged, or no training of it has finished.
+    """
+    folder = Path(folder).absolute()
+    recipe = parse_recipe(strict_yaml.read(folder / "recipe.yaml"), str(folder / "recipe.yaml"))
+    matrix = Matrix.read(folder, recipe)
+    found = results(matrix)
+    if not any(row.has_figure for row in found):
+        planned = sum(1 for _ in matrix.cells())
+        raise RunError(f"{folder} holds a matrix of {planned} trainings, and none of them has finished; the command resumes it")
+    return report.write_page(found, folder, failed=(), **_said(matrix, found))
+
+
+def _said(matrix: Matrix, found: Sequence[Result]) -> dict[str, Any]:
+    """What a report says besides the results."""
     formulas = {label: each.activation.formula for label, each in matrix.activations.items() if each.genotype}
     for each in matrix.activations.values():
         formulas |= dict.fromkeys(each.duplicates(), each.activation.formula)
-    return report.write_report(
-        found,
-        matrix.folder,
-        usual=matrix.usual(),
-        title=f"Transfer of activations: {matrix.folder.name}",
-        failed=[(outcome.job.name, outcome.message) for outcome in failed],
-        notes=notes(matrix),
-        formulas=formulas,
-        nearest={label: str(nearest_known(each.genotype)) for label, each in matrix.activations.items() if each.genotype},
-        classes=_classes(matrix),
-    )
+    known = {label: each.genotype for label, each in matrix.activations.items() if each.genotype}
+    curves = report_html.curves_of(found, lambda row: matrix.job_folder(Cell(row.activation, *row.place, row.seed)))
+    return {
+        "usual": matrix.usual(), "title": f"Transfer of activations: {matrix.folder.name}", "notes": notes(matrix),
+        "formulas": formulas, "nearest": {label: str(nearest_known(each)) for label, each in known.items()},
+        "classes": _classes(matrix), "details": report_html.Details(matrix.recipe.to_yaml(), known, curves),
+    }  # fmt: skip
 
 
 def _show_report(matrix: Matrix, path: Path, wandb: Wandb) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..activations import timm_maps
 from ..activations.genotype import Genotype
 from ..activations.plots import RIVALS, plot_functions
-from ..comparison.forest import COLOURS, PALE, Line, draw_panel, legend, limits
+from ..comparison.report_plots import COLOURS, PALE, Line, draw_panel, legend, limits
 from ..errors import RunError
 from ..utils.figures import new_figure, save_figure
 from ..zoo.entry import Batch, Contents, Metric

@@ -9,14 +9,13 @@ entry are those of `claims`.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..activations.genotype import Genotype
+from ..activations.plots import sampled
 from ..activations.published import get_published
 from ..utils import resources
 from ..zoo.entry import Contents
@@ -26,23 +25,22 @@ from .leaderboard import ordered
 
 REACH, SAMPLES = 5.0, 201
 _BASELINES = ("relu", "gelu", "silu", "elu", "leaky_relu")
-_PLACE = "/*DATA*/null"
+_PLACE, _STYLE = "/*DATA*/null", "/*STYLE*/\n"
 
 
 def page(entries: Sequence[Contents]) -> str:
     """Return the whole page of these entries."""
-    template = resources.page("gallery.html")
+    template = resources.page("gallery.html").replace(_STYLE, resources.page("page.css"))
     before, after = template.split(_PLACE)
     return before + embedded(data(entries)) + after
 
 
 def data(entries: Sequence[Contents]) -> dict[str, Any]:
     """Return what the page holds: x, and f and f′ of each function on it, null where not finite."""
-    x = torch.linspace(-REACH, REACH, SAMPLES, dtype=torch.float64, device="cpu")
     return {
-        "x": _rounded(x),
-        "entries": [*(_entry(each, x) for each in ordered(entries)), *(_published(each, x) for each in catalogue.items())],
-        "baselines": [{"name": name} | _curves(get_published(name), x) for name in _BASELINES],
+        "x": sampled(get_published("relu"), REACH, SAMPLES).x,
+        "entries": [*map(_entry, ordered(entries)), *map(_published, catalogue.items())],
+        "baselines": [{"name": name} | _curves(get_published(name)) for name in _BASELINES],
     }
 
 
@@ -56,7 +54,7 @@ def embedded(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
+def _entry(each: Contents) -> dict[str, Any]:
     genotype, batch = Genotype.from_dict(each.genotype, derived=False), claims.headline(each)
     return {
         "name": each.name, "kind": "searched", "family": each.family, "alias": each.alias, "recommended": each.recommended,
@@ -64,10 +62,10 @@ def _entry(each: Contents, x: Tensor) -> dict[str, Any]:
         "use": use_line(each), "side": claims.at_home(batch).side,
         "effect": claims.effect(batch), "elsewhere": str(claims.elsewhere(batch)), "cost": claims.cost(each),
         "budget": batch.provenance.budget, "card": f"../../zoo/{each.family}/{each.name}.md",
-    } | _curves(genotype, x)  # fmt: skip
+    } | _curves(genotype)  # fmt: skip
 
 
-def _published(each: catalogue.Item, x: Tensor) -> dict[str, Any]:
+def _published(each: catalogue.Item) -> dict[str, Any]:
     return {
         "name": each.name, "kind": each.kind, "family": each.shape, "alias": False, "recommended": False, "side": "",
         "formula": each.text, "use": f'timm.create_model("resnet50", act_layer="{each.name}")',
@@ -75,16 +73,9 @@ def _published(each: catalogue.Item, x: Tensor) -> dict[str, Any]:
         "cost": f"{each.cost:.2f} × GELU" if each.cost else "cost not measured",
         "budget": f"also {', '.join(each.also)}" if each.also else "",
         "card": "../activations.md",
-    } | _curves(each.function, x)  # fmt: skip
+    } | _curves(each.function)  # fmt: skip
 
 
-def _curves(f: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Any]:
-    at = x.clone().requires_grad_()
-    y = f(at)
-    # a constant function has no graph to differentiate
-    slope = torch.autograd.grad(y.sum(), at)[0] if y.requires_grad else torch.zeros_like(x)
-    return {"f": _rounded(y.detach()), "d": _rounded(slope)}
-
-
-def _rounded(values: Tensor) -> list[float | None]:
-    return [round(value, 4) + 0.0 if math.isfinite(value) else None for value in values.tolist()]  # + 0.0: no −0
+def _curves(f: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    own = sampled(f, REACH, SAMPLES)
+    return {"f": own.f, "d": own.slope}

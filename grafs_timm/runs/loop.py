@@ -20,7 +20,8 @@ from ..errors import GrafsWarning
 from ..utils import parallel
 from . import checkpoint, fitting
 from .folder import RunFolder
-from .tracking import RunLog, Wandb
+from .report import REPORT, write_report
+from .tracking import RunLog, Wandb, without_nan
 from .training import split_rule
 from .wandb_result import show_result
 from .weight_step import WeightStep
@@ -33,6 +34,7 @@ class Work(ABC):
 
     Attributes:
         noun: "search" or "training", for messages.
+        has_page: Whether the run ends with a ``report.html``.
         epoch: Whole epochs done.
         done: Steps done of the epoch under way.
         seconds: Time spent on training so far, as the subclass counts it.
@@ -42,6 +44,7 @@ class Work(ABC):
     """
 
     noun: str
+    has_page = False
     model: nn.Module
     step: WeightStep
 
@@ -200,9 +203,18 @@ class Run:
         assert self._log is not None
         values, function = work.result(self.folder)
         summary = {**self.folder.facts, **values}
+        if work.has_page:
+            self._write_page(summary)
         self.folder.finish(summary)
         show_result(self._log, self.folder, function)
         return summary
+
+    def _write_page(self, summary: dict[str, Any]) -> None:
+        try:
+            write_report(self.folder.path, without_nan(summary))
+        except Exception as error:  # the result is worth more than its page
+            again = f"grafs-timm open {self.folder.path} makes it"
+            warnings.warn(f"the run is complete without a {REPORT} ({error}); {again}", GrafsWarning)
 
 
 @contextlib.contextmanager

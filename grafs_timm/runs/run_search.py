@@ -79,6 +79,7 @@ class _Search(Work):
     """The parts of one search that a checkpoint holds, and its epochs."""
 
     noun = title = "search"
+    has_page = True
 
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         settings = recipe.search
@@ -155,9 +156,9 @@ class _Search(Work):
         alive = sum(map(len, survivors.values()))
         state = self.state()
         run.log(
-            "epoch", epoch=self.epoch, **means, alive=alive, survivors=survivors, dropped=self.dropped, formula=best.text,
-            outside=self.search.outside, skipped_outer=self.search.skipped, skipped_inner=self.step.skipped,
-            seconds=self.seconds,
+            "epoch", epoch=self.epoch, **means, alive=alive, survivors=survivors, alpha=self.search.cell.survivors_alpha,
+            dropped=self.dropped, formula=best.text, genotype=best.to_dict(), outside=self.search.outside,
+            skipped_outer=self.search.skipped, skipped_inner=self.step.skipped, seconds=self.seconds,
         )  # fmt: skip
         run.save(state)
         self.totals, self.dropped = {}, []
@@ -193,8 +194,8 @@ def run_search(
 ) -> dict[str, Any]:  # fmt: skip
     """Search an activation as the recipe says.
 
-    The run folder gets log.jsonl, checkpoint.pt after each epoch and, at the end, genotype.json, plots/ and summary.json.
-    A finished folder is only read. Processes that torchrun started search together, data-parallel.
+    The run folder gets log.jsonl, checkpoint.pt after each epoch and, at the end, genotype.json, plots/, report.html and
+    summary.json. A finished folder is only read. Processes that torchrun started search together, data-parallel.
 
     Args:
         out: The run's folder: empty, new or this run's own.

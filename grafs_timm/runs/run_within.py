@@ -40,6 +40,8 @@ class TrainingWithSearch(Training):
         genotype: What it found.
     """
 
+    has_page = True
+
     def __init__(self, recipe: Recipe, seed: int, device: str) -> None:
         self.within = (recipe.search_within or SearchWithin()).resolved(recipe.evaluate.epochs)
         assert self.within.epochs is not None
@@ -95,11 +97,10 @@ class TrainingWithSearch(Training):
             return {"phase": "train"}
         search, dropped = self.search, self.search.end_epoch()
         best, survivors = search.genotype(), search.cell.survivors
-        alpha = {slot: search.cell.alpha[slot].detach()[left].tolist() for slot, left in search.cell.alive.items()}
         values = {
-            "phase": "search", "outer_loss": float(self.outer_total) / self.steps, "survivors": survivors, "alpha": alpha,
-            "alive": sum(map(len, survivors.values())), "dropped": dropped, "formula": best.text, "genotype": best.to_dict(),
-            "outside": search.outside, "skipped_outer": search.skipped,
+            "phase": "search", "outer_loss": float(self.outer_total) / self.steps, "survivors": survivors,
+            "alpha": search.cell.survivors_alpha, "alive": sum(map(len, survivors.values())), "dropped": dropped,
+            "formula": best.text, "genotype": best.to_dict(), "outside": search.outside, "skipped_outer": search.skipped,
         }  # fmt: skip
         self.outer_total.zero_()
         if self.epoch + 1 == self.search_epochs:
@@ -150,7 +151,8 @@ def run_within(
     """Train the recipe's model and search its activation in the first epochs, as ``search_within`` says.
 
     The run folder gets what a training and a search write: log.jsonl, checkpoint.pt, weights/ with the found activation,
-    genotype.json, plots/ and summary.json. A finished folder is only read. Processes that torchrun started train together.
+    genotype.json, plots/, report.html and summary.json. A finished folder is only read. Processes that torchrun started train
+    together.
 
     Args:
         out: The run's folder: empty, new or this run's own.

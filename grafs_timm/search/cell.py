@@ -149,6 +149,11 @@ class Cell(nn.Module):
         return {slot: [self.names[slot][k] for k in alive] for slot, alive in self.alive.items()}
 
     @property
+    def survivors_alpha(self) -> dict[str, list[float]]:
+        """Return slot -> α of its survivors, in the order of `survivors`."""
+        return {slot: self.alpha[slot].detach()[alive].tolist() for slot, alive in self.alive.items()}
+
+    @property
     def drops_left(self) -> int:
         """Return how many candidates can be dropped until one is left in each slot."""
         return sum(len(alive) - 1 for alive in self.alive.values())

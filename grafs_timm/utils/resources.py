@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+TEMPLATES = _PACKAGE / "templates"
 
 
 def folder(name: Literal["zoo", "recipes"]) -> Path:
@@ -23,8 +24,8 @@ def folder(name: Literal["zoo", "recipes"]) -> Path:
 
 
 def page(name: str) -> str:
-    """The text of a page's template in grafs_timm/publishing/templates/."""
-    return (_PACKAGE / "publishing" / "templates" / name).read_text(encoding="utf-8")
+    """Return the text of a file in grafs_timm/templates/, of which pages are made."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def cache() -> Path:

@@ -64,6 +64,7 @@ APPENDED = {
     "zoo": "",
     "zoo verify grafs_resnet --retrain": "--zoo zoo --data digits",
     "models": "",
+    "open": "--print",  # and no browser
     "exec": "",
 }  # fmt: skip
 

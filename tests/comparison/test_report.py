@@ -87,7 +87,7 @@ def test_whole_report(tmp_path: Path) -> None:
         with Image.open(path) as picture:
             assert picture.width > 800
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
-        "plots", "plots/forest.png", "plots/heatmap.png", "report.md", "results.csv", "summary.csv",
+        "plots", "plots/forest.png", "plots/heatmap.png", "report.html", "report.md", "results.csv", "summary.csv",
     ]  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_same_bytes_in_any_order_and_again(tmp_path: Path) -> None:
     random.Random(3).shuffle(mixed)
     report(mixed, tmp_path / "b")
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 6
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 

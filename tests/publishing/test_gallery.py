@@ -1,23 +1,14 @@
 """The gallery: data that stays data, and a page that filters, overlays and copies in a real browser."""
 
-import html
-import json
 import math
 import re
-import shutil
-import subprocess
 
 import pytest
+from browser import in_browser, needs_chromium
 from made_campaign import made_entry
 
 from grafs_timm.publishing import catalogue, gallery
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine to open the page in")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--virtual-time-budget=4000",
-)  # fmt: skip
 EXPONENTIAL = {
     "format": "grafs-cell/1", "u1": {"op": "exp"}, "u2": {"op": "cube"}, "b1": {"op": "mul"}, "u3": {"op": "sinh"},
     "u4": {"op": "const", "gamma": 0.5}, "b2": {"op": "add"},
@@ -29,27 +20,6 @@ def entries(tmp_path_factory):
     first = made_entry(tmp_path_factory.mktemp("gallery") / "zoo")
     second = first.model_copy(update={"name": "grafs_resnet_b2", "alias": False})
     return [first, second, first.model_copy(update={"name": "grafs_vit_c3", "family": "vit", "genotype": EXPONENTIAL})]
-
-
-def in_browser(page, folder, script, *flags):
-    """The page opened from disk, ``script`` (the body of an async function) run in it; what that returns."""
-    driver = f"""<script>
-addEventListener("error", event => window.failure = event.message);
-(async () => {{
-  let result;
-  try {{ result = await (async () => {{ {script} }})(); }} catch (error) {{ result = "failed: " + error; }}
-  const box = document.createElement("pre"); box.id = "driven"; box.textContent = JSON.stringify([result, window.failure]);
-  document.body.append(box);
-}})();
-</script>"""
-    file = folder / "index.html"
-    file.write_text(page.replace("</body>", driver + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri()]
-    dom = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=True).stdout
-    (text,) = re.findall(r'<pre id="driven">(.*?)</pre>', dom, re.S)
-    result, failure = json.loads(html.unescape(text))
-    assert failure is None
-    return result
 
 
 def test_samples_are_the_function_and_its_derivative(entries):

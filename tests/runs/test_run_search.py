@@ -59,6 +59,7 @@ def test_what_a_search_leaves(whole):
     assert torch.load(whole / "checkpoint.pt", weights_only=True)["state"]["epoch"] == 6
     assert {item.name for item in whole.iterdir()} == {
         "recipe.yaml", "run.json", "log.jsonl", "checkpoint.pt", "genotype.json", "summary.json", "plots",
+        "report.html",
     }  # fmt: skip
 
 
