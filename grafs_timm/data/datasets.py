@@ -119,14 +119,8 @@ def _find(text: str) -> DatasetInfo:
 
         if name := sources.torchvision_name(text):
             shards = next((place / name for place in places() if info_file(place / name)), None)
-            if shards is None and name in sources.LOCAL:
-                if own := sources.files_of(name, _roots(name)):
-                    return cached.packed(own)
-                looked = ", ".join(map(str, _roots(name)))
-                raise UnknownNameError(
-                    f"no data set {text!r}: no shards in {places()[0] / name}, and none of torchvision's files in {looked}. "
-                    f"grafs-timm data pack {name} {places()[0] / name} downloads and packs it"
-                )
+            if shards is None and name in sources.LOCAL and (own := sources.files_of(name, _roots(name))):
+                return cached.packed(own)
             return read_info(shards or pack.pack_once(name, places()[0] / name))
     known = [*EMBEDDED, *(info.parent.name for place in places() for info in sorted(place.glob("*/*info.json")))]
     raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
