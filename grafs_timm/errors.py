@@ -1,5 +1,6 @@
 """Define the errors that users see: each says what was wrong, where, and the nearest right value."""
 
+DOCTOR = "grafs-timm doctor"  # the command that errors of the environment point to
 _LONGEST = 2_000  # characters of a message's line
 
 

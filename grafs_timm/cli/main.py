@@ -14,6 +14,7 @@ from ..utils import version
 from . import screen
 from .campaign import campaign
 from .data import data
+from .doctor import doctor
 from .matrix import transfer
 from .open import open_report
 from .options import Group
@@ -104,6 +105,6 @@ def main() -> None:
     end_with_stdin()
 
 
-for command in (search, train, transfer, open_report, campaign, publish, zoo, models, execute, data):
+for command in (search, train, transfer, open_report, campaign, publish, zoo, models, execute, data, doctor):
     main.add_command(command)
 _refuse_empty(main)

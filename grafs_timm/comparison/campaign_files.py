@@ -15,12 +15,13 @@ from ..config.schema import Data, Recipe
 from ..errors import GrafsError, RecipeError, RunError
 from ..utils import strict_json
 from ..utils.files import write_changed
+from ..utils.resources import LEDGER
 from . import contenders
 from .contenders import Contender
 from .results import Place
 
 FORMAT = "grafs-campaign/1"
-RECIPE, ACTIVATIONS, FURTHER, COST = "recipe.yaml", "activations.json", "recipes", "cost.csv"
+RECIPE, ACTIVATIONS, FURTHER, COST = LEDGER, "activations.json", "recipes", "cost.csv"
 _LARGEST = 4 * 2**20  # bytes of activations.json
 
 

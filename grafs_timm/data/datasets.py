@@ -114,16 +114,60 @@ def _of_folder(folder: Path) -> DatasetInfo:
 
 def _find(text: str) -> DatasetInfo:
     """Open a torchvision data set by name: its shards, its own files, or else a download."""
+    folder = _of_torchvision(text)
+    if info_file(folder):
+        return read_info(folder)
+    from . import cached, pack, sources
+
+    name = folder.name
+    if name in sources.LOCAL and (own := sources.files_of(name, _roots(name))):
+        return cached.packed(own)
+    return read_info(pack.pack_once(name, folder))
+
+
+def _of_torchvision(text: str) -> Path:
+    """Return the folder into which a torchvision data set is packed, or is to be. UnknownNameError for another name."""
     if _is_bare(text):
-        from . import cached, pack, sources  # they take a second to import
+        from . import sources  # takes a second to import
 
         if name := sources.torchvision_name(text):
-            shards = next((place / name for place in places() if info_file(place / name)), None)
-            if shards is None and name in sources.LOCAL and (own := sources.files_of(name, _roots(name))):
-                return cached.packed(own)
-            return read_info(shards or pack.pack_once(name, places()[0] / name))
-    known = [*EMBEDDED, *(info.parent.name for place in places() for info in sorted(place.glob("*/*info.json")))]
-    raise UnknownNameError(f"no data set {text!r}{nearest(text, dict.fromkeys(known))}. {ACCEPTED}")
+            packed = (place / name for place in places() if info_file(place / name))
+            return next(packed, places()[0] / name)
+    raise UnknownNameError(f"no data set {text!r}{nearest(text, [*EMBEDDED, *named()])}. {ACCEPTED}")
+
+
+def named() -> dict[str, Path]:
+    """Return the folder that each bare name leads to, of those in `places` that hold an `_info.json`."""
+    found: dict[str, Path] = {}
+    for folder in (info.parent for place in places() for info in sorted(place.glob("*/*info.json"))):
+        found.setdefault(folder.name, folder)
+    return found
+
+
+def whereabouts(name: str | Path) -> Path | str:
+    """Return where a name of ``--data`` leads; nothing is opened, downloaded or packed.
+
+    Args:
+        name: Anything that ``--data`` takes, see this module.
+
+    Returns:
+        A folder, or shards or a URL as they were given. A torchvision data set that is not packed yet has the folder that a
+        download is packed into.
+
+    Raises:
+        UnknownNameError: There is no such data set.
+        DataError: It is an invalid address.
+
+    >>> whereabouts("digits").name
+    'digits'
+    """
+    text = str(name)
+    if remote.is_url(remote.listed(text)[0]):
+        return text
+    found = _folder(text)
+    if found is None:
+        return text if _spells_shards(text) else _of_torchvision(text)
+    return found
 
 
 def _roots(name: str) -> list[Path]:

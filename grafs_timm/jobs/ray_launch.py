@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import DOCTOR, RunError
 from ..utils.files import locked
 from .job import Job, Outcome, Process, may_go_on
 from .options import Launch
@@ -41,7 +41,7 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise RunError("--launcher ray needs Ray: pip install grafs-timm[ray]") from None
+        raise RunError(f"--launcher ray needs Ray: pip install 'grafs-timm[ray]'; {DOCTOR} lists what is installed") from None
     if ray.is_initialized():
         return ray
     # Ray itself would try for minutes, and then end this process: another one finds out

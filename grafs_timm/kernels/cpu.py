@@ -39,11 +39,22 @@ def load(file: str, before: str = "") -> Any:
     return CppCodeCache.load(source, **own)
 
 
+def vectors() -> str:
+    """Return the vector instructions of the loops, "AVX-512", "AVX2" or "none".
+
+    They are the processor's, unless ATEN_CPU_CAPABILITY sets a lower level.
+
+    >>> vectors() in ("AVX-512", "AVX2", "none")
+    True
+    """
+    level = torch.backends.cpu.get_cpu_capability()
+    return "AVX-512" if "AVX512" in level else "AVX2" if "AVX2" in level else "none"
+
+
 @functools.cache
 def loops() -> Any:
     """Compile and load the loops: a few seconds the first time, later from inductor's disk cache."""
-    # ATEN_CPU_CAPABILITY may set it lower than the processor's
-    loaded = load("table.cpp", "" if "AVX512" in torch.backends.cpu.get_cpu_capability() else "#define GRAFS_AVX2")
+    loaded = load("table.cpp", "" if vectors() == "AVX-512" else "#define GRAFS_AVX2")
     pointer, real, whole, count = ctypes.c_void_p, ctypes.c_float, ctypes.c_int32, ctypes.c_int64
     numbers = [count, whole, whole, pointer]  # how many elements, whether they are narrow, threads, the result
     signatures = {

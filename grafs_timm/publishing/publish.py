@@ -45,8 +45,7 @@ def _require_ledger(what: str | Path) -> None:
         return
     if str(what) in lookup.names() or outside.is_entry(what):
         raise RunError(f"{what} is an entry of the zoo, not a ledger; --hub-dir DIR makes a folder for the hub of it")
-    found = sorted({path.parent for path in resources.folder("zoo").glob(f"*/evidence/*/{RECIPE}")})
-    there = {os.path.relpath(path) for path in found}
+    there = {os.path.relpath(path) for path in resources.ledgers()}
     known = f"; ledgers: {', '.join(sorted(there))}" if there else ""
     raise RunError(f"{what} is not a ledger: it has no {RECIPE}{known}; grafs-timm campaign run FAMILY begins one")
 

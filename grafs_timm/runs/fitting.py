@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..config.schema import Recipe
-from ..errors import GrafsWarning
+from ..errors import DOCTOR, GrafsWarning
 from ..utils import hardware
 
 WORTH_COMPILING = 5_000  # steps of a search on a CPU
@@ -102,7 +102,8 @@ def warn_if_emulated(recipe: Recipe, device: str) -> None:
     if recipe.amp == "bf16" and device == "cpu" and not hardware.has_bf16():
         warnings.warn(
             "amp: this processor has no bfloat16 instructions and emulates them: a convolution takes "
-            f"{_slowdown():.0f} times as long as in float32; set amp=off, or amp=auto to use bfloat16 only where it is fast",
+            f"{_slowdown():.0f} times as long as in float32; set amp=off, or amp=auto to use bfloat16 only where it is fast "
+            f"({DOCTOR} shows what this machine has)",
             GrafsWarning,
         )
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import RunError
+from ..errors import DOCTOR, RunError
 from .wandb_mirror import Mirror, Mode, check_mode, installed, told
 
 LOG_NAME = "log.jsonl"
@@ -89,7 +89,8 @@ class RunLog:
     ) -> None:
         mode = check_mode(wandb_mode)
         if mode != "disabled" and not installed():
-            raise RunError("tracking with W&B needs its package: pip install grafs-timm[wandb]")
+            cure = f"pip install 'grafs-timm[wandb]'; {DOCTOR} lists what is installed"
+            raise RunError(f"tracking with W&B needs its package: {cure}")
         self.folder = Path(folder)
         self.path = self.folder / LOG_NAME
         try:

@@ -21,7 +21,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from ..errors import MirrorWarning, RunError, shortened
+from ..errors import DOCTOR, MirrorWarning, RunError, shortened
 from ..utils.files import write_whole
 from ..utils.suggest import nearest
 
@@ -114,7 +114,7 @@ class Mirror:
         self._ready, self._deadline = True, time.monotonic() + self._finish + _START if self._finishing else math.inf
         if self._reason:
             later = f"the run is kept for later: wandb sync {report['folder']}"
-            warnings.warn(f"W&B failed ({self._reason}); {later}", MirrorWarning, stacklevel=6)
+            warnings.warn(f"W&B failed ({self._reason}); {DOCTOR} shows its settings; {later}", MirrorWarning, stacklevel=6)
             self._warned = True
         elif report["url"]:
             print(f"W&B shows this run at {report['url']}", file=sys.stderr)
@@ -128,7 +128,8 @@ class Mirror:
             self._begin("offline")
         elif not self._warned:
             off = "W&B is off for the rest of this run; log.jsonl is still written"
-            warnings.warn(f"{off} ({self._reason}; then, offline: {why})", MirrorWarning, stacklevel=6)
+            said = f"{off} ({self._reason}; then, offline: {why}); {DOCTOR} shows its settings"
+            warnings.warn(said, MirrorWarning, stacklevel=6)
 
     def _stop(self) -> None:
         process, self._process = self._process, None
@@ -207,7 +208,7 @@ def check_mode(mode: str) -> Mode:
             "offline or online wins over it"
         )
     found = _MODES.get(named) or _MODES.get(_settings_file().get("mode", "").lower())
-    return found or ("online" if _has_key() else "offline")
+    return found or ("online" if key_from() else "offline")
 
 
 def told(name: str, default: str = "") -> str:
@@ -221,20 +222,28 @@ def installed() -> bool:
     return find_spec("wandb") is not None
 
 
-def _has_key() -> bool:
-    """Return whether W&B finds an API key without asking: in the environment, or in the netrc file for its server."""
-    import netrc
+def server() -> str | None:
+    """Return the name of W&B's server, without what else its address may have; None for an address without a name."""
     from urllib.parse import urlsplit
 
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
+    with contextlib.suppress(ValueError):
+        return urlsplit(told("WANDB_BASE_URL") or _settings_file().get("base_url") or "https://api.wandb.ai").hostname
+    return None
+
+
+def key_from() -> str | None:
+    """Return where W&B finds an API key without asking, a variable or the netrc file with its server; None if nowhere."""
+    import netrc
+
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        if os.environ.get(name):
+            return name
     unreadable = (netrc.NetrcParseError, OSError, ValueError, RuntimeError)
-    server = told("WANDB_BASE_URL") or _settings_file().get("base_url") or "https://api.wandb.ai"
     for name in [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]:
         with contextlib.suppress(*unreadable):
-            if urlsplit(server).hostname in netrc.netrc(Path(name).expanduser()).hosts:
-                return True
-    return False
+            if server() in netrc.netrc(Path(name).expanduser()).hosts:
+                return name
+    return None
 
 
 def _settings_file() -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import GrafsWarning
+from ..errors import DOCTOR, GrafsWarning
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 plain_only = os.environ.get("GRAFS_TIMM_COMPILE", "1") == "0"
+WITHOUT = "plain torch, several times slower"  # what runs without a compiler
+INSTALL = "install a C++ compiler such as g++"
 _LACKS = {"InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton"}  # by name: importing torch._inductor takes seconds
 
 
@@ -82,11 +85,10 @@ def _note(what: str, error: Exception) -> None:
     trouble.said.add(kind)
     cause = f"{kind}: {str(error)[:200]}"
     if trouble.for_good:
-        said = f"{what}: no compiler was found, so it runs as plain torch, several times slower; install a C++ compiler"
-        warnings.warn(f"{said} such as g++ (on CUDA: Triton). {cause}", GrafsWarning, stacklevel=4)
+        said = f"{what}: no compiler was found, so it runs as {WITHOUT}; {INSTALL} (on CUDA: Triton)"
     else:
-        said = f"{what}: the compiled form failed and this call was computed by plain torch, several times slower; later"
-        warnings.warn(f"{said} calls try the compiled form again. {cause}", GrafsWarning, stacklevel=4)
+        said = f"{what}: the compiled form failed and this call was computed by {WITHOUT}; later calls try it again"
+    warnings.warn(f"{said}; {DOCTOR} shows compiler and caches. {cause}", GrafsWarning, stacklevel=4)
 
 
 def lacks_compiler(error: BaseException | None) -> bool:
@@ -99,6 +101,28 @@ def lacks_compiler(error: BaseException | None) -> bool:
             return True
         error = getattr(error, "inner_exception", None) or error.__cause__ or error.__context__
     return False
+
+
+def find_compiler() -> tuple[str, str] | None:
+    """Return the C++ compiler that torch's inductor takes, and its version; None where it finds none. Compiles nothing.
+
+    CXX in the environment names it; else it is g++ (on macOS clang++).
+
+    >>> found = find_compiler()
+    >>> found is None or found[1] != ""
+    True
+    """
+    from torch._inductor import config
+
+    names = config.cpp.cxx if isinstance(config.cpp.cxx, list | tuple) else (config.cpp.cxx,)
+    for name in filter(None, names):  # None: one that inductor would install
+        try:
+            said = subprocess.run([name, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=20)
+            if said.returncode == 0:
+                return name, (said.stdout.splitlines() or ["unknown version"])[0]
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
 
 
 def traced(function: Callable[..., Any], *examples: torch.Tensor) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import re
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from . import version
 
+# of glibc's allocator, in the environment: it keeps the memory of large tensors instead of returning it in each step
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+_QUOTA = ("/sys/fs/cgroup/cpu.max",), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us")
 _INSTRUCTIONS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_bf16": "AMX"}  # flag: label
 
 
@@ -60,6 +64,38 @@ def has_bf16() -> bool:
     """
     fields = _fields(_cpuinfo())
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split()))
+
+
+def processors() -> float:
+    """Return how many processors this process may keep busy: those it may run on, or its share where a container limits that.
+
+    >>> processors() > 0
+    True
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([here, *(share for files in _QUOTA if (share := _share(files)))])
+
+
+def _share(files: tuple[str, ...]) -> float | None:
+    """Return quota ÷ period of a control group, version 2 or 1; None without a quota."""
+    try:
+        quota, period = " ".join(Path(file).read_text(encoding="ascii") for file in files).split()
+        return max(int(quota) / int(period), 0.0) or None  # "max" and −1: no quota
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def keeps_pages() -> str | None:
+    """Return which allocator keeps the memory of large tensors between steps; None for glibc's with its default settings.
+
+    >>> keeps_pages() is None or isinstance(keeps_pages(), str)
+    True
+    """
+    if loaded := re.search(r"jemalloc|tcmalloc|mimalloc", os.environ.get("LD_PRELOAD", "")):
+        return loaded[0]
+    if platform.libc_ver()[0] != "glibc":
+        return f"the one of {platform.system()}"
+    return "glibc's, set to keep pages" if all(map(os.environ.get, ALLOCATOR)) else None
 
 
 def _cpuinfo() -> str:

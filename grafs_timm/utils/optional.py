@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..errors import GrafsError
+from ..errors import DOCTOR, GrafsError
 
 
 def required(module: str, extra: str, purpose: str) -> Any:
@@ -22,4 +22,5 @@ def required(module: str, extra: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise GrafsError(f"{purpose} needs {module}: pip install 'grafs-timm[{extra}]' ({error})") from error
+        how = f"pip install 'grafs-timm[{extra}]'; {DOCTOR} lists what is installed"
+        raise GrafsError(f"{purpose} needs {module}: {how} ({error})") from error

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+LEDGER = "recipe.yaml"  # the file by which a ledger is known
 _PACKAGE = Path(__file__).resolve().parents[1]
 TEMPLATES = _PACKAGE / "templates"
 
@@ -21,6 +22,15 @@ def folder(name: Literal["zoo", "recipes"]) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"no folder {name}/ with this installation; looked at {places[0]} and {places[1]}")
+
+
+def ledgers() -> list[Path]:
+    """Return the folders of the zoo's ledgers, ``zoo/<family>/evidence/<campaign>``.
+
+    >>> [ledger.parent.name for ledger in ledgers()][:1]
+    ['evidence']
+    """
+    return sorted(path.parent for path in folder("zoo").glob(f"*/evidence/*/{LEDGER}"))
 
 
 def page(name: str) -> str:

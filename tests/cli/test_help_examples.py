@@ -66,6 +66,7 @@ APPENDED = {
     "models": "",
     "open": "--print",  # and no browser
     "exec": "",
+    "doctor": "",
 }  # fmt: skip
 
 

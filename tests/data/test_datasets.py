@@ -392,3 +392,11 @@ def test_a_torchvision_set_that_cannot_be_downloaded(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=message):
         open_dataset("svhn")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_folder_for_downloads_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match=r"cannot download svhn to .*Not a directory.*grafs-timm doctor shows which folders"):
+        open_dataset("svhn")

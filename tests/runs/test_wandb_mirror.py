@@ -500,7 +500,7 @@ def test_wandb_is_neither_imported_nor_needed_until_asked_for(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert check_mode("auto") == "disabled"
     RunLog(tmp_path / "a", "auto").close()
-    with pytest.raises(RunError, match=r"pip install grafs-timm\[wandb\]"):
+    with pytest.raises(RunError, match=r"pip install 'grafs-timm\[wandb\]'; grafs-timm doctor"):
         RunLog(tmp_path / "b", "offline")
     assert not (tmp_path / "b").exists()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, UnknownNameError
+from ...errors import DOCTOR, DataError, UnknownNameError
 from ...utils import resources
 from ...utils.suggest import nearest
 from ..info import split_word
@@ -162,6 +162,8 @@ def _found(name: str, folder: Path) -> Own:
 
 def _not_to_be_had(name: str, folder: Path, fetched: bool, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if fetched and isinstance(error, OSError) and error.errno and error.filename:  # of this machine, not of the network
+        reason += f" ({DOCTOR} shows which folders can be written, and how to name others)"
     if not fetched:
         return f"torchvision cannot read {name} in {folder}: {reason}"
     return (
