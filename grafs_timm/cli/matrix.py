@@ -85,5 +85,7 @@ def transfer(recipe: str, activations: tuple[str, ...], baselines: tuple[str, ..
     options.say_failed(result.failed)
     counts = ", ".join(f"{result.count(state)} {state}" for state in ("done", "skipped", "failed"))
     click.echo(f"{counts}    report: {out / result.report.name if result.report else 'none, as no job is done'}")
+    if result.further:
+        click.echo(f"next      {result.further}")
     if result.failed:
         sys.exit(1)

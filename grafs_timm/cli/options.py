@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
+_OF_SEARCHES = ("search.", "search_within.", "select.")  # sections that a training does not read
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PATH = click.Path(path_type=Path)
 BAD_SHARD = click.option("--on-bad-shard", type=click.Choice(["raise", "skip"]), help="Stop at a bad shard, or ignore it.")
@@ -128,6 +130,28 @@ def changed_recipe(recipe: str, settings: tuple[str, ...], model: str | None, da
 
     given = {"model": model, "data.name": data, "data.on_bad_shard": on_bad_shard}
     return load_recipe(recipe, settings, {key: value for key, value in given.items() if value is not None})
+
+
+def next_command(
+    command: str, recipe: str, *arguments: object, settings: tuple[str, ...] = (), model: str | None = None,
+    data: str | None = None, on_bad_shard: str | None = None,
+) -> str:  # fmt: skip
+    """Return a command to type next, for the same recipe with the command line's changes; those of searches alone are left out.
+
+    Args:
+        command: Of this program.
+        recipe: As it was given.
+        *arguments: Further ones.
+        settings, model, data, on_bad_shard: As in `changed_recipe`.
+
+    >>> next_command("train", "my recipe.yaml", "--seed", 1, settings=("search.epochs=3", "amp=off"), data="cifar10")
+    "grafs-timm train 'my recipe.yaml' --data cifar10 --set amp=off --seed 1"
+    """
+    given = {"--model": model, "--data": data, "--on-bad-shard": on_bad_shard}
+    words = [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    kept = [each for each in settings if not each.startswith(_OF_SEARCHES)]
+    words += [word for each in kept for word in ("--set", each)]
+    return shlex.join(["grafs-timm", command, recipe, *words, *map(str, arguments)])
 
 
 def say_failed(outcomes: Any) -> None:

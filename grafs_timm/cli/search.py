@@ -69,7 +69,7 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
             device, workers=workers, launcher=launcher, address=address, gpus_per_job=gpus_per_job, retries=retries, quiet=quiet
         )  # fmt: skip
         out = out or Path("runs") / f"{'choice' if select else 'searches'}_{Path(recipe).stem}"
-        _searches(recipe, chosen, out, seeds, select, launch, options.chosen_wandb(wandb, group, out.name))
+        _searches(recipe, chosen, changes, out, seeds, select, launch, options.chosen_wandb(wandb, group, out.name))
         return
     chosen, device = options.prepare(recipe, device, **changes)
     out = out or Path("runs") / f"search_{Path(recipe).stem}_s{seed}"
@@ -90,10 +90,11 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
     click.echo(f"files     {out}/report.html, {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")
-    click.echo(f"next      grafs-timm train {recipe} --activation {out}/genotype.json")
+    click.echo(f"next      {options.next_command('train', recipe, '--activation', out / 'genotype.json', **changes)}")
 
 
-def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, launch: Launch, wandb: Wandb) -> None:
+def _searches(recipe: str, chosen: Any, changes: dict[str, Any], out: Path, seeds: int, select: bool, launch: Launch,
+              wandb: Wandb) -> None:  # fmt: skip
     """Run several searches, and with ``select`` select among them."""
     from ..comparison import selection
 
@@ -101,7 +102,7 @@ def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, lau
     if not select:
         failed = selection.run_searches(chosen, out, seeds, options=arguments, launch=launch)
         options.say_failed(failed)
-        click.echo(f"next      grafs-timm transfer {recipe} --activation {out}")
+        click.echo(f"next      {options.next_command('transfer', recipe, '--activation', out, **changes)}")
         sys.exit(1 if failed else 0)
     summary = selection.run_selection(chosen, out, seeds, options=arguments, launch=launch)
     for row in summary["ranking"]:
@@ -117,5 +118,7 @@ def _searches(recipe: str, chosen: Any, out: Path, seeds: int, select: bool, lau
     click.echo(f"cost      {spent if trained else str(round(cost['search_seconds'])) + ' s of searches, no training'}")
     click.echo(f"advice    {summary['why']}")
     click.echo(f"files     {out}/report.html, {out}/report.md" + (f", {out}/final/report.md" if trained else ""))
+    activation = found if (found := out / "genotype.json").exists() else summary["usual"]
+    click.echo(f"next      {options.next_command('train', recipe, '--activation', activation, **changes)}")
     for line in summary["failed"]:
         click.echo(f"failed: {line}", err=True)

@@ -61,4 +61,5 @@ def train(recipe: str, activation: str | None, search: bool, seed: int, out: Pat
     click.echo(f"{result} after {summary['epochs']} epochs  ({out})")
     if search:
         click.echo(f"report    {out / 'report.html'}")
-        click.echo(f"next      grafs-timm train {recipe} --activation {out / 'genotype.json'} --seed {seed}")
+        arguments = ("--activation", out / "genotype.json", "--seed", seed)
+        click.echo(f"next      {options.next_command('train', recipe, *arguments, **changes)}")

@@ -25,7 +25,7 @@ from . import report_html, report_plots, report_text
 from .ranking import p_value
 from .report_table import Table
 from .results import Result
-from .statistics import LEVEL, check
+from .statistics import LEVEL, check, seeds_to_halve
 from .verdict import MEASURES, Difference, Measure, Side, Verdict
 
 SUMMARY = (
@@ -102,6 +102,35 @@ def write_page(
     """
     check(results)
     return write_whole(folder / REPORT, report_html.page(Table(_ordered(results), usual, classes), **said))
+
+
+def further_seeds(results: Sequence[Result], usual: Mapping[str, str]) -> str | None:
+    """Return what more training seeds would narrow: the widest interval beside the default activation, and how many halve it.
+
+    Args:
+        results: a row for each training.
+        usual: {model: its default activation}.
+
+    Returns:
+        The middle of a sentence, of found activations where there are any. None where there is nothing to narrow: no training
+        has a partner, or the pairs differ by the same number.
+    """
+    table = Table(results, usual, {})
+    compared = [(row, row.to_default) for row in table.rows.values() if row.to_default and row.to_default.difference.n]
+    compared = [each for each in compared if each[0].kind == "found"] or compared
+    if compared and len(table.seeds) == 1:
+        return "one training seed gives no interval: the same command with --seeds 3 adds two"
+    widths = [(verdict.half_width, row, verdict) for row, verdict in compared if verdict.half_width is not None]
+    if not widths:
+        return None
+    width, row, verdict = max(widths, key=lambda each: each[0])
+    pairs, measure = verdict.difference.n, table.measure
+    seeds = seeds_to_halve(pairs) + len(table.seeds) - pairs  # some have no figure on one side
+    return (
+        f"the widest interval, {row.activation} beside {verdict.to} with {row.place}, is ±{measure.apart(width, sign=False)} "
+        f"{measure.unit} over {pairs} paired seeds: the same command with --seeds {seeds} at least halves it if further seeds "
+        "spread alike"
+    )
 
 
 def write_results(results: Iterable[Result], path: str | Path) -> Path:

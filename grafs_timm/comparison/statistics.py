@@ -9,6 +9,7 @@ docs/statistics.md says what each number means.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import statistics
@@ -194,6 +195,26 @@ def difference(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY, level: f
     sd = _sd(values)
     error = 0.0 if sd is None else sd / math.sqrt(len(values))
     return Difference(*_interval(_mean(values), error, len(values) - 1, level), len(values), unpaired)
+
+
+def seeds_to_halve(n: int, level: float = LEVEL) -> int:
+    """Return how many paired seeds make a t interval half as wide as ``n`` do, if further pairs spread like those.
+
+    An interval narrows like 1/√n, which takes four times the seeds; from few seeds it takes less, as t falls too.
+
+    Args:
+        n: At least two.
+        level: Of the interval.
+
+    >>> seeds_to_halve(3), seeds_to_halve(30)
+    (5, 113)
+    """
+
+    def reach(seeds: int) -> float:
+        return float(scipy.stats.t.ppf((1 + level) / 2, seeds - 1)) / math.sqrt(seeds)
+
+    wanted = reach(n) / 2
+    return next(seeds for seeds in itertools.count(n + 1) if reach(seeds) <= wanted)
 
 
 def gains(ours: Seeds, theirs: Seeds, measure: Measure = ACCURACY) -> list[float]:

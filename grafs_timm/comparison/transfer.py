@@ -35,10 +35,12 @@ class Transferred:
     Args:
         outcomes: of the cells that it was to have trained.
         report: of all cells; None without a result.
+        further: what more training seeds would narrow; None where that is nothing.
     """
 
     outcomes: tuple[Outcome, ...]
     report: Path | None
+    further: str | None = None
 
     def count(self, state: str) -> int:
         return sum(outcome.state == state for outcome in self.outcomes)
@@ -75,7 +77,8 @@ def run_transfer(
         path = write_report(matrix, outcomes)
         if path and wandb.mode != "disabled":
             _show_report(matrix, path, wandb)
-        return Transferred(tuple(outcomes), path)
+        further = report.further_seeds(results(matrix), matrix.usual()) if path else None
+        return Transferred(tuple(outcomes), path, further)
 
 
 def with_bad_shards(recipe: Recipe, choice: str) -> Recipe:

@@ -137,6 +137,12 @@ class Verdict:
         return self.difference.low is not None
 
     @property
+    def half_width(self) -> float | None:
+        """Return half the width of the interval, in the measure's unit; None without one."""
+        low, high = self.difference.low, self.difference.high
+        return None if low is None or high is None else (high - low) / 2
+
+    @property
     def interval(self) -> str:
         """Write the difference with its interval: "+0.30 [−0.90, +1.50]", "+0.30" without one, "–" without a difference."""
         mean, low, high = self.difference.mean, self.difference.low, self.difference.high

@@ -22,6 +22,7 @@ from ..errors import DataError, GrafsError, GrafsWarning, RecipeError, UnknownNa
 from ..models import weights
 from ..utils import parallel, remote
 from ..utils.suggest import nearest
+from . import image_size
 
 _MOST_HELD_OUT = 10_000  # images; a standard error of half a point, and hardly less with more
 
@@ -174,7 +175,8 @@ def make_model(
     except Exception as error:
         what = f"texts of {shape[0]} tokens" if is_text else f"images of {'×'.join(map(str, shape))}"
         given = f" with {shortened(repr(recipe.model_kwargs), 300)}" if recipe.model_kwargs else ""
-        raise RecipeError(f"model {recipe.model}{given} does not take {what}: {first_line(error)}") from error
+        instead = "" if is_text else image_size.advice(recipe, settings, (shape[0], shape[1], shape[2]))
+        raise RecipeError(f"model {recipe.model}{given} does not take {what}: {first_line(error)}{instead}") from error
     finally:
         model.train()
     if is_text:

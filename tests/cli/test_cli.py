@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import subprocess
 import sys
 
@@ -44,6 +45,23 @@ def test_version_of_the_module():
     shown = subprocess.run([sys.executable, "-m", "grafs_timm", "--version"], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert shown.returncode == 0, shown.stderr
     assert __version__ in shown.stdout
+
+
+def test_a_search_prints_the_command_that_trains_as_it_was_changed(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my data").symlink_to(ROOT / "grafs_timm" / "data" / "digits")
+    changes = ("--data", "my data", "--set", "data.train_images=200", "--set", "search.epochs=4", "--set", "evaluate.epochs=1",
+               "--set", "evaluate.weights.warmup_epochs=0")  # fmt: skip
+    said = call("search", tiny, *changes, "--out", "my run", "--quiet").stdout
+    (line,) = [line.removeprefix("next      ") for line in said.splitlines() if line.startswith("next")]
+    program, *words = shlex.split(line)
+    assert program == "grafs-timm"
+    assert "search.epochs=4" not in words
+    result = call(*words, "--quiet", "--out", "trained")
+    assert result.exit_code == 0, result.output
+    trained = yaml.safe_load((tmp_path / "trained" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert (trained["data"]["name"], trained["data"]["train_images"]) == ("my data", 200)
+    assert trained["evaluate"]["epochs"] == 1
 
 
 def test_search_then_evaluate(tiny, tmp_path, monkeypatch):

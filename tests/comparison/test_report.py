@@ -15,7 +15,7 @@ from PIL import Image
 from written_results import read_results
 
 from grafs_timm.comparison import report_text
-from grafs_timm.comparison.report import write_report, write_results
+from grafs_timm.comparison.report import further_seeds, write_report, write_results
 from grafs_timm.comparison.report_table import Table
 from grafs_timm.comparison.results import Result
 from grafs_timm.errors import RunError
@@ -254,6 +254,37 @@ def test_intervals_are_counted_as_shown(tmp_path: Path) -> None:
     results = matrix(searches=2, cells=1)
     shown = sum(cell.count("[") for table in tables(report(results, tmp_path)) for row in table[2:] for cell in row)
     assert Table(results, USUAL, {}).intervals == shown
+
+
+SAID = re.compile(
+    r"the widest interval, (\S+) beside relu with (.+), is ±([\d.]+) percentage points over (\d) paired seeds: "
+    r"the same command with --seeds (\d+) at least halves it if further seeds spread alike"
+)
+
+
+def test_what_further_seeds_narrow() -> None:
+    results = matrix()
+    rows = [row for row in Table(results, USUAL, {}).rows.values() if row.kind == "found"]
+    widths = {str(row.place): row.to_default.half_width for row in rows if row.to_default}
+    widest = max(widths, key=lambda place: widths[place] or 0.0)
+    assert len(set(widths.values())) == 4
+    assert SAID.fullmatch(further_seeds(results, USUAL) or "").groups() == ("c10_s0", widest, f"{widths[widest]:.2f}", "3", "5")
+
+    # a training without a figure costs a seed more: two pairs are halved by three
+    lost = [replace(row, accuracy=NAN) if (row.activation, row.seed) == ("c10_s0", 2) else row for row in results]
+    assert SAID.fullmatch(further_seeds(lost, USUAL) or "").groups()[3:] == ("2", "4")
+
+    of_baselines = [row for row in results if row.kind == "baseline"]
+    assert SAID.fullmatch(further_seeds(of_baselines, USUAL) or "")[1] == "gelu"
+
+
+def test_where_further_seeds_narrow_nothing() -> None:
+    assert (
+        further_seeds(matrix(seeds=1), USUAL) == "one training seed gives no interval: the same command with --seeds 3 adds two"
+    )
+    assert further_seeds(matrix(), {}) is None
+    assert further_seeds([row for row in matrix() if row.activation == "relu"], USUAL) is None
+    assert further_seeds([replace(row, accuracy=70.0) for row in matrix()], USUAL) is None
 
 
 def test_rows_that_cannot_be_compared_write_nothing(tmp_path: Path) -> None:

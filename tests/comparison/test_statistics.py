@@ -50,6 +50,22 @@ def test_paired_difference_is_scipys(count: int) -> None:
     assert own.mean == pytest.approx((interval.low + interval.high) / 2)
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_as_many_seeds_as_are_said_halve_the_interval(count: int) -> None:
+    """By trainings whose differences have one spread, however many there are."""
+
+    def width(pairs: int) -> float:
+        spread = scipy.stats.zscore([float(seed) for seed in range(pairs)], ddof=1)
+        own = Verdict(
+            difference({seed: 70.0 + value for seed, value in enumerate(spread)}, dict.fromkeys(range(pairs), 69.0)), ""
+        )
+        assert own.half_width is not None
+        return own.half_width
+
+    seeds = statistics.seeds_to_halve(count)
+    assert width(seeds) <= width(count) / 2 < width(seeds - 1)
+
+
 def test_paired_difference_by_hand() -> None:
     """Differences 1, 2, 3: mean 2, sd 1, standard error 1/√3, t(0.975; 2) = 4.302653."""
     own = difference({0: 71.0, 1: 72.0, 2: 73.0, 7: 60.0}, {0: 70.0, 1: 70.0, 2: 70.0, 8: 90.0, 9: NAN})

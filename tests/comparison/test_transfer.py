@@ -202,6 +202,7 @@ def test_each_search_has_its_row_and_what_failed_has_no_figure(tmp_path):
 def test_a_finished_matrix(whole, here):
     folder, said = whole
     assert said.startswith("2 done, 0 skipped, 0 failed    report: ")
+    assert said.endswith("\nnext      one training seed gives no interval: the same command with --seeds 3 adds two\n")
     lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 3
     assert {line.split(",")[0] for line in lines[1:]} == {"relu", "mine"}
