@@ -124,7 +124,8 @@ def _processor(section: Section) -> None:
         section.advice(what, f"export OMP_NUM_THREADS={fewer}")
     if device == "cpu" and not hardware.keeps_pages():
         settings = " ".join(f"{name}={value}" for name, value in hardware.ALLOCATOR.items())
-        section.advice("the allocator returns large tensors to the system in every step", f"export {settings}")
+        what = "the allocator returns large tensors to the system in every step (measured in benchmarks/README.md)"
+        section.advice(what, f"export {settings}")
 
 
 def _compiler(section: Section) -> None:

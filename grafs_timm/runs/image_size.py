@@ -14,7 +14,7 @@ _USUAL = (32, 64, 128, 224)  # pixels a side to try, beside the model's own
 
 
 def advice(recipe: Recipe, settings: dict[str, Any], shape: tuple[int, int, int]) -> str:
-    """Return the end of an error message: what to set so that the model takes the images; "" where no size helps.
+    """Return the end of an error message: what to set so that the model takes the images; "" where the size is not the cause.
 
     What is advised was tried, on torch's meta device, which computes no values.
 
@@ -25,6 +25,8 @@ def advice(recipe: Recipe, settings: dict[str, Any], shape: tuple[int, int, int]
     """
     channels, height, width = shape
     size = height if height == width else [height, width]
+    if _takes(recipe.model, settings, shape):  # so it failed for another reason, such as a full GPU
+        return ""
     if _takes(recipe.model, {**settings, "img_size": size}, shape):
         own = "search." if "img_size" in (recipe.search.model_kwargs or {}) else ""
         return f"; build it for them: --set {own}model_kwargs.img_size={size}".replace(", ", ",")

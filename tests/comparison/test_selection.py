@@ -371,3 +371,5 @@ def test_on_the_command_line(chosen, tmp_path):
     assert ended.exit_code == 0, ended.output
     assert f"advice    {summary['why']}" in ended.stdout
     assert f"cost      {summary['cost']['full_trainings']} full trainings of relu" in ended.stdout
+    best = "relu" if summary["recommended"] == "relu" else out / "genotype.json"
+    assert ended.stdout.endswith(f"next      grafs-timm train {tmp_path}/same.yaml --activation {best}\n")

@@ -9,6 +9,7 @@ from tiny_runs import SETTINGS, call, recipe
 
 from grafs_timm.config.recipe import load_recipe
 from grafs_timm.errors import RecipeError
+from grafs_timm.runs.image_size import advice
 from grafs_timm.runs.training import make_model
 
 MODELS = [
@@ -54,6 +55,7 @@ def test_a_search_of_another_size_names_its_own_key() -> None:
 
 
 def test_what_has_another_cause_gets_no_advice() -> None:
+    assert advice(recipe(model="test_resnet"), {"num_classes": 10, "in_chans": 1}, (1, 8, 8)) == ""
     with pytest.raises(RecipeError, match="does not take") as caught:
         make_model(recipe(model="test_resnet", model_kwargs={"layers": []}), 10, (1, 8, 8), "cpu")
     assert "--set" not in str(caught.value)
