@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tempfile
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..activations.activation import FormulaActivation
+from ..errors import GrafsWarning
 from ..utils.files import write_whole
 from ..utils.optional import required
 from .int8 import Int8Table, QuantisationError, int8_table
@@ -21,7 +23,8 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # which torch's exporter writes into eve
 def quantise_onnx(path: str | Path, out: str | Path, model: nn.Module, calibration: Any) -> dict[str, Int8Table]:
     """Quantise a float ONNX model to 8 bits, with a table in place of every found or published activation.
 
-    The float model stays as it is. Activations are found by the module that the exporter names in every node.
+    The float model stays as it is. Activations are found by the module that the exporter names in every node. One that is not
+    between two quantised tensors, such as the last before a global pooling, is computed in float and named in a warning.
 
     Args:
         path: The float model, written by ``torch.onnx.export(model, ..., dynamo=True)``.
@@ -33,7 +36,7 @@ def quantise_onnx(path: str | Path, out: str | Path, model: nn.Module, calibrati
         The tables by the activation's name in the torch model; they state their errors.
 
     Raises:
-        QuantisationError: No activation was found, or one of them is not between two quantised tensors.
+        QuantisationError: No activation was found, or none is between two quantised tensors.
         GrafsError: onnx or onnxruntime is missing.
 
     >>> quantise_onnx("net.onnx", "net_int8.onnx", net, reader)["act"].max_error  # doctest: +SKIP
@@ -50,11 +53,18 @@ def quantise_onnx(path: str | Path, out: str | Path, model: nn.Module, calibrati
         quantization.quantize_static(
             str(path), str(part), calibration, nodes_to_exclude=excluded,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            extra_options={"ActivationSymmetric": False},
+            # a pooling after an activation is quantised too, though the activation is not yet
+            extra_options={"ActivationSymmetric": False, "ForceQuantizeNoInputCheck": True},
         )  # fmt: skip
         quantised = onnx.load(str(part))
-    tables = {place: _fold(onnx, quantised.graph, set(names), place, model) for place, names in places.items()}
-    write_whole(Path(out), quantised.SerializeToString())  # only once every activation is a table
+    found = {place: _fold(onnx, quantised.graph, set(names), place, model) for place, names in places.items()}
+    tables = {place: table for place, table in found.items() if table}
+    left = ", ".join(place for place in found if place not in tables)
+    if not tables:
+        raise QuantisationError(f"{left}: no activation is between two quantised tensors; quantise the layers around it")
+    if left:
+        warnings.warn(f"{left}: not between two quantised tensors, so computed in float by the formula", GrafsWarning)
+    write_whole(Path(out), quantised.SerializeToString())  # only once all tables are made
     return tables
 
 
@@ -83,7 +93,7 @@ def _literal(scopes: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _fold(onnx: Any, graph: Any, names: set[str], place: str, model: nn.Module) -> Int8Table:
+def _fold(onnx: Any, graph: Any, names: set[str], place: str, model: nn.Module) -> Int8Table | None:
     inside = [node for node in graph.node if node.name in names]
     made = {output for node in inside for output in node.output}
     constants = {each.name for each in graph.initializer}
@@ -92,7 +102,7 @@ def _fold(onnx: Any, graph: Any, names: set[str], place: str, model: nn.Module) 
     after = [node for node in graph.node if node.name not in names and made & set(node.input)]
     one = len(sources) == 1 and len(before) == 1 and before[0].op_type == "DequantizeLinear"
     if not one or len(after) != 1 or after[0].op_type != "QuantizeLinear":
-        raise QuantisationError(f"{place}: this activation is not between two quantised tensors; quantise the layers around it")
+        return None
     value = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
     (source, scale, point), (_, to_scale, to_point) = before[0].input, after[0].input
     signed = value[point].dtype.name == "int8"

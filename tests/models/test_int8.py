@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import grafs_timm
 from grafs_timm import get_published
-from grafs_timm.errors import TensorError, UnknownNameError
+from grafs_timm.errors import GrafsWarning, TensorError, UnknownNameError
 from grafs_timm.models.int8 import QuantisationError
 from grafs_timm.models.int8_fx import Int8Activation
 
@@ -116,6 +116,39 @@ def test_onnxruntime_runs_a_model_with_tables(tmp_path: Path) -> None:
     assert "GatherElements" in {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
     with pytest.raises(QuantisationError, match="dynamo=True"):
         grafs_timm.quantise_onnx(tmp_path / "float.onnx", tmp_path / "x.onnx", nn.Conv2d(3, 3, 3), Reader())
+
+
+class _Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def test_poolings_after_activations_as_in_a_resnet(tmp_path: Path) -> None:
+    """A max-pooling is quantised with its activation; a global one is not, and the activation before it stays in float."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    first, last = (timm.layers.create_act_layer("golu") for _ in range(2))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), first, nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), last, _Mean(), nn.Linear(4, 2)).eval()
+    x = torch.randn(8, 3, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), tmp_path / "float.onnx", dynamo=True, verbose=False, external_data=False)
+    batches = iter([{"input": x.numpy()}])
+
+    class Reader:
+        def get_next(self) -> Any:
+            return next(batches, None)
+
+        def __iter__(self) -> Any:
+            return batches
+
+    with pytest.warns(GrafsWarning, match="4: not between two quantised tensors"):
+        tables = grafs_timm.quantise_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", model, Reader())
+    assert set(tables) == {"1"}
+    session = runtime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    got = session.run(None, {"input": x.numpy()})[0]
+    with torch.no_grad():
+        np.testing.assert_allclose(got, model(x).numpy(), atol=0.05)
 
 
 def test_a_function_that_is_not_finite_there_is_refused():
