@@ -17,7 +17,6 @@ LOWEST_VERSIONS := torch==2.8.0 torchvision==0.23.0 timm==1.0.24 numpy==1.26.4
 LOWEST_TESTS := $(addprefix tests/activations/test_, activation.py curve.py exact.py facts.py gains.py genotype.py ops.py) \
 	$(addprefix tests/models/test_, create.py functional.py hooks.py models.py shelf.py timm_names.py) \
 	$(addprefix tests/search/test_, cell.py finish.py guard.py search.py shrink.py table.py) tests/zoo
-ROOMS := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard grafs_timm/*/__init__.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,8 +44,8 @@ fmt: $(STAMP) ## format the code and sort imports
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format --quiet .
 
-docs: $(STAMP) ## an API reference from the docstrings, in build/docs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pdoc -d google -o $(DOCS) grafs_timm $(ROOMS)
+docs: $(STAMP) ## the documentation site, in build/docs; open its index.html
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir $(abspath $(DOCS))
 
 dist: $(STAMP) ## sdist and wheel in dist/, their metadata checked
 	@rm -rf dist

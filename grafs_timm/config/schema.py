@@ -70,6 +70,8 @@ class Weights(Section):
         betas: Of an Adam; null for timm's default.
         sched: Of the learning rate: constant, cosine down to ``min_lr``, or multiplied by ``decay_rate`` after each of
             ``decay_epochs`` (multistep).
+        min_lr: Where the cosine ends.
+        decay_epochs, decay_rate: Of multistep.
         warmup_epochs: Epochs of a linear warmup.
         clip_grad: The largest norm of the gradient.
     """
@@ -109,7 +111,11 @@ class Weights(Section):
 
 
 class Architecture(Section):
-    """Set up Adam on the architecture parameters α and the constants γ."""
+    """Set up Adam on the architecture parameters α and the constants γ.
+
+    Args:
+        lr, betas, weight_decay: Of Adam.
+    """
 
     lr: Positive = 6e-4
     betas: Annotated[tuple[Beta, Beta], Listed] = (0.5, 0.999)
@@ -117,7 +123,12 @@ class Architecture(Section):
 
 
 class Grid(Section):
-    """Set the grid that the relaxed cell is tabulated on: ``intervals`` equal steps from ``low`` to ``high``."""
+    """Set the grid that the relaxed cell is tabulated on.
+
+    Args:
+        low, high: Its ends; the cell goes on in a straight line outside.
+        intervals: Equal steps between them, of which one ends at 0.
+    """
 
     low: float = -16.0
     high: float = 16.0
@@ -153,6 +164,9 @@ class Search(Section):
         guard: Keep a trainable function through the last drops.
         image_size, crop_padding: Used in searches instead of those of ``data``, for example for smaller images.
         model_kwargs: Added to the recipe's own in searches.
+        weights: How the weights train.
+        architecture: How α and γ train.
+        grid: Of the table.
     """
 
     _brief = frozenset({"steps_per_epoch", "log_epochs", "fade", "guard", "image_size", "crop_padding", "model_kwargs"})
@@ -209,6 +223,7 @@ class Evaluate(Section):
         out_of_memory: Fail with advice, or halve the micro-batch and repeat the step.
         measure_both: Measure the held-out data and the test split after each epoch, so that one training serves both to
             select by and to report.
+        weights: How the weights train.
     """
 
     _brief = frozenset({"steps_per_epoch", "measure_both"})
@@ -297,7 +312,13 @@ class Recipe(Section):
     Args:
         model: timm's name.
         model_kwargs: Arguments of the model, as plain YAML values.
-        data, search, search_within, evaluate, select, transfer, campaign: Sections.
+        data: Images or text.
+        search: A search.
+        search_within: A search in the first part of a training; null for the defaults.
+        evaluate: A training with one activation.
+        select: The selection among searches.
+        transfer: The matrix.
+        campaign: The campaign behind a zoo entry.
         amp: Mixed precision; auto: bf16 where the processor or GPU computes in it, else off.
         channels_last: Memory format of images; auto: for models of convolutions, on a GPU only with ``amp``.
         compile: What to compile: the search's tabulation where that pays (auto), nothing (off), or the tabulation and the

@@ -73,7 +73,12 @@ class Transfer(Section):
 
 
 class Place(Section):
-    """Name a model and a data set, the latter as in ``transfer.data``."""
+    """Name a model and a data set.
+
+    Args:
+        model: timm's name.
+        data: As in ``transfer.data``.
+    """
 
     model: Name
     data: DataOrName

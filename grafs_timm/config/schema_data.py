@@ -224,6 +224,11 @@ class TextData(_Data):
     """Set which text a language model trains on: files (.txt, .txt.gz; several joined by ``::``) or shards of KEY.txt.
 
     It is written with the keys of images at their defaults, because these are part of the sha256 of recipes.
+
+    Args:
+        name: Whatever ``--data`` takes.
+        train_split, test_split: Names of the splits of shards.
+        text: How text becomes tokens.
     """
 
     unit: ClassVar[str] = "tokens"
