@@ -12,7 +12,8 @@ START = Path(__file__).parents[1] / "docs" / "start"
 # first words of a command -> options that make it shorter
 FASTER = {
     "train": "--model test_resnet --set data.train_images=200 --quiet",
-    "search": "--set data.train_images=200 --set data.validation_images=100 --quiet",
+    "search": "--set search.epochs=4 --set search.warm_start=1 --set search.shrink_start=2 --quiet"
+    " --set evaluate.epochs=2 --set evaluate.weights.warmup_epochs=0 --set select.final_seeds=2",
     "transfer": "--set data.train_images=200 --quiet --wandb disabled",
 }
 

@@ -74,8 +74,10 @@ class Report:
     left: list[tuple[str, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
-        was = ", ".join(sorted(self.was)) or "none"
-        line = f"replaced {self.replaced} of {self.total} activations ({was}) by {self.by}"
+        line = f"{self.replaced} of {self.total} activations are {self.by}"  # of a model that was built with them
+        if self.was:
+            was = ", ".join(sorted(self.was))
+            line = f"replaced {self.replaced} of {self.total} activations ({was}) by {self.by}"
         if not self.left:
             return line
         first = {reason: name for name, reason in reversed(self.left)}

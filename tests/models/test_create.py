@@ -29,3 +29,9 @@ def test_another_activation_is_refused_with_both_names(tmp_path):
         grafs_timm.create_model(name, "gelu", pretrained=True)
     assert grafs_timm.create_model(name, "gelu").activation_report.by == "gelu"
     assert grafs_timm.create_model(name, "grafs_resnet", pretrained=True).activation_report.by == "grafs_resnet"
+
+
+@pytest.mark.filterwarnings("ignore:activation='auto'")
+def test_the_report_of_a_model_that_keeps_its_activation_says_so() -> None:
+    """The zoo's entry for ViTs is not shown to be better, so that nothing is replaced."""
+    assert str(grafs_timm.create_model("test_vit").activation_report) == "6 of 6 activations are the default activation"
