@@ -16,7 +16,7 @@ TONES = ("found", "c1", "c2", "c3", "c4", "c5", "c6", "c7")
 MOST_POINTS = 400  # of a line; longer ones are drawn with fewer
 _Scale = Callable[[float], float]
 _WIDTH, _HEIGHT = 420.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 10.0, 10.0, 38.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 10.0, 10.0, 38.0
 
 
 @dataclass(frozen=True)

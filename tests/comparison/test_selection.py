@@ -4,12 +4,14 @@ import csv
 import json
 import math
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 import yaml
+from markupsafe import escape
 from tiny_runs import SETTINGS, call, contents, recipe, refused
 from written_results import read_results
 
@@ -19,6 +21,7 @@ from grafs_timm.activations.named import Activation
 from grafs_timm.comparison import contenders, selection
 from grafs_timm.comparison.contenders import Contender
 from grafs_timm.comparison.ranking import look_level
+from grafs_timm.comparison.report import write_selection
 from grafs_timm.comparison.results import Result
 from grafs_timm.comparison.selection import Selection, run_searches, run_selection
 from grafs_timm.config.recipe import of_length
@@ -239,6 +242,19 @@ def test_from_searches_to_a_ranking(chosen):
     assert summary["why"] in report
     assert (out / "genotype.json").exists() == (summary["recommended"] != "relu")
     assert (out / "final" / "report.md").exists()
+
+
+def test_its_page_is_that_of_its_files_and_leads_to_the_others(chosen):
+    out, summary, _ = chosen
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert str(escape(summary["why"])) in page
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "Ranking", "Rounds", "The functions that were found", "Learning curves", "Searches", "Costs", "Settings",
+    ]  # fmt: skip
+    links = re.findall(r'href="([^"]+html)"', page)
+    assert set(links) == {"final/report.html", *(f"searches/s{seed}/report.html" for seed in range(3))}
+    assert all((out / link).exists() for link in links)
+    assert write_selection(out).read_text(encoding="utf-8") == page
 
 
 def test_its_cost_is_what_its_runs_took(chosen):

@@ -211,6 +211,10 @@ def test_a_finished_matrix(whole, here):
     assert (summary["activation"], summary["seed"], summary["model"]) == ("mine", 0, "test_resnet")
     assert load_recipe(folder / "recipes" / "test_resnet__digits.yaml").evaluate.epochs == 3
 
+    page = (folder / "report.html").read_bytes()
+    assert b"Learning curves" in page
+    assert transfer.write_page(folder).read_bytes() == page
+
     before = contents(folder / "jobs")
     again = call("transfer", here / "tiny.yaml", "--out", folder, "--device", "cpu", "--quiet")
     assert again.stdout.startswith("0 done, 2 skipped, 0 failed")

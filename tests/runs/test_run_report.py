@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from browser import as_it_is, needs_chromium
+from same_runs import differences
 from tiny_runs import SETTINGS, WEIGHTS, contents, recipe
 
 from grafs_timm.errors import GrafsWarning, RunError
@@ -164,7 +165,7 @@ def test_a_folder_without_a_run_is_an_error(tmp_path):
         write_report(tmp_path)
 
 
-def test_a_page_that_fails_costs_a_warning_and_not_the_result(tmp_path, monkeypatch):
+def test_a_page_that_fails_costs_a_warning_and_not_the_result(runs, tmp_path, monkeypatch):
     def fails(*_):
         raise ZeroDivisionError("a bug")
 
@@ -173,6 +174,7 @@ def test_a_page_that_fails_costs_a_warning_and_not_the_result(tmp_path, monkeypa
         run_search(recipe(search=SHORT), tmp_path / "run", quiet=True)
     assert (tmp_path / "run" / "summary.json").exists()
     assert write_report(tmp_path / "run").exists()
+    assert differences(tmp_path / "run", runs / "search") == []  # but for what clocks say
 
 
 def test_many_epochs_are_bounded_and_the_rest_is_told_of(runs, tmp_path):
