@@ -159,10 +159,14 @@ from warm_jobs import LONG, job, run
 folder = Path({str(tmp_path)!r})
 run(job(folder / "a", settings=LONG))"""
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as launcher:
-        assert soon((tmp_path / "a" / "checkpoint.pt").exists, 60)
-        pid = process_of(tmp_path / "a")
-        pids = [pid, parent(pid)]
-        assert launcher.pid not in pids
-        assert all(map(alive, pids))
-        launcher.send_signal(number)
+        try:
+            assert soon((tmp_path / "a" / "checkpoint.pt").exists, 120)
+            pid = process_of(tmp_path / "a")
+            pids = [pid, parent(pid)]
+            assert launcher.pid not in pids
+            assert all(map(alive, pids))
+            launcher.send_signal(number)
+        finally:
+            if sys.exc_info()[0]:  # a failure is told at once, not after the job's thousands of epochs
+                launcher.kill()
     assert soon(lambda: not any(map(alive, pids)), 5)
