@@ -46,7 +46,7 @@ def _takes(model: str, settings: dict[str, Any], shape: tuple[int, int, int]) ->
     try:
         with warnings.catch_warnings(), torch.device("meta"), torch.no_grad():
             warnings.simplefilter("ignore")
-            timm.create_model(model, **settings).eval()(torch.zeros(2, *shape))
+            timm.create_model(model, **settings).eval()(torch.zeros(2, *shape, device="meta"))
     except Exception:  # whatever an architecture raises
         return False
     return True

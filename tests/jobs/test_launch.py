@@ -297,7 +297,7 @@ def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
 
 def test_ray_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RunError, match=r"pip install grafs-timm\[ray\]"):
+    with pytest.raises(RunError, match=r"pip install 'grafs-timm\[ray\]'"):
         run(script(tmp_path / "a"), launcher="ray")
 
 
