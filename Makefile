@@ -23,7 +23,7 @@ LOWEST_TESTS := $(addprefix tests/activations/test_, activation.py curve.py exac
 .PHONY: help demo test test-all test-lowest lint fmt docs dist venv clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO_STAMP)) ## a small search on the embedded digits, from start to a model that uses what it found
 	@$(BIN)/python tools/demo.py

@@ -136,7 +136,7 @@ def test_a_mend_that_does_not_help_is_taken_back(tool, environment, tmp_path, mo
 def test_make_lists_its_targets():
     out = subprocess.run(["make", "-s", "-C", str(ROOT)], capture_output=True, encoding="utf-8", check=True).stdout
     assert {line.split()[1] for line in out.splitlines() if line.startswith("  make ")} == {
-        "help", "demo", "test", "test-all", "lint", "fmt", "docs", "venv", "clean"
+        "help", "demo", "test", "test-all", "test-lowest", "lint", "fmt", "docs", "dist", "venv", "clean"
     }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_two_processes_leave_what_one_does(whole):
     assert [line["kind"] for line in read_log(out)] == ["start"] + ["epoch"] * 6
     assert read_log(out)[0]["processes"] == 2
     assert {item.name for item in out.iterdir()} == {
-        "recipe.yaml", "run.json", "log.jsonl", "checkpoint.pt", "genotype.json", "summary.json", "plots",
+        "recipe.yaml", "run.json", "log.jsonl", "checkpoint.pt", "genotype.json", "summary.json", "plots", "report.html",
     }  # fmt: skip
     first, second = checkpoint.load(out / "checkpoint.pt")["rng"]
     assert not torch.equal(first["torch"], second["torch"])
