@@ -247,6 +247,7 @@ def test_a_cache_that_torch_cannot_make(tmp_path):
     assert not found["folders"]["facts"]["compiled loops"]["writable"]
 
 
+@pytest.mark.slow
 def test_everything_optional_missing_at_once(tmp_path):
     """No compiler, no wandb, no Ray, no home, no cache, no data: it works all the same."""
     (tmp_path / "file").touch()

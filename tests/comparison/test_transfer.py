@@ -323,6 +323,7 @@ def test_pairs_that_do_not_match_are_refused(here, tmp_path):
     assert "transfer.paired: needs as many models as data sets, got 1 and 2" in said
 
 
+@pytest.mark.slow
 def test_a_failed_job_stops_no_other_and_a_later_call_extends(here, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

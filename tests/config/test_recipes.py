@@ -135,6 +135,7 @@ def test_the_images_stay_as_they_are_but_for_the_vit(data, monkeypatch):
     assert shapes == {"resnet_cifar10": (1, 28, 28), "vit_cifar10": (3, 32, 32), "convnext_cifar10": (1, 28, 28)}
 
 
+@pytest.mark.slow
 def test_a_search_by_the_convnext_recipe(tmp_path, plain):
     changes = ("epochs=3", "warm_start=1", "shrink_start=1", "batch_size=16", "weights.warmup_epochs=0", "grid.intervals=64")
     settings = [part for change in changes for part in ("--set", f"search.{change}")]

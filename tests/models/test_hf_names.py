@@ -172,6 +172,7 @@ def test_a_broken_transformers_breaks_by_its_own_error(tmp_path, files: dict[str
     assert "grafs" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_made_transformers_is_filled_and_keeps_its_loader(tmp_path) -> None:
     """Its source is still found, after a mere look for it too, and a failed first import is followed by a good one."""
     package = tmp_path / "transformers"
