@@ -172,15 +172,10 @@ def whereabouts(name: str | Path) -> Path | str:
 
 def _roots(name: str) -> list[Path]:
     """Return the folders in which torchvision's files are looked for."""
-    own = resources.cache() / "torchvision" / name
-    return [
-        *places(),
-        *(place / name for place in places()),
-        Path(),
-        own,
-        resources.caches() / "torchvision",
-        resources.caches(),
-    ]
+    from . import sources
+
+    named = [place / name for place in places()]
+    return [*places(), *named, Path(), sources.downloads(name), resources.caches() / "torchvision", resources.caches()]
 
 
 # ---------------------------------------------------------------------------------------------------- shards by name

@@ -22,7 +22,10 @@ from ..errors import GrafsError, first_line
 from ..utils import hardware, resources, version
 from ..utils.diagnosis import Diagnosis, Section, examine
 
-_FOR = {"wandb": "to mirror runs in W&B", "export": "for ONNX", "ray": "for --launcher ray", "gpt": "for the small GPTs"}
+_FOR = {
+    "wandb": "to mirror runs in W&B", "export": "for ONNX", "ray": "for --launcher ray", "gpt": "for the small GPTs",
+    "hf-data": "for Hugging Face data sets on disk",
+}  # fmt: skip
 _IMPORTED = {  # what is tried, in this order, and what to do where it fails
     "torch": "pip install --force-reinstall torch, from https://pytorch.org/get-started/locally",
     "torchvision": "install torch and torchvision from one index, or run tools/mend_torchvision.py of the checkout",
@@ -30,7 +33,10 @@ _IMPORTED = {  # what is tried, in this order, and what to do where it fails
     "grafs_timm.models.timm_names": "pip install -U timm",
 }
 _COMPILED_CURE = "export TORCHINDUCTOR_CACHE_DIR=FOLDER"
-_DATA_CURE = "give --data a folder with _info.json or its name in $GRAFS_TIMM_DATA or ./data: grafs-timm data pack SOURCE OUT"
+_DATA_CURE = (
+    "give --data the path of a folder of images or of shards, or the name of one in $GRAFS_TIMM_DATA or ./data. "
+    "To pack another source: grafs-timm data pack SOURCE OUT"
+)
 
 
 def diagnose(data: str | None = None) -> Diagnosis:

@@ -15,6 +15,7 @@ import torch
 from tiny_runs import ROOT, call, contents
 
 from grafs_timm.kernels import cpu
+from grafs_timm.runs import doctor
 from grafs_timm.utils import compiled, hardware, version
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -87,6 +88,12 @@ def test_without_a_compiler(monkeypatch, tmp_path):
     (what,) = problems(section)
     assert "no C++ compiler was found" in what
     assert "g++" in problems(section)[what]
+
+
+def test_every_extra_says_what_it_is_for():
+    extras = {each.extra for each in version.needed() if each.extra}
+    assert "hf-data" in extras
+    assert extras <= doctor._FOR.keys()
 
 
 def test_with_compiling_switched_off(monkeypatch):
