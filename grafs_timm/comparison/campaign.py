@@ -66,6 +66,11 @@ def function_of(candidate: Contender) -> str:
     return candidate.sha256 or candidate.label
 
 
+def search_label(batch: str, seed: int) -> str:
+    """Return what a search is called: by its seed, and the variant that it is of."""
+    return f"s{seed}" if batch == SEARCHES else f"{batch}_s{seed}"
+
+
 @dataclass(frozen=True)
 class Campaign:
     """The campaign whose ledger is ``folder``.
@@ -197,8 +202,8 @@ class Campaign:
 
     @cached_property
     def _recipes(self) -> set[str]:
-        own = {self.recipe.for_searching().sha256, *(each.sha256 for each in self.trainings_by.values())}
-        return own | {each.sha256 for each in self._further}
+        own = (*self.searched_by.values(), *self.trainings_by.values(), *self._further)
+        return {each.sha256 for each in own}
 
     @cached_property
     def _further(self) -> list[Recipe]:
@@ -239,35 +244,54 @@ class Campaign:
         return usual
 
     @cached_property
+    def searched_by(self) -> dict[str, Recipe]:
+        """Return {batch: the recipe of its searches}: the campaign's own, then the variants."""
+        variants = {name: self.recipe.model_copy(update={"search": each}) for name, each in self.settings.variants.items()}
+        return {name: each.for_searching() for name, each in ({SEARCHES: self.recipe} | variants).items()}
+
+    @cached_property
+    def searched(self) -> dict[str, dict[int, Line]]:
+        """Return the search that counts of each batch and seed: {batch: {seed: line}}."""
+        lines = sorted((each for each in self.ledger.first().values() if each.kind == "search"), key=lambda line: line.seed)
+        return {
+            name: {line.seed: line for line in lines if line.recipe == recipe.sha256}
+            for name, recipe in self.searched_by.items()
+        }
+
+    @property
     def searches(self) -> dict[int, Line]:
-        """Return the search that counts of each seed: {seed: line}."""
-        own = self.recipe.for_searching().sha256
-        found = {line.seed: line for line in self.ledger.first().values() if line.kind == "search" and line.recipe == own}
-        return dict(sorted(found.items()))
+        """Return the campaign's own searches: {seed: line}."""
+        return self.searched[SEARCHES]
 
     @cached_property
     def activations(self) -> dict[str, Contender]:
         """Return all that is compared by label: what was given, then what the searches found, equal functions once."""
         found = [
-            Contender(Activation(f"{SEARCHES}_s{seed}", Genotype.from_dict(line.genotype, derived=False)), SEARCHES, seed)
-            for seed, line in self.searches.items()
+            Contender(Activation(f"{batch}_s{seed}", Genotype.from_dict(line.genotype, derived=False)), batch, seed)
+            for batch, lines in self.searched.items()
+            for seed, line in lines.items()
         ]
-        seeds = {each.sha256: each.search_seed for each in reversed(found)}
+        first = {each.sha256: each for each in reversed(found)}
         given = {  # what a search found again is one of its functions, under the label that it has
-            label: Contender(Activation(label, each.genotype), SEARCHES, seeds[each.sha256]) if each.sha256 in seeds else each
-            for label, each in self.given.items()
+            label: first[each.sha256].called(label) if each.sha256 in first else each for label, each in self.given.items()
         }
-        return contenders.labelled(found, given)[0]
+        return contenders.labelled([each for each in found if first[each.sha256].batch == each.batch], given)[0]
 
     @cached_property
     def found_as(self) -> dict[int, str]:
-        """Return {search seed: the label under which its function is trained}."""
-        return {
-            seed: label
+        """Return {seed of the campaign's own searches: the label under which its function is trained}."""
+        return {seed: label for seed in self.searches if (label := self.label_of(SEARCHES, seed)) is not None}
+
+    def label_of(self, batch: str, seed: int) -> str | None:
+        """Return the label under which the function of a search is trained; None where the search has no line."""
+        if (line := self.searched[batch].get(seed)) is None:
+            return None
+        sha256 = Genotype.from_dict(line.genotype, derived=False).sha256
+        return next(
+            label
             for label, each in self.activations.items()
-            for seed in (each.search_seed, *each.also)
-            if seed is not None and seed in self.searches
-        }
+            if each.sha256 == sha256 or (each.batch == batch and seed in (each.search_seed, *each.also))
+        )
 
     @cached_property
     def same_as(self) -> dict[str, str]:
@@ -306,7 +330,7 @@ class Campaign:
             return
         own, given = self.settings, list(self.given)
         first = [self._training(label, self.home, 0) for label in given]
-        first += [self._search(seed) for seed in range(own.searches)]
+        first += [self._search(batch, seed) for batch in self.searched_by for seed in range(own.searches)]
         yield first
         if self.left(first):
             return
@@ -374,9 +398,9 @@ class Campaign:
                 table.setdefault(row.activation, {})[row.seed] = row.value
         return table
 
-    def _search(self, seed: int) -> Job:
-        home = self.home
-        return Job("search", f"s{seed}", None, "search", *home, seed, self.recipe.for_searching(), "architecture")
+    def _search(self, batch: str, seed: int) -> Job:
+        label = search_label(batch, seed)
+        return Job("search", label, None, "search", *self.home, seed, self.searched_by[batch], "architecture")
 
     def _training(self, label: str, place: Place, seed: int) -> Job:
         each, recipe = self.activations[label], self.trainings_by[place]

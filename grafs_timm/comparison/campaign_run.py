@@ -24,7 +24,7 @@ from ..runs import folder as runs
 from ..utils import hardware
 from ..utils.files import locked, write_changed
 from . import estimate, ledger
-from .campaign import Campaign
+from .campaign import SEARCHES, Campaign, search_label
 from .campaign_files import data_label
 from .ledger import Job, Line
 from .results import read_epochs, run_seconds
@@ -214,7 +214,9 @@ def _said(campaign: Campaign, line: Line) -> str:
     seconds = line_seconds(line)
     if line.kind == "search":
         formula_text = str(line.log[-1].get("formula", ""))
-        return f"search s{line.seed} on {line.model}, {line.data}: f(x) = {formula_text}, {seconds / 60:.1f} min"
+        batch = next((name for name, lines in campaign.searched.items() if lines.get(line.seed) is line), SEARCHES)
+        what = f"search {search_label(batch, line.seed)} on {line.model}, {line.data}"
+        return f"{what}: f(x) = {formula_text}, {seconds / 60:.1f} min"
     last = line.log[-1]
     split = "test" if "test_loss" in last else "validation"
     figure = f"{float(last[f'{split}_accuracy']):.2f} %, loss {float(last[f'{split}_loss']):.4f}"

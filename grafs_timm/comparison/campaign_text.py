@@ -12,7 +12,7 @@ from ..errors import UnknownNameError
 from ..utils.suggest import nearest
 from ..zoo.nearest import nearest_known
 from . import campaign_run
-from .campaign import RECIPES, Campaign
+from .campaign import RECIPES, Campaign, search_label
 from .campaign_files import ACTIVATIONS
 from .ledger import Job
 from .results import Place, Result
@@ -130,12 +130,13 @@ def _seeds(rows: list[Result], label: str) -> dict[int, float]:
 
 
 def _searches(campaign: Campaign) -> Iterator[str]:
-    for seed, line in campaign.searches.items():
-        genotype = Genotype.from_dict(line.genotype, derived=False)
-        same = campaign.same_as.get(campaign.found_as.get(seed, ""))
-        near = f"; {nearest_known(genotype)}"
-        figure = f"{_figure(campaign, line.held_out, ''):.4g}"
-        yield f"search s{seed}: {genotype.text}{f' (is {same})' if same else ''}, held-out {figure}{near}"
+    for batch, lines in campaign.searched.items():
+        for seed, line in lines.items():
+            genotype = Genotype.from_dict(line.genotype, derived=False)
+            same = campaign.same_as.get(campaign.label_of(batch, seed) or "")
+            what = f"{genotype.text}{f' (is {same})' if same else ''}"
+            figure = f"{_figure(campaign, line.held_out, ''):.4g}"
+            yield f"search {search_label(batch, seed)}: {what}, held-out {figure}; {nearest_known(genotype)}"
 
 
 def all_campaigns(zoo: Path, families: Sequence[str] = ()) -> list[Campaign]:

@@ -127,7 +127,7 @@ class Job:
 
     Args:
         kind: "search" or "training".
-        label: of the activation; of a search its seed.
+        label: of the activation; of a search its seed, and the variant that it is of.
         genotype: None for timm's own activations and for searches.
         function: sha256 or name, as in the lines of the ledger.
         model: label of the model.
@@ -156,7 +156,7 @@ class Job:
         return Place(self.model, self.data)
 
     def __str__(self) -> str:
-        return f"search s{self.seed}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
+        return f"search {self.label}" if self.kind == "search" else f"{self.label}, {self.place}, seed {self.seed}"
 
 
 def made(**fields: Any) -> Line:

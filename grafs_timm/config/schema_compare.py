@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ..utils.schema import Listed
 from .schema_data import Count, DataOrName, Name, Names, NotNegative, Section, checked
+from .schema_search import Search
 
 
 class Select(Section):
@@ -90,6 +92,7 @@ class Campaign(Section):
     Args:
         budget: Label of the campaign's size.
         searches: Number of searches.
+        variants: Further searches, as many of each: a name, and the keys of ``search`` that it changes.
         seeds: Training seeds of every activation on the model and data set of the searches.
         keep: Number of activations to train further: the best by held-out figures, always with the default activation and the
             best found one.
@@ -102,8 +105,11 @@ class Campaign(Section):
         held_out: Training images to hold out for selection, where ``data.validation_images`` holds out none.
     """
 
+    _brief = frozenset({"variants"})
+
     budget: Literal["reduced", "standard", "full"] = "standard"
     searches: Count = 5
+    variants: dict[str, Search] = Field(default_factory=dict)
     seeds: Count = 3
     keep: Count = 6
     keep_seeds: Count = 5
@@ -112,3 +118,14 @@ class Campaign(Section):
     retire_after: Annotated[int, Field(ge=2)] = 3
     retire_below: NotNegative = 1.0
     held_out: Count | None = None
+
+    @model_validator(mode="after")
+    def _variants_have_labels(self) -> Campaign:
+        problems = []
+        for name in self.variants:
+            if not re.fullmatch("[a-z][a-z0-9_]{0,30}", name):
+                problems.append((f"variants.{name}", "a name has at most 31 of a–z, 0–9 and _, a letter first"))
+            elif name == "searches" or name.startswith("random"):
+                what = "the campaign's own searches and random cells are called so; take another name"
+                problems.append((f"variants.{name}", what))
+        return checked(self, problems)

@@ -82,7 +82,7 @@ class Section(Part):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         defaults = type(self).model_fields
-        unset = {key for key in self._brief if getattr(self, key) == defaults[key].default}
+        unset = {key for key in self._brief if getattr(self, key) == defaults[key].get_default(call_default_factory=True)}
         return {key: value for key, value in write(self).items() if key not in unset}
 
 

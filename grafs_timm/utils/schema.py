@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
@@ -107,13 +107,16 @@ def _expected(kind: str, context: dict[str, Any]) -> str | None:
 
 def fields_at(model: type[BaseModel], path: Sequence[Any]) -> dict[str, FieldInfo] | None:
     """Return the fields of the section at a path of ``model``, of each kind it may be; None where there is a plain value."""
-    fields = dict(model.model_fields)
+    fields, of_any_name = dict(model.model_fields), False
     for key in path:
-        if not isinstance(key, int):  # the items of a list have the list's schema
-            sections = _sections_in(fields[key].annotation) if key in fields else []
-            if not sections:
-                return None
-            fields = {name: field for section in reversed(sections) for name, field in section.model_fields.items()}
+        if isinstance(key, int) or of_any_name:  # the items of a list have the list's schema, the values of a dict the dict's
+            of_any_name = False
+            continue
+        sections = _sections_in(fields[key].annotation) if key in fields else []
+        if not sections:
+            return None
+        of_any_name = get_origin(fields[key].annotation) is dict
+        fields = {name: field for section in reversed(sections) for name, field in section.model_fields.items()}
     return fields
 
 

@@ -6,10 +6,11 @@ import statistics
 import subprocess
 
 import pytest
-from made_ledger import DATE, FOUND, HARDWARE, OPTIONS, REAL, RECIPE, folder_in, made_ledger, made_line, planned, waiting
+from made_ledger import DATE, FOUND, HARDWARE, OPTIONS, REAL, RECIPE, X, folder_in, made_ledger, made_line, planned, waiting
 from tiny_runs import call, contents, full_disk, refused
 
 from grafs_timm.activations import genotype as genotypes
+from grafs_timm.activations.genotype import Gene, Genotype
 from grafs_timm.comparison import campaign, campaign_files, campaign_run, campaign_text, ledger
 from grafs_timm.comparison.campaign import Campaign
 from grafs_timm.comparison.ledger import Ledger
@@ -129,6 +130,55 @@ def test_a_found_function_that_was_given_is_trained_once(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------- retirement
+
+
+VARIED = {"guarded": {"guard": True}, "slow": {"architecture": {"lr": 1e-4}}}
+OTHERS = (FOUND[1], Genotype(Gene("sigmoid"), X, Gene("left"), X, Gene("relu"), Gene("max")))  # GELU again, and a new function
+
+
+def varied(folder):
+    """A small campaign with two variants of its search; what its own search found is FOUND[0]."""
+    own = made_ledger(folder, rounds=0, **small(searches=2, variants=VARIED))
+    first = waiting(own)
+    by_recipe = {own.searched_by[name].sha256: found for name, found in (("guarded", OTHERS), ("slow", FOUND))}
+    ledger.add(own.folder, [made_line(job, 90.0, found=by_recipe.get(job.recipe.sha256, FOUND)) for job in first])
+    return Campaign.read(own.folder)
+
+
+def test_variants_are_further_searches(tmp_path):
+    own = planned(folder_in(tmp_path), **small(searches=2, variants=VARIED))
+    searches = [job for job in waiting(own) if job.kind == "search"]
+    assert [str(job) for job in searches] == [
+        "search s0", "search s1", "search guarded_s0", "search guarded_s1", "search slow_s0", "search slow_s1",
+    ]  # fmt: skip
+    assert [(job.recipe.search.guard, job.recipe.search.architecture.lr) for job in searches[::2]] == [
+        (False, 6e-4), (True, 6e-4), (False, 1e-4),
+    ]  # fmt: skip
+    assert len({job.key for job in searches}) == len({job.recipe.sha256 for job in searches}) * 2 == 6
+    plain = planned(folder_in(tmp_path), **small(searches=2))
+    assert [job.key for job in waiting(plain)] == [job.key for job in waiting(own)][: len(waiting(plain))]
+
+
+def test_what_variants_find_are_rows_beside_the_others(tmp_path):
+    own = varied(folder_in(tmp_path))
+    assert [(name, list(lines)) for name, lines in own.searched.items()] == [
+        ("searches", [0, 1]), ("guarded", [0, 1]), ("slow", [0, 1]),
+    ]  # fmt: skip
+    assert list(own.searches) == [0, 1] == list(own.found_as)
+    trained = {job.label for job in waiting(own) if job.kind == "training"}
+    # own: a new function, and GELU; guarded: GELU, and a new one; slow: what the own searches found
+    assert trained == {"relu", "gelu", "searches_s0", "guarded_s1"}
+    labels = {(batch, seed): own.label_of(batch, seed) for batch in own.searched for seed in (0, 1)}
+    assert labels["searches", 0] == labels["slow", 0] == "searches_s0"
+    assert labels["guarded", 1] == "guarded_s1"
+    assert {own.same_as[labels[each]] for each in (("searches", 1), ("slow", 1), ("guarded", 0))} == {"gelu"}
+
+
+def test_status_names_searches_of_variants(tmp_path):
+    text = campaign_text.status_text(varied(folder_in(tmp_path)))
+    said = [line.strip().split(":")[0] for line in text.splitlines() if line.strip().startswith("search ")]
+    assert said == ["search s0", "search s1", "search guarded_s0", "search guarded_s1", "search slow_s0", "search slow_s1"]
+    assert text.count("(is gelu)") == 3
 
 
 @pytest.mark.parametrize(

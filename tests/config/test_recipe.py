@@ -173,6 +173,13 @@ def test_every_problem_is_listed_with_its_path_and_what_is_right():
         ("evaluate.measure_both", True, "nothing held out to measure"),
         ("campaign.budget", "huge", "expected one of reduced, standard, full"),
         ("campaign.keep", 0, "expected a number ≥ 1"),
+        ("campaign.variants", 3, "expected a mapping of keys, got 3"),
+        ("campaign.variants.guarded", 3, "expected a mapping of keys, got 3"),
+        ("campaign.variants.guarded.gard", True, "unknown key; nearest: guard"),
+        ("campaign.variants.guarded.warm_start", 60, "must be below epochs (50), got 60"),
+        ("campaign.variants.Guarded", {}, "a name has at most 31 of a–z, 0–9 and _, a letter first"),
+        ("campaign.variants.searches", {}, "searches and random cells are called so; take another name"),
+        ("campaign.variants.random1", {}, "searches and random cells are called so; take another name"),
     ],
 )
 def test_impossible_values_are_refused(path, value, said):
