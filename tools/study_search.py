@@ -2,8 +2,9 @@
 
     python tools/study_search.py OUT --data path/to/cifar10 [--seeds 3] [--set KEY=VALUE ...]
 
-Every search and training is a run folder below OUT, so that a stopped study goes on where it was. Accuracy is of images of the
-training split that neither the searches nor the trainings see. What has been finished is written to OUT/study.csv.
+Every search and training is a run folder below OUT, so that a stopped study goes on where it was. Figures are of held-out data
+that neither the searches nor the trainings see: accuracy of images, loss of text. OUT/study.csv has what is finished, with the
+paired difference to the default activation and its 95 % interval (Student's t), positive where the found function is better.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from typing import Any
 
 import click
 import numpy as np
+import torch
 
 from grafs_timm.activations import genotype as genotypes
+from grafs_timm.activations.genotype import Genotype
+from grafs_timm.comparison.statistics import difference
+from grafs_timm.comparison.verdict import MEASURES
 from grafs_timm.config.recipe import load_recipe
-from grafs_timm.config.schema import Recipe
+from grafs_timm.config.schema import Recipe, TextData
 from grafs_timm.runs.run_search import run_search
 from grafs_timm.runs.run_training import run_training
 from grafs_timm.utils.files import write_csv
@@ -55,60 +60,87 @@ def settings(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 
 USUAL = ("relu", "gelu", "silu")
-COLUMNS = ("setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "accuracy", "n")
+COLUMNS = (
+    "setting", "changes", "search_seed", "formula", "known_as", "keeps_bound", "steepest", "measure", "mean", "n",
+    "difference", "low", "high",
+)  # fmt: skip
 
 
-def train(recipe: Recipe, activation: Any, folder: Path, trainings: int) -> list[float]:
-    """Validation accuracies in per cent of ``trainings`` seeds."""
-    runs = [
-        run_training(recipe, activation, folder / f"t{seed}", seed=seed, resume=True, quiet=True) for seed in range(trainings)
-    ]
-    return [float(run["validation_accuracy"]) for run in runs]
+def steepest(genotype: Genotype) -> float:
+    """Return the largest |f′| on [−5, 5]."""
+    x = torch.linspace(-5, 5, 20001, dtype=torch.float64, device="cpu")
+    return float(genotype(x).diff().abs().max() / (x[1] - x[0]))
 
 
-def row(setting: str, changes: str, seed: Any, text: str, accuracies: list[float], **more: Any) -> dict[str, Any]:
-    mean = round(float(np.mean(accuracies)), 3)
-    own = {"setting": setting, "changes": changes, "search_seed": seed, "formula": text, "accuracy": mean, "n": len(accuracies)}
-    return dict.fromkeys(COLUMNS, "") | own | more
+def train(recipe: Recipe, activation: Any, folder: Path, trainings: int) -> dict[int, float]:
+    """Return the held-out figure of each training seed."""
+    key = f"validation_{recipe.data.figure}"
+    return {
+        seed: float(run_training(recipe, activation, folder / f"t{seed}", seed=seed, resume=True, quiet=True)[key])
+        for seed in range(trainings)
+    }
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    write_csv(path, COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
+class Table:
+    """The rows of a study, written anew with each.
+
+    Args:
+        path: Of the CSV file.
+        measure: "accuracy" or "loss".
+        usual: Figures of the default activation by training seed.
+    """
+
+    def __init__(self, path: Path, measure: str, usual: dict[int, float]) -> None:
+        self.path, self.measure, self.usual, self.rows = path, MEASURES[measure], usual, list[dict[str, Any]]()
+
+    def add(self, setting: str, changes: str, seed: Any, text: str, figures: dict[int, float], **more: Any) -> str:
+        """Add a row and return what to print of it."""
+        apart = difference(figures, self.usual, self.measure)
+        mean = float(np.mean(list(figures.values())))
+        values = {"mean": mean, "difference": apart.mean, "low": apart.low, "high": apart.high}
+        shown = {name: "" if value is None else round(value, 4) for name, value in values.items()}
+        own = {"setting": setting, "changes": changes, "search_seed": seed, "formula": text, "measure": self.measure.name}
+        self.rows.append(dict.fromkeys(COLUMNS, "") | own | {"n": len(figures)} | shown | more)
+        write_csv(self.path, COLUMNS, ([row[name] for name in COLUMNS] for row in self.rows))
+        return f"{setting:20s} {seed!s:2s} {self.measure.text(mean)}  {shown['low']} to {shown['high']}  {text}"
 
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--recipe", default="resnet_cifar10_small", show_default=True)
-@click.option("--data", help="Shards of CIFAR-10.")
+@click.option("--data", help="Shards of the recipe's data set.")
 @click.option("--seeds", default=3, show_default=True, help="Search seeds of each setting.")
-@click.option("--trainings", default=1, show_default=True, help="Training seeds of each found function.")
+@click.option("--trainings", default=3, show_default=True, help="Training seeds of each function.")
 @click.option("--random", "count", default=4, show_default=True, help="Random cells beside them.")
 @click.option("--only", multiple=True, help="These settings alone.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe for all of them.")
 def main(out: Path, recipe: str, data: str | None, seeds: int, trainings: int, count: int, only: tuple[str, ...],
          changes: tuple[str, ...]) -> None:  # fmt: skip
-    common = ["data.validation_images=5000", *([f"data.name={data}"] if data else []), *changes]
+    """Run what is missing, seed by seed, and write the table anew after each function."""
+    text = isinstance(load_recipe(recipe).data, TextData)
+    held_out = "data.text.measure=validation" if text else "data.validation_images=5000"
+    common = [held_out, *([f"data.name={data}"] if data else []), *changes]
     plain = load_recipe(recipe, common)
-    changed, rows = settings(plain), []
+    changed, default = settings(plain), plain.search.usual or "relu"
     if unknown := sorted(set(only) - changed.keys()):
         raise click.BadParameter(f"{unknown[0]!r}: expected one of {', '.join(changed)}", param_hint="--only")
-    for name in USUAL:
-        rows.append(row("usual", "", "", name, train(plain, name, out / "usual" / name, trainings)))
+    usual = {name: train(plain, name, out / "usual" / name, trainings) for name in dict.fromkeys([default, *USUAL])}
+    table = Table(out / "study.csv", plain.data.figure, usual[default])
+    for name, figures in usual.items():
+        click.echo(table.add("usual", "", "", name, figures))
     rng = np.random.default_rng(0)
     for number in range(count):
         cell = genotypes.random_genotype(rng)
-        rows.append(row("random", "", number, cell.text, train(plain, cell, out / "random" / str(number), trainings)))
-        write(rows, out / "study.csv")
+        click.echo(table.add("random", "", number, cell.text, train(plain, cell, out / "random" / str(number), trainings)))
     for seed in range(seeds):  # outermost, so that a study stopped early has seen every setting as often as any
         for name in only or changed:
             folder = out / name.replace(" ", "_") / f"s{seed}"
             found = run_search(load_recipe(recipe, [*common, *changed[name]]), folder, seed=seed, resume=True, quiet=True)
             genotype = genotypes.load(folder / "genotype.json")
-            accuracies = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
-            more = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
-            rows.append(row(name, " ".join(changed[name]), seed, found["formula"], accuracies, **more))
-            write(rows, out / "study.csv")
-            click.echo(f"{name:28s} seed {seed}: {rows[-1]['accuracy']:.2f} %  {found['formula']}")
+            figures = train(plain, genotype, folder.parent / f"s{seed}_trained", trainings)
+            facts = {"known_as": known_as(genotype) or "", "keeps_bound": found["keeps_bound"]}
+            more = facts | {"steepest": round(steepest(genotype), 3)}
+            click.echo(table.add(name, " ".join(changed[name]), seed, found["formula"], figures, **more))
 
 
 if __name__ == "__main__":
