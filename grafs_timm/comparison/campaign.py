@@ -6,7 +6,6 @@ every activation with one seed before any activation with the next, so that each
 
 from __future__ import annotations
 
-import statistics as means
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +22,13 @@ from ..runs.folder import differences
 from ..runs.training import measured_on
 from ..utils.suggest import nearest
 from ..zoo import lookup
-from . import campaign_files, contenders, ledger
+from . import campaign_choice, campaign_files, contenders, ledger
+from .campaign_choice import Retired
 from .campaign_files import ACTIVATIONS, FURTHER, RECIPE, data_label, read_activations, read_recipe, resolved
 from .contenders import Contender
 from .ledger import Job, Ledger, Line
 from .results import Place, Result, parse
-from .statistics import difference
-from .verdict import MEASURES, Measure, Verdict
+from .verdict import MEASURES, Measure
 
 BUDGETS = ("reduced", "standard", "full")
 SEARCHES = "searches"  # what the batch of searches is called in labels: searches_s0 ...
@@ -44,21 +43,6 @@ RECIPES: dict[str, dict[str, str]] = {
         ("mlp_mixer", "mlp_mixer_cifar10"),
     )
 }
-
-
-@dataclass(frozen=True)
-class Retired:
-    """An activation that gets no further seeds.
-
-    Args:
-        label: of the activation.
-        after: how many seeds it was trained with.
-        verdict: how much better it is than the default on held-out data after that many seeds.
-    """
-
-    label: str
-    after: int
-    verdict: Verdict
 
 
 def function_of(candidate: Contender) -> str:
@@ -360,31 +344,13 @@ class Campaign:
 
     def retired(self) -> dict[str, Retired]:
         """Return the activations that get no further seeds by the recipe's rule, tested once after ``retire_after`` seeds."""
-        own, found = self.settings, dict[str, Retired]()
-        if self.closed or own.retire_after > own.seeds:
-            return found
-        table = self._held_out()
-        theirs = {seed: value for seed, value in table.get(self.default, {}).items() if seed < own.retire_after}
-        for label, seeds in table.items():
-            ours = {seed: value for seed, value in seeds.items() if seed < own.retire_after}
-            if label == self.default or min(len(ours), len(theirs)) < own.retire_after:
-                continue
-            apart = difference(ours, theirs, self.measure)
-            if apart.high is not None and apart.high < -own.retire_below:
-                found[label] = Retired(label, own.retire_after, Verdict(apart, self.default, self.measure))
-        return found
+        return {} if self.closed else campaign_choice.retired(self._held_out(), self.settings, self.default, self.measure)
 
     def kept(self) -> list[str]:
         """Return which activations train on: the default, the best found one, then the best others on held-out data."""
-        own, retired, table = self.settings, self.retired(), self._held_out()
-        mean = {
-            label: means.fmean(values)
-            for label, seeds in table.items()
-            if label not in retired and len(values := [seeds[s] for s in range(own.seeds) if s in seeds]) == own.seeds
-        }
-        order = self.measure.best_first(mean)
-        found = [label for label in order if self.activations[label].search_seed is not None]
-        return list(dict.fromkeys([self.default, *found[:1], *order]))[: own.keep]
+        found = [label for label, each in self.activations.items() if each.search_seed is not None]
+        table = {label: seeds for label, seeds in self._held_out().items() if label not in self.retired()}
+        return campaign_choice.kept(table, self.settings, self.default, found, self.measure)
 
     @property
     def _trained(self) -> list[str]:
