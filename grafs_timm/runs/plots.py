@@ -36,6 +36,7 @@ def plot_shrinking(run: str | Path, path: str | Path) -> Path:
         axes.spines[["top", "right", "left"]].set_visible(False)
     for axes in panels[1::2]:
         axes.set_xlabel("alive until epoch")
+        axes.locator_params(axis="x", integer=True)
     return save_figure(figure, path)
 
 
