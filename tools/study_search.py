@@ -56,7 +56,15 @@ def settings(recipe: Recipe) -> dict[str, tuple[str, ...]]:
         "same batches, guard": ("search.architecture_fraction=0", "search.guard=true"),
         "constant weight lr": ("search.weights.sched=none",),
         "half as long": (f"search.epochs={epochs // 2}", *half, alpha(2)),  # α lr × steps is kept
-    }
+    } | ({} if isinstance(recipe.data, TextData) or not recipe.data.train_images else more_images(recipe))
+
+
+def more_images(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """Return searches of as many steps on eight times the images."""
+    assert not isinstance(recipe.data, TextData)
+    lengths = {key: max(1, round(getattr(recipe.search, key) / 8)) for key in ("epochs", "warm_start", "shrink_start")}
+    own = (f"data.train_images={8 * (recipe.data.train_images or 0)}", *(f"search.{key}={n}" for key, n in lengths.items()))
+    return {"8 × the images": own, "8 × the images, guard": (*own, "search.guard=true")}
 
 
 USUAL = ("relu", "gelu", "silu")
