@@ -86,7 +86,8 @@ def search(recipe: str, seed: int, out: Path | None, resume: bool, device: str, 
     if summary["keeps_bound"]:
         click.echo("          its shape depends on the bound of the search (saturation at ±10), which stays a part of it")
     reached = chosen.data.reached.format(summary[f"held_out_{chosen.data.figure}"])
-    click.echo(f"{reached} on the architecture split, by the network of the search itself")
+    split = summary.get("measured_on", "architecture split")
+    click.echo(f"{reached} on the {split}, by the network of the search itself")
     skipped = f"{summary['skipped_inner']} weights, {summary['skipped_outer']} architecture"
     click.echo(f"time      {summary['seconds']:.0f} s    skipped steps: {skipped}")
     click.echo(f"files     {out}/report.html, {out}/genotype.json, {out}/plots/function.png, {out}/plots/shrinking.png")

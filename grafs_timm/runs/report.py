@@ -110,7 +110,8 @@ def _headlines(
     last = {**(epochs[-1] if epochs else {}), **summary}
     for split in ("test", "validation", "held_out"):
         if (accuracy := finite(last.get(f"{split}_accuracy"))) is not None:
-            on = "the architecture split, by the network of the search itself" if split == "held_out" else f"the {split} split"
+            named = last.get("measured_on", "architecture split")
+            on = f"the {named}, by the network of the search itself" if split == "held_out" else f"the {split} split"
             loss = finite(last.get(f"{split}_loss"))
             value = f"{accuracy:.2f} % accuracy" + (f", loss {loss:.4f}" if loss is not None else "")
             lines.append(Markup("<strong>{}</strong> on {}").format(value, on))

@@ -180,9 +180,11 @@ class _Search(Work):
     def result(self, folder: RunFolder) -> tuple[dict[str, Any], Genotype]:
         search, recipe, found = self.search, self.recipe, self.search.genotype()
         held_out_accuracy, held_out_loss = accuracy(self.model, self.held_out.epoch(0), self.step)
+        split = "architecture split" if recipe.search.architecture_fraction else "training data, which both levels use"
         return {
             "model": recipe.model, "data": recipe.data.name, "epochs": recipe.search.epochs, **write_found(found, folder),
-            "held_out_accuracy": held_out_accuracy, "held_out_loss": held_out_loss, "outside": search.outside,
+            "held_out_accuracy": held_out_accuracy, "held_out_loss": held_out_loss,
+            "measured_on": split, "outside": search.outside,
             "skipped_outer": search.skipped, "skipped_inner": self.step.skipped, "seconds": self.seconds,
             "hardware": hardware.describe(self.device),
         }, found  # fmt: skip

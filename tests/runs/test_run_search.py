@@ -63,6 +63,16 @@ def test_what_a_search_leaves(whole):
     }  # fmt: skip
 
 
+def test_a_search_says_what_its_figure_is_of(whole, tmp_path):
+    def said(folder):
+        return (folder / "report.html").read_text(encoding="utf-8")
+
+    assert "on the architecture split, by the network of the search itself" in said(whole)
+    shared = recipe(search=SETTINGS["search"] | {"architecture_fraction": 0.0})
+    assert run_search(shared, tmp_path / "run", quiet=True)["measured_on"] == "training data, which both levels use"
+    assert "on the training data, which both levels use, by the network of the search itself" in said(tmp_path / "run")
+
+
 def test_a_search_may_use_smaller_images_than_the_trainings(tmp_path):
     smaller = recipe(search=SETTINGS["search"] | {"image_size": 4, "crop_padding": 0})
     assert (smaller.for_search.data.image_size, smaller.for_search.data.crop_padding) == (4, 0)
