@@ -74,8 +74,8 @@ def _forward(x_ptr, pair_ptr, y_ptr, place_ptr, outside_ptr, size, n, low, high,
         quarter = tl.minimum(tl.maximum(distance * per_quarter, 0.0), _QUARTERS - 1.0).to(tl.int32)
         exponent = (tl.abs(distance).to(tl.int32, bitcast=True) >> _SHIFT) - _FIRST
         exponent = tl.minimum(tl.maximum(exponent, 0), _OUT - 1)
-        code = tl.where(row == 0, _QUARTERS * n + exponent, (row - 1) * _QUARTERS + quarter)
-        code = tl.where(row == n + 1, _QUARTERS * n + _OUT + exponent, code)
+        code = tl.where(row == 0, n * _QUARTERS + exponent, (row - 1) * _QUARTERS + quarter)
+        code = tl.where(row == n + 1, n * _QUARTERS + _OUT + exponent, code)
         code = tl.where(finite, code, _NON_FINITE)
         tl.store(place_ptr + at, code.to(tl.int16), mask=there)
 
@@ -90,8 +90,8 @@ def _slope(g_ptr, place_ptr, rows_ptr, grad_ptr, size, n, BLOCK: tl.constexpr):
     there = at < size
     code = tl.load(place_ptr + at, mask=there, other=0, eviction_policy="evict_first").to(tl.int32) & 0xFFFF
     g = tl.load(g_ptr + at, mask=there, other=0.0).to(tl.float32)
-    row = tl.where(code < _QUARTERS * n + _OUT, 0, n + 1)
-    row = tl.where(code < _QUARTERS * n, code // _QUARTERS + 1, row)
+    row = tl.where(code < n * _QUARTERS + _OUT, 0, n + 1)
+    row = tl.where(code < n * _QUARTERS, code // _QUARTERS + 1, row)
     row = tl.where(code == _NON_FINITE, n + 4, row)
     slope = tl.load(rows_ptr + 2 * row + 1, mask=there, other=0.0)
     tl.store(grad_ptr + at, (g * slope).to(grad_ptr.dtype.element_ty), mask=there)
@@ -127,7 +127,7 @@ def _rows(g_ptr, place_ptr, column_ptr, part_ptr, size, steps, n, eighth,
         next_raw = tl.load(g_ptr + at, mask=at < size, other=0.0)
         code, g = place.to(tl.int32) & 0xFFFF, raw.to(tl.float32)
 
-        beyond = code - _QUARTERS * n
+        beyond = code - n * _QUARTERS
         reach = (((beyond % _OUT + _FIRST) << _SHIFT) + _HALF).to(tl.float32, bitcast=True)
         is_below = (beyond >= 0) & (beyond < _OUT)
         is_above = (beyond >= _OUT) & (code != _NON_FINITE)
