@@ -68,12 +68,16 @@ def _typed(line: str, faster: dict[str, str]) -> str:
     words = shlex.split(line, comments=True)
     assert words[0] == "grafs-timm", line
     extra = max((key for key in faster if " ".join(words[1:]).startswith(key)), key=len, default="")
-    result = CliRunner().invoke(main, [*words[1:], *shlex.split(faster.get(extra, ""))], prog_name="grafs-timm")
+    shorter = faster.get(extra, "")
+    result = CliRunner().invoke(main, [*words[1:], *shlex.split(shorter)], prog_name="grafs-timm")
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception}"
     if to:
         Path(to).write_text(result.stdout, encoding="utf-8")
         return ""
-    return result.output
+    said = result.output
+    for setting in re.findall(r" ?(--set \S+)", shorter):  # a next command repeats what was set for the test alone
+        said = said.replace(f" {setting}", "")
+    return said
 
 
 def _compare(expected: str, shown: str, page: Path) -> None:
