@@ -349,7 +349,8 @@ class Campaign:
     def kept(self) -> list[str]:
         """Return which activations train on: the default, the best found one, then the best others on held-out data."""
         found = [label for label, each in self.activations.items() if each.search_seed is not None]
-        table = {label: seeds for label, seeds in self._held_out().items() if label not in self.retired()}
+        retired = self.retired()
+        table = {label: seeds for label, seeds in self._held_out().items() if label not in retired}
         return campaign_choice.kept(table, self.settings, self.default, found, self.measure)
 
     @property

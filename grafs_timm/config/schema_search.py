@@ -26,6 +26,18 @@ def part_problems(batch_size: int, accumulate: int) -> list[tuple[str, str]]:
     return [("accumulate", f"{what}, got {accumulate}; the next smaller that does is {fits}")]
 
 
+def schedule_problems(epochs: int, warm_start: int, fade: int, shrink_start: int) -> list[tuple[str, str]]:
+    problems = []
+    if warm_start >= epochs:
+        problems.append(("warm_start", f"must be below epochs ({epochs}), got {warm_start}"))
+    elif warm_start + fade > epochs:
+        problems.append(("fade", f"must end within epochs ({epochs}), got {fade} after a warm start of {warm_start}"))
+    if shrink_start > epochs - 2:
+        what = f"must be at most epochs − 2 ({epochs - 2}), so that there are epochs for the drops"
+        problems.append(("shrink_start", f"{what}, got {shrink_start}"))
+    return problems
+
+
 class Weights(Section):
     """Set how the weights train.
 
@@ -162,15 +174,7 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _fits_its_length(self) -> Search:
-        problems = []
-        if self.warm_start >= self.epochs:
-            problems.append(("warm_start", f"must be below epochs ({self.epochs}), got {self.warm_start}"))
-        elif self.warm_start + self.fade > self.epochs:
-            what = f"must end within epochs ({self.epochs}), got {self.fade} after a warm start of {self.warm_start}"
-            problems.append(("fade", what))
-        if self.shrink_start > self.epochs - 2:
-            what = f"must be at most epochs − 2 ({self.epochs - 2}), so that there are epochs for the drops"
-            problems.append(("shrink_start", f"{what}, got {self.shrink_start}"))
+        problems = schedule_problems(self.epochs, self.warm_start, self.fade, self.shrink_start)
         problems += part_problems(self.batch_size, self.accumulate)
         return checked(self, problems + warmup_problems(self.weights, self.epochs))
 
@@ -217,14 +221,8 @@ class SearchWithin(Section):
         if own.epochs >= epochs:
             what = f"a search of {own.epochs} epochs leaves nothing of a training of {epochs} (evaluate.epochs)"
             problems.append(("search_within.epochs", what))
-        if own.warm_start >= own.epochs:
-            problems.append(("search_within.warm_start", f"must be below epochs ({own.epochs}), got {own.warm_start}"))
-        elif own.warm_start + own.fade > own.epochs:
-            what = f"must end within epochs ({own.epochs}), got {own.fade} after a warm start of {own.warm_start}"
-            problems.append(("search_within.fade", what))
-        if own.shrink_start > own.epochs - 2:
-            what = f"must be at most epochs − 2 ({own.epochs - 2}), so that there are epochs for the drops"
-            problems.append(("search_within.shrink_start", f"{what}, got {own.shrink_start}"))
+        plan = schedule_problems(own.epochs, own.warm_start, own.fade, own.shrink_start)
+        problems += [(f"search_within.{key}", what) for key, what in plan]
         return problems
 
     def _without_null(self, epochs: int) -> SearchWithin:

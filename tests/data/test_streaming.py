@@ -321,7 +321,7 @@ def test_damage_ends_a_training_or_is_skipped(tmp_path, kind):
     loader = stream(info, on_bad_shard="skip")
     with pytest.warns(UserWarning, match=r"2\.tar: skipped, or a part of it: .*") as warned:
         batches = list(loader.epoch(0))
-    assert sum("skipped" in str(each.message) for each in warned) == 1  # Python 3.12 also warns of forking with threads
+    assert len([each for each in warned if "fork()" not in str(each.message)]) == 1  # Python 3.12 warns of that with threads
     assert list(loader.skipped) == [str(tmp_path / "2.tar")]
     assert [len(labels) for _, labels in batches] == [4] * 12
     found = numbers(iter(batches))
