@@ -181,19 +181,19 @@ def write(
     with written_beside(out) as folder:
         splits = {}
         for name, (split, indices) in found.parts.items():
-            writer = Shards(folder, shard_stem(called, name), even(len(indices), how.shard_size))
-            order = interleaved(split, indices)
-            with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{called} {name}") as bar:
-                for label, made in _encoded(found.source, split, order, how):
-                    bar.update()
-                    if isinstance(made, DataError):
-                        skipped.append(str(made))
-                    else:
-                        writer.add(label, *made)
-            for label in np.unique(split.labels[indices]).tolist() if writer.total else ():
-                if label not in writer.labels:
-                    raise DataError(f"{source.name}: no image of class {source.classes[label]!r} in {name} can be read")
-            splits[name] = writer.close(name, len(source.classes))
+            with Shards(folder, shard_stem(called, name), even(len(indices), how.shard_size)) as writer:
+                order = interleaved(split, indices)
+                with tqdm(total=len(order), disable=quiet or None, unit="image", desc=f"{called} {name}") as bar:
+                    for label, made in _encoded(found.source, split, order, how):
+                        bar.update()
+                        if isinstance(made, DataError):
+                            skipped.append(str(made))
+                        else:
+                            writer.add(label, *made)
+                for label in np.unique(split.labels[indices]).tolist() if writer.total else ():
+                    if label not in writer.labels:
+                        raise DataError(f"{source.name}: no image of class {source.classes[label]!r} in {name} can be read")
+                splits[name] = writer.close(name, len(source.classes))
         info = {"name": called, "splits": splits, "classes": list(source.classes)}
         rule = {"split_rule": found.rule} if found.rule else {}
         write_json(folder / "_info.json", {**info, **rule, **(facts or {})})

@@ -61,10 +61,10 @@ def pack_text(source: str, out: Path, how: TextPacking | None = None, quiet: boo
         with written_beside(out) as folder:
             infos = {}
             for split, own in splits.items():
-                writer = Shards(folder, shard_stem(out.name, split), even(len(own), how.shard_size))
-                for sample in tqdm(own, disable=quiet or None, unit="sample", desc=f"{out.name} {split}"):
-                    writer.add(None, "txt", sample)
-                infos[split] = writer.close(split)
+                with Shards(folder, shard_stem(out.name, split), even(len(own), how.shard_size)) as writer:
+                    for sample in tqdm(own, disable=quiet or None, unit="sample", desc=f"{out.name} {split}"):
+                        writer.add(None, "txt", sample)
+                    infos[split] = writer.close(split)
             write_json(folder / "_info.json", {"name": out.name, "splits": infos})
             open_dataset(folder)  # checks that it can be opened
     return len(samples)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import DataError
 from .shards import checksum
@@ -20,7 +21,7 @@ def even(count: int, most: int) -> int:
 
 @dataclass
 class Shards:
-    """Write samples into tars of ``length`` each, named ``stem``-000000.tar and so on."""
+    """Write samples into tars of ``length`` each, named ``stem``-000000.tar and so on; leaving the context closes the last."""
 
     folder: Path
     stem: str
@@ -30,6 +31,15 @@ class Shards:
     labels: dict[int, int] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
     _tar: tarfile.TarFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._tar is not None:  # an error is under way, and what closing says of the same full disk would hide it
+            with contextlib.suppress(OSError):
+                self._tar.fileobj.close()
+            self._tar = None
 
     def add(self, label: int | None, extension: str, content: bytes) -> None:
         """Add a sample, with or without a label."""

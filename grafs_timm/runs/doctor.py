@@ -76,7 +76,9 @@ def _versions(section: Section) -> None:
             _optional(section, each)
     for module, cure in _IMPORTED.items():
         try:
-            importlib.import_module(module)
+            found = importlib.import_module(module)
+            if module in section.facts:
+                section.facts[module] = found.__version__  # with the build, such as +cu130
         except Exception as error:  # whatever a damaged library raises
             if isinstance(error, OSError) and error.filename:  # torch makes the folder of its compiler when it is imported
                 cure = f"let {error.filename} be written; another folder for torch's compiler: {_COMPILED_CURE}"

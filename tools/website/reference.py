@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from types import UnionType
@@ -135,8 +136,7 @@ def _section(model: Any, found: dict[Any, list[str]]) -> str:
 
 def meaning(model: Any) -> tuple[str, dict[str, str]]:
     """Return what a section's docstring says: its text, and key -> meaning."""
-    text = re.split(r"^>>> ", model.__doc__ or "", flags=re.MULTILINE)[0]
-    text = "\n".join(line.removeprefix("    ") for line in text.splitlines())
+    text = re.split(r"^>>> ", inspect.cleandoc(model.__doc__ or ""), flags=re.MULTILINE)[0]
     said, _, arguments = text.partition("Args:\n")
     found = {}
     for line in re.findall(r"^ {4}(\S.*(?:\n {8}.*)*)", arguments, re.MULTILINE):
