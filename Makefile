@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 or later: the first of them sets up .venv by itself.
-# Another interpreter: make test PYTHON=python3.12 (a .venv of another version is replaced).
+# Another interpreter: make venv PYTHON=python3.12 (a .venv of another version is replaced). Later calls keep to .venv's own.
 
-PYTHON ?= python3
+PYTHON ?= $(if $(realpath .venv/bin/python),.venv/bin/python,python3)
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n > 8 ? 8 : n)))
 
 VENV := .venv

@@ -175,3 +175,23 @@ def test_a_wheel_installs_and_works_elsewhere(tmp_path):
     script = [str(there / "bin" / "grafs-timm"), "--version"]
     assert wheel.name.split("-")[1] in subprocess.check_output(script, env=environment, encoding="utf-8")
     assert not any(elsewhere.iterdir())
+
+
+def test_make_keeps_to_the_python_of_the_environment_that_is_there(tmp_path):
+    """Otherwise `make test` after `make venv PYTHON=python3.12` would replace what was just installed."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+
+    def interpreter(*more):
+        command = ["make", "-s", "-C", str(tmp_path), "--eval", "shown: ; @echo $(PYTHON)", "shown", *more]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS")) and key != "PYTHON"}
+        return subprocess.run(command, capture_output=True, encoding="utf-8", env=clean, check=True).stdout.split()[-1]
+
+    assert interpreter() == "python3"
+    there = tmp_path / ".venv" / "bin" / "python"
+    there.parent.mkdir(parents=True)
+    there.symlink_to("missing")
+    assert interpreter() == "python3"
+    there.unlink()
+    there.symlink_to(sys.executable)
+    assert interpreter() == ".venv/bin/python"
+    assert interpreter("PYTHON=python3.12") == "python3.12"
