@@ -113,7 +113,8 @@ def test_the_loop_ends_where_the_elements_end(count: int) -> None:
     torch.testing.assert_close(evaluate(golu, x, g), gradient(golu, x, g), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("capability", ["avx2", pytest.param("default", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["avx2", "default"])
 def test_processors_without_avx512_compute_the_same(capability: str) -> None:
     """ATEN_CPU_CAPABILITY makes the loop use the shorter vectors; the numbers agree."""
     code = (

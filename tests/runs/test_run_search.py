@@ -283,7 +283,8 @@ def test_a_search_of_a_compiled_model_is_the_same_search(tmp_path, monkeypatch):
     assert timeless(tmp_path / "auto") == timeless(tmp_path / "model")
 
 
-@pytest.mark.parametrize("command", [("search",), pytest.param(("train", "--activation", "relu"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("search",), ("train", "--activation", "relu")])
 def test_versions_that_changed_are_told_of_when_a_run_resumes(command, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     out = tmp_path / "run"

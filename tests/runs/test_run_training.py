@@ -129,6 +129,7 @@ def test_weights_to_begin_with_that_are_none(tmp_path, start_from, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_to_the_same_bits(tmp_path):
     settings = SETTINGS | {"evaluate": SETTINGS["evaluate"] | {"epochs": 8}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")

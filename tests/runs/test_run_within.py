@@ -80,7 +80,9 @@ def test_the_learning_rate_is_that_of_the_plain_training(tmp_path):
 ALL = {"mid-epoch of the search": 3, "end of the search": 15, "mid-epoch of the training": 17}
 
 
-@pytest.mark.parametrize("where", ALL)
+@pytest.mark.parametrize(
+    "where", ["end of the search", *(pytest.param(one, marks=pytest.mark.slow) for one in ALL if "mid" in one)]
+)
 def test_stopped_anywhere_it_ends_with_the_same_bits(tmp_path, where):
     settings = within(evaluate=EVALUATE | EVERYTHING)
     run_within(settings, tmp_path / "whole", quiet=True)
@@ -114,6 +116,7 @@ def test_killed_on_the_very_step_of_the_change(tmp_path, monkeypatch):
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_killed_in_either_phase_by_the_command(tmp_path, epochs):
     (tmp_path / "tiny.yaml").write_text(within().to_yaml(), encoding="utf-8")
@@ -213,6 +216,7 @@ def test_a_recipe_without_the_section_keeps_its_hash():
     assert within().for_training().sha256 == recipe(evaluate=EVALUATE).for_training().sha256
 
 
+@pytest.mark.slow
 def test_two_processes_by_torchrun(tmp_path):
     (tmp_path / "tiny.yaml").write_text(within().to_yaml(), encoding="utf-8")
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "grafs_timm"]

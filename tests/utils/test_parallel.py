@@ -272,6 +272,7 @@ def until_checkpoint(out, process):
     raise AssertionError("no checkpoint in two minutes")
 
 
+@pytest.mark.slow
 def test_a_process_that_loses_another_says_so_in_one_message(tiny, tmp_path):
     out = tmp_path / "run"
     with socket.socket() as free:
