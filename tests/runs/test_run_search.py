@@ -204,6 +204,7 @@ def test_a_log_shorter_than_its_checkpoint_says(whole, tmp_path):
         run_search(RECIPE, out, quiet=True, resume=True)
 
 
+@pytest.mark.slow
 def test_micro_batches(whole, tmp_path, monkeypatch):
 
     seen, loss_of = [], module.loss_of

@@ -89,6 +89,7 @@ def test_paced_epochs_go_on_where_the_one_before_ended(text):
     assert list(paced.epoch(1, start=4)) == [(2, 2), (2, 3)]
 
 
+@pytest.mark.slow
 def test_a_matrix_says_nats_and_takes_the_lower_loss_for_better(text, tmp_path):
     """Three of its four trainings here, which takes a second; the last one as a job."""
     asked = recipe(text, transfer={"activations": [], "baselines": ["relu", "gelu"], "seeds": 2})

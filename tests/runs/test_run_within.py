@@ -130,6 +130,7 @@ def test_killed_in_either_phase_by_the_command(tmp_path, epochs):
     assert result(out) == result(whole)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_with_an_average(tmp_path):
     summary = run_within(
         within(amp="bf16", data=SETTINGS["data"] | {"image_size": 32}, evaluate=EVALUATE | {"ema_decay": 0.9}),

@@ -87,6 +87,7 @@ def test_a_finished_one_is_only_read(ranks, tiny, whole):
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_goes_on_to_the_same_bits(ranks, tiny, whole, tmp_path):
     out = tmp_path / "run"
     codes, outputs = ranks("stopped_search", tiny, out, 2)
